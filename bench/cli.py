@@ -1,0 +1,284 @@
+"""The command line, for devices without a screen and for scripts.
+
+Exit codes: 0 done, 1 the run failed (or was cancelled), 2 the arguments were wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from bench import device, models, modes, paths, report
+from bench.estimate import estimate
+from bench.jobs import Refused, jobs
+from bench.models import ModelError
+from bench.modes import ModeError
+from bench.modes.probe import availability
+from bench.parse import lengths, names, whole_numbers
+from bench.records import RunSpec, SpecError
+from bench.stats import Interval
+from bench.store import StoreError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run a command; a known error becomes a sentence and exit code 2."""
+    app(prog_name="python -m bench")
+
+
+@app.command("models")
+def list_models() -> None:
+    """List the models."""
+    table = Table("model", "weights, millions", "what it is")
+    for c in models.catalogue():
+        parameters = sum(models.family(c).parameters(c.config).values())
+        table.add_row(c.name, f"{parameters / 1e6:.0f}", c.note)
+    table.add_row("PATH", "", "a folder on this device with a Wav2Vec2ForCTC in Hugging Face format")
+    out.print(table)
+
+
+@app.command("modes")
+def list_modes() -> None:
+    """List the quantization modes and whether they run here."""
+    table = Table("mode", "here", "what it quantizes")
+    found = availability()
+    for name, mode in modes.modes().items():
+        a = found[name]
+        table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", mode.WEIGHTS)
+    out.print(table)
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Option(help="Model names or folders, separated by commas.")] = "wav2vec2-base-random",
+    modes: Annotated[
+        str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: every one.")
+    ] = ("torch-fp32,torch-int8-dynamic"),
+    lengths_: Annotated[
+        str, typer.Option("--lengths", help="Input lengths in seconds: 1,2,5 or a range 1:20:5 (from, to, how many).")
+    ] = "1,5",
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1",
+    threads: Annotated[str, typer.Option(help="Thread counts, separated by commas. Default: the usable cores.")] = "",
+    repeats: Annotated[int, typer.Option(help="Minimum of kept passes a cell.")] = 10,
+    target: Annotated[
+        float, typer.Option(help="Half width of the speed-up's 95 % interval to reach, 0.02 is 2 %.")
+    ] = 0.02,
+    seed: Annotated[int, typer.Option(help="Seed of the inputs and of the order of visits.")] = 0,
+    input_: Annotated[str, typer.Option("--input", help="speech or noise.")] = "speech",
+    csv: Annotated[Path | None, typer.Option(help="Write the summary table here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the whole run here.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this cancelled or interrupted run.")] = None,
+) -> None:
+    """Measure models in several modes over input lengths."""
+    with _sentences():
+        for path in (csv, json):
+            if path and not path.resolve().parent.is_dir():
+                raise SpecError(f"The folder of {path} does not exist. Make it first, or name another file.")
+        if resume:
+            run_id = jobs().resume(resume)
+        else:
+            from bench.modes import modes as all_modes
+
+            spec = RunSpec.grid(
+                names(model),
+                list(all_modes()) if modes == "ALL" else names(modes),
+                lengths(lengths_),
+                batches=whole_numbers(batch),
+                threads=whole_numbers(threads) if threads else [device.default_threads()],
+                repeats=repeats,
+                precision_target=target,
+                seed=seed,
+                input_kind=input_,  # type: ignore[arg-type]  # RunSpec says what is allowed
+            )
+            expected = estimate(spec)
+            err.print(
+                f"About {_minutes(expected.duration_s)}, {expected.memory_bytes / 1e9:.1f} GB of memory, "
+                f"{expected.disk_bytes / 1e9:.1f} GB on disk, {expected.download_bytes / 1e6:.0f} MB to download."
+            )
+            run_id = jobs().start(spec)
+    _follow(run_id)
+    found = report.report(jobs().store, run_id)
+    assert found
+    _print_summary(found)
+    if csv:
+        csv.write_text(report.to_csv(report.summary_rows(found)))
+    if json:
+        json.write_text(report.to_json(found))
+    if found.run.state != "done":
+        raise typer.Exit(1)
+
+
+@app.command()
+def runs(ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, newest first.")] = False) -> None:
+    """List the runs of this data folder, the newest first."""
+    with _sentences():
+        found = jobs().store.runs()
+    if ids:
+        for r in found:
+            print(r.id)
+        return
+    if not found:
+        out.print("No runs yet. Begin with: python -m bench run")
+        return
+    table = Table("run", "state", "when", "models", "modes", "lengths")
+    for r in found:
+        vs = r.spec.variants
+        table.add_row(
+            r.id,
+            r.state,
+            report.when(r.created_s),
+            ", ".join(dict.fromkeys(v.model for v in vs)),
+            ", ".join(dict.fromkeys(v.mode for v in vs)),
+            ", ".join(f"{s:g}" for s in r.spec.lengths_s) + " s",
+        )
+    out.print(table)
+
+
+@app.command()
+def export(
+    run_id: str,
+    csv: Annotated[Path | None, typer.Option(help="The summary, a row a cell.")] = None,
+    raw: Annotated[Path | None, typer.Option(help="Every pass, a row each.")] = None,
+    json: Annotated[Path | None, typer.Option(help="The whole run.")] = None,
+) -> None:
+    """Write a run to files; without any, print the summary as CSV."""
+    with _sentences():
+        found = report.report(jobs().store, run_id)
+        if found is None:
+            raise SpecError(f"There is no run {run_id}. `python -m bench runs` lists them.")
+        if not (csv or raw or json):
+            print(report.to_csv(report.summary_rows(found)), end="")
+        if csv:
+            csv.write_text(report.to_csv(report.summary_rows(found)))
+        if raw:
+            raw.write_text(report.to_csv(report.raw_rows(found)))
+        if json:
+            json.write_text(report.to_json(found))
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what this device is, what it can do, and what is missing with the fix for it."""
+    d = device.device()
+    for name, value in (
+        ("device", f"{d.name} ({d.id}){', a virtual machine' if d.virtual else ''}"),
+        ("processor", f"{d.cpu}, {d.cores} cores, {device.default_threads()} usable"),
+        ("instructions", " ".join(d.isa) or "unknown"),
+        ("memory", f"{d.ram_bytes / 1e9:.1f} GB, {device.available_memory_bytes() / 1e9:.1f} GB available"),
+        ("governor", d.governor or "not told here"),
+        ("system", d.os),
+        ("versions", ", ".join(f"{k} {v}" for k, v in d.versions.items())),
+        ("data folder", str(paths.data_folder())),
+    ):
+        out.print(f"{name:13} {value}")
+    with _sentences():
+        out.print(f"{'database':13} {len(jobs().store.runs())} runs")
+        out.print(f"{'in use':13} {jobs().holder() or 'no'}")
+    if d.governor == "powersave":
+        out.print("The clock governor is “powersave”: latencies will vary. Set “performance” while measuring.")
+    list_modes()
+
+
+@app.command()
+def serve(
+    lan: Annotated[bool, typer.Option("--lan", help="Listen on this device's addresses, behind a token.")] = False,
+    port: Annotated[int, typer.Option(help="Port.")] = 8501,
+    tls: Annotated[tuple[Path, Path] | None, typer.Option(help="Certificate and key, PEM files.")] = None,
+) -> None:
+    """Serve the dashboard, on this machine alone or on the local network."""
+    from bench.serve import ServeError
+    from bench.serve import serve as start
+
+    try:
+        start(lan=lan, port=port, tls=tls)
+    except ServeError as e:
+        _refuse(e)
+
+
+def _follow(run_id: str) -> None:
+    """Show the run's progress until it ends; Ctrl-C cancels it."""
+
+    def stop(_number: int, _frame: object) -> None:
+        jobs().cancel()
+
+    was = [signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)]
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[eta]}"))
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0, eta="")
+        while job := jobs().live:
+            p = job.progress
+            where = f"group {p.group + 1}/{p.groups}, round {p.round}/{p.rounds}: {p.cell}" if p.round else p.stage
+            left = "" if p.eta_s is None else f"about {_minutes(p.eta_s)} left"
+            bar.update(task, description=where, completed=p.done_ratio, eta=left)
+            jobs().wait(0.25)
+    for s, handler in zip((signal.SIGINT, signal.SIGTERM), was, strict=True):
+        signal.signal(s, handler)
+    run = jobs().store.run(run_id)
+    assert run
+    err.print(f"Run {run_id}: {run.state}" + (f". {run.message}" if run.message else ""))
+
+
+def _print_summary(r: report.Report) -> None:
+    """The table of the run; what is the same in every row stands above it."""
+    columns: dict[str, list[str]] = {
+        "model": [c.record.variant.model for c in r.cells],
+        "threads": [str(c.record.variant.threads) for c in r.cells],
+        "batch": [str(c.batch) for c in r.cells],
+    }
+    same = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
+    if same:
+        out.print(", ".join(f"{name} {value}" for name, value in same.items()))
+    table = Table(*(name for name in columns if name not in same), "mode")
+    for name in ("s", "mean ± std, ms", "speed-up [95 %]", "RTF", "MB", "k"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, c in enumerate(r.cells):
+        s, artefact = c.summary, c.record.artefact
+        table.add_row(
+            *(values[i] for name, values in columns.items() if name not in same),
+            c.record.variant.mode,
+            f"{c.length_s:g}",
+            f"{s.mean_s * 1e3:.1f} ± {(s.std_s or 0) * 1e3:.1f}{' noisy' if s.noisy else ''}",
+            "1" if c.is_baseline else _interval(c.speedup),
+            f"{c.rtf:.3f}",
+            f"{artefact.size_bytes / 1e6:.1f}" if artefact else "–",
+            str(s.passes),
+        )
+    if r.cells:
+        out.print(table)
+    for f in r.failures:
+        name = r.run.spec.variants[f.variant].mode if f.variant is not None else "run"
+        err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
+
+
+def _interval(i: Interval | None) -> str:
+    if i is None:
+        return "–"
+    return f"{i.value:.2f}" + (f" [{i.low:.2f}, {i.high:.2f}]" if i.low is not None else "")
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Known errors end the program as a sentence, with exit code 2."""
+    try:
+        yield
+    except (SpecError, ModelError, ModeError, Refused, StoreError) as e:
+        _refuse(e)
+
+
+def _refuse(e: Exception) -> NoReturn:
+    err.print(f"Error: {e}", markup=False)
+    raise typer.Exit(2)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

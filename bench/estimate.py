@@ -1,0 +1,141 @@
+"""What a run will take, told before it starts: time, memory, disk and download. Figures are about right, not exact."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bench import device, models, modes, paths
+from bench.records import SAMPLE_RATE_HZ, RunSpec, Variant
+from bench.stats import StopRule
+
+ENGINE_BYTES = 450_000_000  # a worker with torch and transformers imported
+FLOAT_COPIES_IN_BUILD = 2.2  # the float model, and what is made from it
+VISIT_PASSES = 5  # the discarded one, three kept ones, and a share of what 0.3 s hold
+DEVICE_SHARE = 0.5  # of the matrix product's rate that a whole model reaches
+BUILD_S_PER_PARAMETER = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take."""
+
+    duration_s: float
+    memory_bytes: int  # the most that is needed at once; more is used where there is more
+    memory_available_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+    download_bytes: int
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the run can't fit, with a way out; None if it can."""
+        if self.memory_bytes > self.memory_available_bytes:
+            return (
+                f"This run needs about {self.memory_bytes / 1e9:.1f} GB of memory at once, and "
+                f"{self.memory_available_bytes / 1e9:.1f} GB are free. Close other programs, or choose a smaller "
+                "model, a shorter length or a smaller batch."
+            )
+        if self.disk_bytes + self.download_bytes > self.disk_free_bytes:
+            return (
+                f"This run writes about {(self.disk_bytes + self.download_bytes) / 1e9:.1f} GB, and "
+                f"{self.disk_free_bytes / 1e9:.1f} GB are free on {paths.data_folder()}. Make room there, or name "
+                "another folder in EARBENCH_DATA."
+            )
+        return None
+
+
+def estimate(spec: RunSpec) -> Estimate:
+    """What a run will take. Raises ModelError or ModeError for a name that is not known."""
+    threads = {v.threads for v in spec.variants}
+    rate = {t: _product_rate() * DEVICE_SHARE * min(t, device.default_threads()) for t in threads}
+    rule = StopRule(spec.precision_target, spec.repeats)
+    duration = 0.0
+    for v in spec.variants:
+        for batch, length_s in spec.shapes:
+            pass_s = work(v.model, batch, length_s) / rate[v.threads]
+            visit_s = 2 * pass_s if pass_s > 2 else max(0.4, VISIT_PASSES * pass_s)
+            duration += visit_s * max(rule.min_rounds, spec.repeats // 3)
+    checkpoints = {v.model: models.find(v.model) for v in spec.variants}
+    stored = {(v.model, v.mode): artefact_bytes(v) for v in spec.variants}
+    for v in spec.variants:
+        duration += 5 + _parameters(v.model) * BUILD_S_PER_PARAMETER
+    return Estimate(
+        duration_s=duration,
+        memory_bytes=max(
+            max(build_bytes(v) for v in spec.variants),
+            max(
+                sum(sorted(open_bytes(spec.variants[i], artefact_bytes(spec.variants[i]), spec) for i in f)[-2:])
+                for f in spec.families.values()
+            ),
+        ),
+        memory_available_bytes=device.available_memory_bytes(),
+        disk_bytes=sum(stored.values()),
+        disk_free_bytes=shutil.disk_usage(paths.data_folder()).free,
+        download_bytes=sum(c.download_bytes for c in checkpoints.values() if not _cached(c)),
+    )
+
+
+def work(model: str, batch: int, length_s: float) -> int:
+    """Multiply-accumulates of one pass."""
+    checkpoint = models.find(model)
+    macs = models.family(checkpoint).macs(checkpoint.config, round(length_s * SAMPLE_RATE_HZ))
+    return batch * sum(macs.values())
+
+
+def artefact_bytes(variant: Variant) -> int:
+    """Size on disk, from the parameters and the bits that the mode stores."""
+    checkpoint, mode = models.find(variant.model), modes.find(variant.mode)
+    parts = models.family(checkpoint).parameters(checkpoint.config)
+    return sum(n * mode.STORED_BITS.get(part, mode.STORED_BITS[""]) // 8 for part, n in parts.items())
+
+
+def build_bytes(variant: Variant) -> int:
+    """Memory that building an artefact takes."""
+    return ENGINE_BYTES + round(4 * FLOAT_COPIES_IN_BUILD * _parameters(variant.model))
+
+
+def open_bytes(variant: Variant, size_bytes: int, spec: RunSpec) -> int:
+    """Memory of a worker with an artefact of this size opened, and the run's largest pass."""
+    return ENGINE_BYTES + round(1.1 * size_bytes) + pass_bytes(variant.model, spec.shapes)
+
+
+def pass_bytes(model: str, shapes: Iterable[tuple[int, float]]) -> int:
+    """Memory of the largest of some passes, (batch, length in seconds), beside the weights."""
+    checkpoint = models.find(model)
+    family = models.family(checkpoint)
+    return max(b * family.activation_bytes(checkpoint.config, round(s * SAMPLE_RATE_HZ)) for b, s in shapes)
+
+
+def _parameters(model: str) -> int:
+    checkpoint = models.find(model)
+    return sum(models.family(checkpoint).parameters(checkpoint.config).values())
+
+
+@lru_cache(maxsize=1)
+def _product_rate() -> float:
+    """MAC/s of one core in NumPy's float32 matrix product: a quick guess of what this device can do."""
+    import time
+
+    import numpy as np
+
+    a = np.ones((384, 384), dtype=np.float32)
+    a @ a
+    begun = time.perf_counter()
+    for _ in range(10):
+        a @ a
+    return 10 * 384**3 / (time.perf_counter() - begun) / device.default_threads()
+
+
+def _cached(checkpoint: models.Checkpoint) -> bool:
+    """Whether nothing needs to be downloaded."""
+    if checkpoint.source != "hub":
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(
+        isinstance(try_to_load_from_cache(checkpoint.where, name), str)
+        for name in ("model.safetensors", "pytorch_model.bin")
+    )

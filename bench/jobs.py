@@ -1,0 +1,226 @@
+"""The background thread: one job at a time on a device, its state, cancel, and recovery of what a crash left.
+
+The lock is an flock on `earbench.lock` in the data folder, held while a job runs: the system drops it when its holder
+dies, however that happens.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import json
+import os
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TextIO
+
+from bench import artefacts, device, paths
+from bench.client import Cancelled, Pool
+from bench.estimate import estimate
+from bench.records import RESUMABLE_STATES, Failure, RunSpec
+from bench.runner import Limits, Progress, RunFailed, Runner
+from bench.store import Store
+
+
+class Refused(RuntimeError):
+    """A job can't start; the text says why and what to do."""
+
+
+@dataclass(slots=True)
+class Job:
+    """The run that is live in this process."""
+
+    run_id: str
+    pool: Pool
+    progress: Progress
+    thread: threading.Thread | None = None
+
+
+class Jobs:
+    """One a process; see `jobs()`."""
+
+    def __init__(self, store: Store, limits: Limits | None = None) -> None:
+        """Marks what a crash left as interrupted, unless another process is at work on this folder."""
+        self.store, self._limits = store, limits
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._lock_path = paths.data_folder() / "earbench.lock"
+        atexit.register(self.shutdown)
+        self.recover()
+
+    # --- what runs
+
+    @property
+    def live(self) -> Job | None:
+        """The job of this process, while it runs."""
+        job = self._job
+        return job if job and job.thread and job.thread.is_alive() else None
+
+    def holder(self) -> str | None:
+        """Who else holds the device, as a sentence; None if nobody does."""
+        if self.live:
+            return None
+        with self._lock_path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return _holder(file)
+            return None
+
+    def recover(self) -> list[str]:
+        """Mark runs whose process died as interrupted; returns their ids."""
+        if self.live:
+            return []
+        with self._lock_path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return []
+            artefacts.sweep()
+            return self.store.interrupt_live(
+                "The program ended while this run was under way. What was measured is kept."
+            )
+
+    # --- start, resume, cancel
+
+    def start(self, spec: RunSpec) -> str:
+        """Begin a run, or return the id of the one that runs. Raises Refused, ModelError or ModeError."""
+        with self._lock:
+            if self.live:
+                return self.live.run_id
+            if refusal := estimate(spec).refusal:
+                raise Refused(refusal)
+            file = self._take()
+            try:
+                run_id = self.store.create_run(spec, device.device())
+                self._begin(run_id, file)
+            except BaseException:
+                file.close()
+                raise
+            return run_id
+
+    def resume(self, run_id: str) -> str:
+        """Go on with an interrupted or cancelled run: finished groups are kept. Raises Refused."""
+        with self._lock:
+            if self.live:
+                return self.live.run_id
+            run = self.store.run(run_id)
+            if run is None:
+                raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
+            if run.state not in RESUMABLE_STATES:
+                raise Refused(
+                    f"Run {run_id} is {run.state}. Only a run that was cancelled or interrupted can be resumed."
+                )
+            if run.device.id != device.device().id or run.device.versions != device.device().versions:
+                raise Refused(
+                    f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
+                    f"{device.device().name} with {_versions(device.device().versions)}. Passes of both in one run "
+                    "would not be comparable: start a new run."
+                )
+            file = self._take()
+            try:
+                self.store.set_state(run_id, "preparing")
+                self._begin(run_id, file)
+            except BaseException:
+                file.close()
+                raise
+            return run_id
+
+    def cancel(self) -> None:
+        """End the live job now: its workers are killed, what was measured stays."""
+        job = self.live
+        if job and not job.pool.cancelled:
+            self.store.set_state(job.run_id, "cancelling")
+            job.pool.cancel()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the live job's end; False if it still runs after the timeout."""
+        job = self._job
+        if job and job.thread:
+            job.thread.join(timeout_s)
+            return not job.thread.is_alive()
+        return True
+
+    def shutdown(self) -> None:
+        """Kill the workers: the process ends. The run is marked by the thread, or else at the next start."""
+        if job := self.live:
+            job.pool.cancel()
+            if job.thread:
+                job.thread.join(2)
+
+    # --- the thread
+
+    def _begin(self, run_id: str, file: TextIO) -> None:
+        job = Job(run_id, Pool(), Progress())
+        json.dump({"pid": os.getpid(), "run": run_id, "since_s": time.time()}, file)
+        file.flush()
+        job.thread = threading.Thread(target=self._work, args=(job, file), name=f"run {run_id}", daemon=True)
+        self._job = job
+        job.thread.start()
+
+    def _work(self, job: Job, file: TextIO) -> None:
+        def observe(progress: Progress) -> None:
+            job.progress = progress
+
+        try:
+            run = self.store.run(job.run_id)
+            assert run
+            message = Runner(run, self.store, job.pool, observe, self._limits).run()
+            self.store.set_state(job.run_id, "done", message)
+        except Cancelled:
+            self.store.set_state(job.run_id, "cancelled", "Cancelled. What was measured is kept.")
+        except RunFailed as e:
+            self.store.set_state(job.run_id, "failed", str(e))
+        except Exception as e:  # the thread has nobody above it: say it where people look
+            log = traceback.format_exc()
+            self.store.add_failure(job.run_id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
+            self.store.set_state(job.run_id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
+        finally:
+            file.close()
+
+    def _take(self) -> TextIO:
+        """The lock, or Refused with the name of who holds it."""
+        file = self._lock_path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sentence = _holder(file)
+            file.close()
+            raise Refused(
+                f"{sentence} Two at once would disturb each other: wait for it, or cancel it there."
+            ) from None
+        self.store.interrupt_live("The program ended while this run was under way. What was measured is kept.")
+        file.seek(0)
+        file.truncate()
+        return file
+
+
+_one_lock = threading.Lock()
+
+
+def jobs() -> Jobs:
+    """The job manager of this process. Raises StoreError if the database can't be used."""
+    with _one_lock:  # two pages that open at once must not make two
+        return _jobs()
+
+
+@lru_cache(maxsize=1)
+def _jobs() -> Jobs:
+    return Jobs(Store(paths.database()))
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        found = json.loads(file.read())
+        since = time.strftime("%H:%M:%S", time.localtime(found["since_s"]))
+        return f"This device is measuring: process {found['pid']} has held it since {since} for run {found['run']}."
+    except (ValueError, KeyError):
+        return "Another process holds this device."
+
+
+def _versions(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())

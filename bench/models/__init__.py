@@ -1,0 +1,132 @@
+"""Models: one file a family, and the names by which people ask for their checkpoints.
+
+To add a family, write a module that satisfies `Family` and add it to `FAMILIES`. Nothing here or at the top of a
+family's file imports torch: the dashboard reads names, sizes and work from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.records import InputKind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Progress = Callable[[str], None]
+Config = Mapping[str, Any]
+Array = npt.NDArray[np.float32]
+
+
+class ModelError(ValueError):
+    """A model can't be had; the text says what came, what is allowed and how to fix it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Something that people can ask for by name: weights, or an architecture with random ones."""
+
+    name: str
+    label: str
+    family: str
+    source: Literal["random", "hub", "folder"]
+    where: str  # architecture, repository or folder
+    note: str
+    config: Config
+    download_bytes: int = 0
+
+
+class Family(Protocol):
+    """What a model family's module offers. `model` is always the float module in evaluation mode."""
+
+    NAME: str
+    CHECKPOINTS: tuple[Checkpoint, ...]
+
+    def folder_checkpoint(self, folder: Path, config: Config) -> Checkpoint:
+        """A local folder in Hugging Face format as a checkpoint. Raises ModelError for another architecture."""
+
+    def identity(self, checkpoint: Checkpoint, progress: Progress) -> tuple[str, Path | None]:
+        """(what the weights are, for good: commit, digest or seed; where they lie). Downloads if need be."""
+
+    def load(self, checkpoint: Checkpoint, folder: Path | None) -> nn.Module:
+        """The float module, ready to be quantized or saved."""
+
+    def describe(self, checkpoint: Checkpoint, folder: Path | None) -> dict[str, str]:
+        """File name -> text of what an artefact carries beside weights: configuration, vocabulary, preparation."""
+
+    def skeleton(self, directory: Path) -> nn.Module:
+        """The module without weights (on torch's meta device) from an artefact's configuration."""
+
+    def macs(self, config: Config, samples: int) -> dict[str, int]:
+        """Multiply-accumulates of one pass over so many samples at batch 1, by module name."""
+
+    def parameters(self, config: Config) -> dict[str, int]:
+        """Parameters by part of the network."""
+
+    def activation_bytes(self, config: Config, samples: int) -> int:
+        """About how much memory one float32 pass at batch 1 takes beside the weights."""
+
+    def part(self, name: str) -> str:
+        """The part of the network that a module with weights belongs to, by the module's name."""
+
+    def inputs(self, length_s: float, batch: int, seed: int, kind: InputKind) -> Array:
+        """A prepared batch, (batch, samples) float32; the same arguments give the same numbers."""
+
+
+def families() -> dict[str, Family]:
+    """All families by name."""
+    from bench.models import wav2vec2
+
+    return {module.NAME: cast(Family, module) for module in (wav2vec2,)}
+
+
+def catalogue() -> list[Checkpoint]:
+    """The checkpoints that have a name of their own, in the menu's order."""
+    return [c for family in families().values() for c in family.CHECKPOINTS]
+
+
+def find(name: str) -> Checkpoint:
+    """The checkpoint of a name, or of a local folder. Raises ModelError."""
+    for checkpoint in catalogue():
+        if checkpoint.name == name:
+            return checkpoint
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _folder(folder.resolve())
+    known = ", ".join(c.name for c in catalogue())
+    raise ModelError(
+        f"There is no model or folder “{name}”. Allowed: {known}, or the path of a folder on this device that holds "
+        "a Wav2Vec2ForCTC in Hugging Face format (config.json, model.safetensors, vocab.json)."
+    )
+
+
+def family(checkpoint: Checkpoint) -> Family:
+    """The module that knows a checkpoint's kind of model."""
+    return families()[checkpoint.family]
+
+
+def _folder(folder: Path) -> Checkpoint:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except OSError as e:
+        raise ModelError(
+            f"{folder} has no readable config.json, so it is no model folder in Hugging Face format. "
+            "Save one with model.save_pretrained(folder) and processor.save_pretrained(folder)."
+        ) from e
+    except ValueError as e:
+        raise ModelError(f"{folder / 'config.json'} is not JSON ({e}). Save the model again.") from e
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in families():
+        named = ", ".join(config.get("architectures") or []) if isinstance(config, dict) else ""
+        raise ModelError(
+            f"{folder} holds {named or 'a model'} (model_type {kind!r}). "
+            "Allowed: Wav2Vec2ForCTC (model_type 'wav2vec2')."
+        )
+    return families()[kind].folder_checkpoint(folder, config)

@@ -1,0 +1,284 @@
+"""Wav2Vec2 with a CTC head (Baevski et al. 2020, arXiv:2006.11477): raw 16 kHz audio in, characters out.
+
+A length is seconds of audio.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.models import Array, Checkpoint, Config, ModelError, Progress
+from bench.paths import SPEECH_CLIP
+from bench.records import SAMPLE_RATE_HZ, InputKind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = "wav2vec2"
+RANDOM_SEED = 0
+
+# The published architectures' sizes, from the configurations of facebook/wav2vec2-base-960h and -large-960h.
+_BASE: dict[str, Any] = {
+    "model_type": NAME,
+    "architectures": ["Wav2Vec2ForCTC"],
+    "vocab_size": 32,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "conv_dim": [512] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "conv_bias": False,
+    "feat_extract_norm": "group",
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+    "do_stable_layer_norm": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_LARGE = {**_BASE, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_ARCHITECTURES = {"base": _BASE, "large": _LARGE}
+_VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+_PREPARATION = {"do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ, "feature_size": 1, "padding_value": 0.0}
+
+_RANDOM_NOTE = "random weights: size and latency only, no network needed"
+_HUB_NOTE = "trained on 960 h of LibriSpeech; downloaded once from the Hugging Face hub"
+CHECKPOINTS = (
+    Checkpoint("wav2vec2-base-random", "Wav2Vec2 base, random weights", NAME, "random", "base", _RANDOM_NOTE, _BASE),
+    Checkpoint(
+        "wav2vec2-large-random", "Wav2Vec2 large, random weights", NAME, "random", "large", _RANDOM_NOTE, _LARGE
+    ),
+    Checkpoint(
+        "facebook/wav2vec2-base-960h",
+        "Wav2Vec2 base 960h",
+        NAME,
+        "hub",
+        "facebook/wav2vec2-base-960h",
+        _HUB_NOTE,
+        _BASE,
+        download_bytes=378_000_000,
+    ),
+    Checkpoint(
+        "facebook/wav2vec2-large-960h",
+        "Wav2Vec2 large 960h",
+        NAME,
+        "hub",
+        "facebook/wav2vec2-large-960h",
+        _HUB_NOTE,
+        _LARGE,
+        download_bytes=1_262_000_000,
+    ),
+)
+# A repository's pytorch_model.bin is taken only for want of better; transformers reads it with weights_only=True.
+_FILES = ("config.json", "vocab.json", "preprocessor_config.json", "model.safetensors")
+
+
+def folder_checkpoint(folder: Path, config: Config) -> Checkpoint:
+    """A local folder as a checkpoint. Raises ModelError for another head or missing weights."""
+    heads = config.get("architectures") or []
+    if "Wav2Vec2ForCTC" not in heads:
+        raise ModelError(
+            f"{folder} holds {', '.join(heads) or 'no named architecture'}. Allowed: Wav2Vec2ForCTC. A model without "
+            "the CTC head gives no text; fine-tune it, or save it as Wav2Vec2ForCTC."
+        )
+    missing = [name for name in ("model.safetensors", "vocab.json") if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {' and '.join(missing)}. Save the model with model.save_pretrained(folder) "
+            "and its processor with processor.save_pretrained(folder)."
+        )
+    if config.get("add_adapter"):
+        raise ModelError(f"{folder} has an adapter on top of the encoder (add_adapter); that is not supported yet.")
+    size = (folder / "model.safetensors").stat().st_size
+    note = f"your folder, {size / 1e6:.0f} MB of weights"
+    return Checkpoint(str(folder), folder.name, NAME, "folder", str(folder), note, {**_BASE, **config})
+
+
+def identity(checkpoint: Checkpoint, progress: Progress) -> tuple[str, Path | None]:
+    """(what the weights are, where they lie); a hub model is downloaded here, by its newest or its cached commit."""
+    if checkpoint.source == "random":
+        return f"{NAME} {checkpoint.where}, random weights, seed {RANDOM_SEED}", None
+    if checkpoint.source == "hub":
+        folder = _download(checkpoint.where, progress)
+        return f"{checkpoint.where} at commit {folder.name}", folder
+    folder = Path(checkpoint.where)
+    progress("reading the folder")
+    digest = hashlib.sha256()
+    for name in _FILES:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as f:
+                digest.update(name.encode() + hashlib.file_digest(f, "sha256").digest())
+    return f"folder {folder.name}, sha256 {digest.hexdigest()[:16]}", folder
+
+
+def load(checkpoint: Checkpoint, folder: Path | None) -> nn.Module:
+    """The float module in evaluation mode, its weight norm folded so that no pass computes it anew."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    model: nn.Module
+    if folder is None:
+        torch.manual_seed(RANDOM_SEED)
+        model = Wav2Vec2ForCTC(Wav2Vec2Config(**checkpoint.config))
+    else:
+        model = Wav2Vec2ForCTC.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return _folded(model.eval())
+
+
+def describe(checkpoint: Checkpoint, folder: Path | None) -> dict[str, str]:
+    """Configuration, vocabulary and preparation as file texts."""
+    if folder is None:
+        vocabulary = {token: i for i, token in enumerate(_VOCABULARY)}
+        texts: dict[str, Any] = {
+            "config.json": dict(checkpoint.config),
+            "vocab.json": vocabulary,
+            "preprocessor_config.json": _PREPARATION,
+        }
+        return {name: json.dumps(content, indent=1) for name, content in texts.items()}
+    preparation = folder / "preprocessor_config.json"
+    return {
+        "config.json": (folder / "config.json").read_text(),
+        "vocab.json": (folder / "vocab.json").read_text(),
+        "preprocessor_config.json": preparation.read_text() if preparation.is_file() else json.dumps(_PREPARATION),
+    }
+
+
+def skeleton(directory: Path) -> nn.Module:
+    """The module on the meta device, weight norm folded, in evaluation mode."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    config = json.loads((directory / "config.json").read_text())
+    with torch.device("meta"):
+        model = Wav2Vec2ForCTC(Wav2Vec2Config(**config))
+    return _folded(model.eval())
+
+
+def macs(config: Config, samples: int) -> dict[str, int]:
+    """Multiply-accumulates of one pass at batch 1, by module; a test holds them equal to torch's own counter.
+
+    Counted: convolutions, linear layers, and the two matrix products of attention (under the attention module's name).
+    """
+    out: dict[str, int] = {}
+    frames, channels = samples, 1
+    for i, (dim, kernel, stride) in enumerate(
+        zip(config["conv_dim"], config["conv_kernel"], config["conv_stride"], strict=True)
+    ):
+        frames = (frames - kernel) // stride + 1
+        out[f"wav2vec2.feature_extractor.conv_layers.{i}.conv"] = frames * dim * channels * kernel
+        channels = dim
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    out["wav2vec2.feature_projection.projection"] = frames * channels * hidden
+    kernel, groups = config["num_conv_pos_embeddings"], config["num_conv_pos_embedding_groups"]
+    padded = frames + 1 - kernel % 2  # an even kernel, padded by half on both sides, gives one frame more
+    out["wav2vec2.encoder.pos_conv_embed.conv"] = padded * hidden * (hidden // groups) * kernel
+    for i in range(config["num_hidden_layers"]):
+        layer = f"wav2vec2.encoder.layers.{i}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            out[f"{layer}.attention.{name}"] = frames * hidden * hidden
+        out[f"{layer}.attention"] = 2 * frames * frames * hidden
+        out[f"{layer}.feed_forward.intermediate_dense"] = frames * hidden * wide
+        out[f"{layer}.feed_forward.output_dense"] = frames * wide * hidden
+    out["lm_head"] = frames * hidden * config["vocab_size"]
+    return out
+
+
+def parameters(config: Config) -> dict[str, int]:
+    """Weights by part, biases and norms left out: what estimates of size and memory need."""
+    channels = [1, *config["conv_dim"]]
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    kernel, groups = config["num_conv_pos_embeddings"], config["num_conv_pos_embedding_groups"]
+    extractor = sum(i * o * k for i, o, k in zip(channels[:-1], config["conv_dim"], config["conv_kernel"], strict=True))
+    linears = config["num_hidden_layers"] * (4 * hidden * hidden + 2 * hidden * wide) + channels[-1] * hidden
+    return {
+        "feature extractor": extractor,
+        "positional conv": hidden * (hidden // groups) * kernel,
+        "encoder linears": linears,
+        "head": hidden * config["vocab_size"],
+    }
+
+
+def activation_bytes(config: Config, samples: int) -> int:
+    """The first convolution's output is the largest: its input, its output and one copy live at once."""
+    frames = samples // int(config["conv_stride"][0])
+    return 3 * 4 * int(config["conv_dim"][0]) * frames
+
+
+def part(name: str) -> str:
+    """The part of the network that a module belongs to."""
+    if ".feature_extractor." in name and name.endswith(".conv"):
+        return "feature extractor"
+    if ".pos_conv_embed." in name:
+        return "positional conv"
+    if name.startswith("lm_head"):
+        return "head"
+    if name.endswith(("_proj", "_dense", ".projection")):
+        return "encoder linears"
+    return "attention products" if name.endswith(".attention") else "norms and biases"
+
+
+def inputs(length_s: float, batch: int, seed: int, kind: InputKind) -> Array:
+    """Speech: the shipped clip, tiled, each row begun elsewhere in it. Noise: Gaussian. Zero mean, unit variance."""
+    samples = round(length_s * SAMPLE_RATE_HZ)
+    rng = np.random.default_rng(seed)
+    if kind == "noise":
+        x = rng.standard_normal((batch, samples), dtype=np.float32)
+    else:
+        clip = _clip()
+        starts = [0, *rng.integers(0, len(clip), batch - 1)]
+        x = np.stack([np.resize(np.roll(clip, -start), samples) for start in starts])
+    x -= x.mean(axis=1, keepdims=True)
+    x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-7)
+    return np.ascontiguousarray(x, dtype=np.float32)  # (batch, samples)
+
+
+def _clip() -> Array:
+    import soundfile
+
+    clip, rate = soundfile.read(SPEECH_CLIP, dtype="float32")
+    assert rate == SAMPLE_RATE_HZ and clip.ndim == 1, SPEECH_CLIP
+    return np.asarray(clip, dtype=np.float32)
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    from torch.nn.utils import parametrize
+
+    conv = model.get_submodule("wav2vec2.encoder.pos_conv_embed.conv")
+    if parametrize.is_parametrized(conv, "weight"):
+        parametrize.remove_parametrizations(conv, "weight")
+    return model
+
+
+def _download(repository: str, progress: Progress) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    progress(f"downloading {repository}")
+    wanted = [*_FILES, "pytorch_model.bin"]
+    try:
+        files = _offered(repository)
+        if "model.safetensors" in files:
+            wanted.remove("pytorch_model.bin")
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except (OSError, LocalEntryNotFoundError) as e:
+        try:
+            return Path(snapshot_download(repository, allow_patterns=wanted, local_files_only=True))
+        except (OSError, LocalEntryNotFoundError):
+            raise ModelError(
+                f"{repository} is not on this device yet and the Hugging Face hub can't be reached "
+                f"({type(e).__name__}). Connect this device to the internet once and start again, copy the model into "
+                "a folder and give the folder's path as the model, or choose a model with random weights."
+            ) from e
+
+
+def _offered(repository: str) -> list[str]:
+    from huggingface_hub import list_repo_files
+
+    return list_repo_files(repository)

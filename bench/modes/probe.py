@@ -1,0 +1,72 @@
+"""Which modes run here. `python -m bench.modes.probe` prints it as JSON; `availability()` asks a process of its own.
+
+Asking needs the engines, and the dashboard's process never imports them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from bench import device, paths
+from bench.modes import Mode, modes
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a mode runs here: `remark` tells how, or why not and what to do."""
+
+    state: Literal["available", "emulated", "unavailable"]
+    remark: str = ""
+
+
+def availability() -> dict[str, Availability]:
+    """Every mode's availability by name, remembered for these library versions on this processor."""
+    packages = {p for mode in modes().values() for p in mode.NEEDS.packages}
+    key = json.dumps([device.versions(tuple(sorted(packages))), device.cpu_name(), sys.prefix, sorted(modes())])
+    remembered = paths.cache() / "modes.json"
+    try:
+        known = json.loads(remembered.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if known.get("key") != key:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.modes.probe"], capture_output=True, text=True, cwd=paths.ROOT, timeout=300
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            return {name: Availability("unavailable", f"asking failed: {reason}") for name in modes()}
+        known = {"key": key, "modes": json.loads(done.stdout.splitlines()[-1])}
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        remembered.write_text(json.dumps(known))
+    return {name: Availability(**found) for name, found in known["modes"].items()}
+
+
+def probe(mode: Mode) -> Availability:
+    """Import what a mode needs and ask it. Runs in a process of its own."""
+    for package in mode.NEEDS.packages:
+        try:
+            importlib.import_module(package)
+        except Exception as e:  # a broken engine may raise anything at import
+            return Availability(
+                "unavailable",
+                f"{package} can't be imported ({e}); fix: {sys.executable} -m pip install -r requirements.txt",
+            )
+    try:
+        remark = mode.check()
+    except Exception as e:
+        return Availability("unavailable", str(e))
+    wanted = mode.NEEDS.fast_isa
+    if wanted and not wanted & device.isa():
+        return Availability(
+            "emulated", f"emulated: this processor has none of {', '.join(sorted(wanted))}, so expect it to be slow"
+        )
+    return Availability("available", remark)
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: asdict(probe(mode)) for name, mode in modes().items()}))

@@ -1,0 +1,44 @@
+"""What people type -> lists of numbers and names, for the command line and the pages."""
+
+from __future__ import annotations
+
+from bench.records import SpecError
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas. Raises SpecError where there is none."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise SpecError("No name given. Allowed: one name or several, separated by commas.")
+    return found
+
+
+def lengths(text: str) -> list[float]:
+    """Seconds separated by commas, and ranges FROM:TO:HOW_MANY: `1,2,5`, `1:20:5`. Raises SpecError."""
+    allowed = "Allowed: seconds separated by commas, such as 1,2,5, or a range from:to:how many, such as 1:20:5."
+    found: list[float] = []
+    for part in names(text):
+        try:
+            if ":" in part:
+                first, last, count = part.split(":")
+                found += _spread(float(first), float(last), int(count))
+            else:
+                found.append(float(part))
+        except ValueError as e:
+            raise SpecError(f"Lengths: got “{part}”. {allowed}") from e
+    return found
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers separated by commas. Raises SpecError."""
+    try:
+        return [int(part) for part in names(text)]
+    except ValueError as e:
+        raise SpecError(f"Got “{text}”. Allowed: whole numbers separated by commas, such as 1,2,4.") from e
+
+
+def _spread(first: float, last: float, count: int) -> list[float]:
+    if not 2 <= count <= 100 or last <= first:
+        raise ValueError
+    step = (last - first) / (count - 1)
+    return [round(first + i * step, 3) for i in range(count)]

@@ -1,0 +1,296 @@
+"""The nouns of Earbench: frozen records with units in their names, on the standard library alone.
+
+A value that is not known is None, never 0 or -1. Times are seconds, sizes are bytes, SI throughout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Setting = str | int | float | bool
+InputKind = Literal["speech", "noise"]
+PassKind = Literal["cold", "discarded", "kept"]
+RunState = Literal["preparing", "running", "cancelling", "done", "failed", "cancelled", "interrupted"]
+GroupState = Literal["running", "done", "superseded"]
+
+LIVE_STATES: frozenset[str] = frozenset({"preparing", "running", "cancelling"})
+RESUMABLE_STATES: frozenset[str] = frozenset({"cancelled", "interrupted"})
+
+SAMPLE_RATE_HZ = 16_000
+MAX_LENGTH_S = 60.0
+MAX_BATCH = 64
+MAX_THREADS = 256
+MAX_REPEATS = 1000
+
+
+class SpecError(ValueError):
+    """A run that was asked for can't be written; the text says what came and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One model in one mode at one thread count. The mode implies its engine."""
+
+    model: str
+    mode: str
+    threads: int
+    settings: tuple[tuple[str, Setting], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What is to be measured. The first variant of a model and thread count is its baseline."""
+
+    variants: tuple[Variant, ...]
+    lengths_s: tuple[float, ...]
+    batches: tuple[int, ...] = (1,)
+    repeats: int = 10
+    precision_target: float = 0.02
+    seed: int = 0
+    input_kind: InputKind = "speech"
+
+    def __post_init__(self) -> None:
+        _each("variants", self.variants, lambda v: isinstance(v, Variant), "at least one model and mode")
+        _each("lengths", self.lengths_s, lambda x: 0.1 <= x <= MAX_LENGTH_S, f"seconds from 0.1 to {MAX_LENGTH_S:g}")
+        _each("batch sizes", self.batches, lambda x: 1 <= x <= MAX_BATCH, f"whole numbers from 1 to {MAX_BATCH}")
+        _each("threads", [v.threads for v in self.variants], lambda x: 1 <= x <= MAX_THREADS, f"1 to {MAX_THREADS}")
+        _each("repeats", [self.repeats], lambda x: 2 <= x <= MAX_REPEATS, f"a whole number from 2 to {MAX_REPEATS}")
+        _each("precision target", [self.precision_target], lambda x: 0.001 <= x <= 1, "a fraction from 0.001 to 1")
+        _each("seed", [self.seed], lambda x: 0 <= x < 2**32, "a whole number from 0 to 2^32 - 1")
+        _each("input", [self.input_kind], lambda x: x in ("speech", "noise"), "speech or noise")
+
+    @classmethod
+    def grid(
+        cls,
+        models: Sequence[str],
+        modes: Sequence[str],
+        lengths_s: Iterable[float],
+        *,
+        batches: Iterable[int] = (1,),
+        threads: Iterable[int],
+        repeats: int = 10,
+        precision_target: float = 0.02,
+        seed: int = 0,
+        input_kind: InputKind = "speech",
+    ) -> RunSpec:
+        """Every model in every mode at every thread count; doubles are dropped, lengths and batches sorted."""
+        variants = [Variant(model, mode, t) for model in models for t in threads for mode in modes]
+        return cls(
+            tuple(dict.fromkeys(variants)),
+            tuple(sorted({float(x) for x in lengths_s})),
+            tuple(sorted(set(batches))),
+            repeats,
+            precision_target,
+            seed,
+            input_kind,
+        )
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> RunSpec:
+        """The inverse of `to_dict`."""
+        variants = tuple(
+            Variant(v["model"], v["mode"], v["threads"], tuple((k, s) for k, s in v.get("settings", ())))
+            for v in d["variants"]
+        )
+        rest = {k: v for k, v in d.items() if k not in ("variants", "lengths_s", "batches")}
+        return cls(variants, tuple(d["lengths_s"]), tuple(d["batches"]), **rest)
+
+    @property
+    def families(self) -> dict[tuple[str, int], list[int]]:
+        """Positions of the variants that are compared with one another, by (model, threads), in listed order."""
+        out: dict[tuple[str, int], list[int]] = {}
+        for i, v in enumerate(self.variants):
+            out.setdefault((v.model, v.threads), []).append(i)
+        return out
+
+    @property
+    def shapes(self) -> list[tuple[int, float]]:
+        """(batch, length in seconds) of every group of a family, the shortest first."""
+        return sorted(((b, s) for b in self.batches for s in self.lengths_s), key=lambda x: (x[0] * x[1], x[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One timed forward pass."""
+
+    kind: PassKind
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The device and one worker between two visits. What can't be read here is None."""
+
+    rss_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    pss_bytes: int | None = None
+    others_cpu_ratio: float | None = None  # CPU time of all other processes during the visit, of all cores' time
+    temperature_c: float | None = None
+    clock_hz: float | None = None
+    throttled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One variant's turn within a round of a group."""
+
+    variant: int  # position in the spec
+    round: int
+    position: int  # the place in the round's order
+    started_s: float  # since the epoch
+    passes: tuple[Pass, ...]
+    reading: Reading = Reading()
+
+    @property
+    def kept_s(self) -> list[float]:
+        """Seconds of the passes that count."""
+        return [p.seconds for p in self.passes if p.kind == "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The interleaved variants of one model and thread count at one batch and length, with their visits."""
+
+    id: int
+    model: str
+    threads: int
+    batch: int
+    length_s: float
+    variants: tuple[int, ...]  # positions in the spec, the baseline first
+    state: GroupState
+    ended: str | None = None  # why it ended, in words
+    visits: tuple[Visit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the network at one precision, counted from the opened artefact."""
+
+    name: str
+    weight_bits: int | None  # None: the part has no weights
+    activation_bits: int
+    parameters: int
+    macs: int  # of one pass at COVERAGE_LENGTH_S, batch 1
+
+
+COVERAGE_LENGTH_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What is really quantized."""
+
+    parts: tuple[Part, ...]
+
+    def macs_ratio(self, activation_bits: int) -> float | None:
+        """Share of the multiply-accumulates that run with activations of so many bits."""
+        total = sum(p.macs for p in self.parts)
+        return sum(p.macs for p in self.parts if p.activation_bits == activation_bits) / total if total else None
+
+    def parameters_ratio(self, weight_bits: int) -> float | None:
+        """Share of the parameters that are stored in so many bits."""
+        total = sum(p.parameters for p in self.parts)
+        return sum(p.parameters for p in self.parts if p.weight_bits == weight_bits) / total if total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A variant on disk."""
+
+    digest: str
+    checkpoint: str  # what the weights are: repository and commit, digest of a folder, or architecture and seed
+    size_bytes: int  # all files that opening it needs
+    build_s: float
+    build_peak_rss_bytes: int | None
+    from_cache: bool
+    details: dict[str, str] = field(default_factory=dict)  # what the builder chose, e.g. the quantized engine
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What it took to open an artefact in a fresh process."""
+
+    start_s: float  # process start and imports
+    load_s: float  # files -> callable
+    rss_bytes: int | None
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that did not work, kept with the run: the difficulties are results too."""
+
+    variant: int | None
+    stage: str  # build, open, or the shape that was measured
+    kind: str  # out of memory, killed, hung, unavailable, error
+    message: str
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantRecord:
+    """A variant of a run with what is known of its artefact."""
+
+    variant: Variant
+    artefact: Artefact | None = None
+    opening: Opening | None = None
+    coverage: Coverage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a run was measured."""
+
+    id: str
+    name: str
+    cpu: str
+    cores: int
+    isa: tuple[str, ...]
+    ram_bytes: int
+    os: str
+    machine: str
+    versions: dict[str, str]
+    governor: str | None = None
+    virtual: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's head; groups, variants and failures are read apart."""
+
+    id: str
+    created_s: float
+    state: RunState
+    spec: RunSpec
+    device: Device
+    message: str | None = None
+    started_s: float | None = None
+    finished_s: float | None = None
+
+
+def to_json(record: Any) -> str:
+    """A record as JSON, keys in the order of its fields."""
+    return json.dumps(asdict(record), ensure_ascii=False)
+
+
+def coverage_from(d: Mapping[str, Any]) -> Coverage:
+    """The inverse of `to_json` for a Coverage."""
+    return Coverage(tuple(Part(**p) for p in d["parts"]))
+
+
+def device_from(d: Mapping[str, Any]) -> Device:
+    """The inverse of `to_json` for a Device."""
+    return Device(**{**d, "isa": tuple(d["isa"])})
+
+
+def _each(name: str, values: Iterable[Any], good: Any, allowed: str) -> None:
+    found = list(values)
+    if not found:
+        raise SpecError(f"No {name} given; allowed: {allowed}.")
+    for x in found:
+        if (isinstance(x, float) and not math.isfinite(x)) or not good(x):
+            raise SpecError(f"{name.capitalize()}: got {x}; allowed: {allowed}.")

@@ -1,0 +1,244 @@
+"""Store -> tables, CSV and JSON. Every statistic is computed here, when read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench import modes, stats
+from bench.records import Failure, Group, Run, VariantRecord, Visit
+from bench.stats import Interval, Summary
+from bench.store import Store
+
+BUSY_RATIO = 0.02  # CPU time of others above which a visit is flagged
+
+Value = str | int | float | bool | None
+Row = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One variant at one batch and length, with its figures."""
+
+    position: int  # of the variant in the spec
+    record: VariantRecord
+    batch: int
+    length_s: float
+    group: Group
+    summary: Summary
+    cold_s: float | None
+    speedup: Interval | None  # None for the baseline, and where the baseline failed
+    size_ratio: float | None
+    peak_rss_bytes: int | None
+    pss_bytes: int | None
+    busy_visits: int  # during which others took more than BUSY_RATIO of the CPU
+    visits: int
+    temperature_c: float | None  # the highest seen
+
+    @property
+    def is_baseline(self) -> bool:
+        """The variant that the others are compared with."""
+        return self.position == self.group.variants[0]
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: seconds of computing per second of audio, of the whole batch."""
+        return self.summary.mean_s / (self.length_s * self.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run with everything computed from it."""
+
+    run: Run
+    variants: list[VariantRecord]
+    groups: list[Group]
+    cells: list[Cell]
+    failures: list[Failure]
+
+
+def report(store: Store, run_id: str) -> Report | None:
+    """A run's figures, provisional while it is live; None where there is no such run."""
+    run = store.run(run_id)
+    if run is None:
+        return None
+    variants, groups = store.variants(run), store.groups(run_id)
+    cells = [c for group in groups for c in _cells(run, group, variants)]
+    unique: dict[tuple[int, int, float], Cell] = {}
+    for c in cells:  # a baseline that memory made run in several blocks is shown once
+        unique.setdefault((c.position, c.batch, c.length_s), c)
+    return Report(run, variants, groups, list(unique.values()), store.failures(run_id))
+
+
+def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterable[Cell]:
+    by_variant: dict[int, list[Visit]] = {}
+    for v in group.visits:
+        by_variant.setdefault(v.variant, []).append(v)
+    family = next(f for f in run.spec.families.values() if group.variants[0] in f)
+    baseline = family[0]
+    medians = {p: {v.round: statistics.median(v.kept_s) for v in vs} for p, vs in by_variant.items()}
+    base_artefact = variants[baseline].artefact
+    for position in group.variants:
+        visits = by_variant.get(position, [])
+        summary = stats.summarise([s for v in visits for s in v.kept_s])
+        if summary is None:
+            continue
+        artefact = variants[position].artefact
+        readings = [v.reading for v in visits]
+        yield Cell(
+            position=position,
+            record=variants[position],
+            batch=group.batch,
+            length_s=group.length_s,
+            group=group,
+            summary=summary,
+            cold_s=next((p.seconds for v in visits for p in v.passes if p.kind == "cold"), None),
+            speedup=stats.speedup(medians.get(baseline, {}), medians[position]) if position != baseline else None,
+            size_ratio=base_artefact.size_bytes / artefact.size_bytes if base_artefact and artefact else None,
+            peak_rss_bytes=_highest(r.peak_rss_bytes for r in readings),
+            pss_bytes=_highest(r.pss_bytes for r in readings),
+            busy_visits=sum((r.others_cpu_ratio or 0) > BUSY_RATIO for r in readings),
+            visits=len(visits),
+            temperature_c=_highest(r.temperature_c for r in readings),
+        )
+
+
+def summary_rows(r: Report) -> list[Row]:
+    """One row a cell: what the lab asks for, and what an expert wants to know beside it."""
+    return [_summary_row(r, c) for c in r.cells]
+
+
+def _summary_row(r: Report, c: Cell) -> Row:
+    v, s, baseline = c.record.variant, c.summary, c.is_baseline
+    artefact, opening = c.record.artefact, c.record.opening
+    speedup = Interval(1.0, 1.0, 1.0, 0) if baseline else c.speedup
+    return {
+        "run_id": r.run.id,
+        "device": r.run.device.name,
+        "model": v.model,
+        "mode": v.mode,
+        "engine": modes.find(v.mode).ENGINE,
+        "threads": v.threads,
+        "batch": c.batch,
+        "length_s": c.length_s,
+        "passes": s.passes,
+        "cold_s": c.cold_s,
+        "mean_s": s.mean_s,
+        "std_s": s.std_s,
+        "median_s": s.median_s,
+        "p5_s": s.p5_s,
+        "p95_s": s.p95_s,
+        "iqr_ratio": s.iqr_ratio,
+        "outliers": s.outliers,
+        "speedup_ratio": speedup.value if speedup else None,
+        "speedup_low": speedup.low if speedup else None,
+        "speedup_high": speedup.high if speedup else None,
+        "rounds": len({x.round for x in c.group.visits}),
+        "ended": c.group.ended,
+        "rtf": c.rtf,
+        "size_bytes": artefact.size_bytes if artefact else None,
+        "size_ratio": c.size_ratio,
+        "load_s": opening.load_s if opening else None,
+        "open_peak_rss_bytes": opening.peak_rss_bytes if opening else None,
+        "peak_rss_bytes": c.peak_rss_bytes,
+        "pss_bytes": c.pss_bytes,
+        "busy_visits": c.busy_visits,
+        "visits": c.visits,
+        "temperature_c": c.temperature_c,
+        "build_s": artefact.build_s if artefact else None,
+        "checkpoint": artefact.checkpoint if artefact else None,
+        "input": r.run.spec.input_kind,
+        "seed": r.run.spec.seed,
+        **_device_columns(r.run),
+    }
+
+
+def raw_rows(r: Report) -> list[Row]:
+    """One row a pass, in the order in which they ran."""
+    rows = []
+    for group in r.groups:
+        for visit in group.visits:
+            v = r.run.spec.variants[visit.variant]
+            for i, p in enumerate(visit.passes):
+                row: Row = {
+                    "run_id": r.run.id,
+                    "device": r.run.device.name,
+                    "model": v.model,
+                    "mode": v.mode,
+                    "threads": v.threads,
+                    "batch": group.batch,
+                    "length_s": group.length_s,
+                    "group": group.id,
+                    "round": visit.round,
+                    "position": visit.position,
+                    "pass": i,
+                    "kind": p.kind,
+                    "seconds": p.seconds,
+                    "started_s": visit.started_s,
+                    **asdict(visit.reading),
+                    **_device_columns(r.run),
+                }
+                rows.append(row)
+    return rows
+
+
+def coverage_rows(r: Report) -> list[Row]:
+    """One row a variant and part: what is quantized."""
+    rows: list[Row] = []
+    for record in r.variants:
+        for part in record.coverage.parts if record.coverage else ():
+            rows.append({"model": record.variant.model, "mode": record.variant.mode, **asdict(part)})
+    return list({json.dumps(row): row for row in rows}.values())  # thread counts share an artefact
+
+
+def to_csv(rows: Sequence[Mapping[str, Value]]) -> str:
+    """Comma-separated text with one header row. Text that a spreadsheet would run as a formula is made inert."""
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: _inert(v) for k, v in row.items()} for row in rows)
+    return out.getvalue()
+
+
+def to_json(r: Report) -> str:
+    """The whole run: spec, device, artefacts, coverage, every pass, failures, and the summary."""
+    whole = {
+        "run": asdict(r.run),
+        "variants": [asdict(v) for v in r.variants],
+        "groups": [asdict(g) for g in r.groups],
+        "failures": [asdict(f) for f in r.failures],
+        "summary": summary_rows(r),
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False)
+
+
+def when(seconds: float) -> str:
+    """A moment for people, in the device's own time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def title(run: Run) -> str:
+    """A run in a line: when and what."""
+    models = ", ".join(dict.fromkeys(v.model for v in run.spec.variants))
+    count = len(dict.fromkeys(v.mode for v in run.spec.variants))
+    return f"{when(run.created_s)} · {models} · {count} mode{'s' if count > 1 else ''}"
+
+
+def _device_columns(run: Run) -> Row:
+    d = run.device
+    return {"device_id": d.id, "cpu": d.cpu, "os": d.os, **{f"{k}_version": v for k, v in d.versions.items()}}
+
+
+def _inert(value: Value) -> Value:
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+
+
+def _highest(values: Iterable[Any]) -> Any:
+    return max((v for v in values if v is not None), default=None)

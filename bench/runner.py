@@ -1,0 +1,369 @@
+"""One run from start to end: artefacts, workers, the order of visits, when a group is over, what is stored."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench import device, estimate, readings, records, stats
+from bench.client import Pool, Worker, WorkerError
+from bench.records import Artefact, Failure, Opening, Pass, Run, Variant, Visit
+from bench.stats import StopRule
+from bench.store import Store
+
+CPU_MAC_PER_S = (
+    5e9  # what even a slow board does; only to guess how long a first pass may take before it counts as hung
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a silent worker counts as hung."""
+
+    reply_s: float = 60.0
+    slowest_passes: float = 20.0  # a visit may take so many times the slowest pass
+    heartbeat_s: float = 300.0  # between two signs of life of a builder
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands."""
+
+    stage: str = "starting"
+    group: int = 0  # groups finished
+    groups: int = 0
+    round: int | None = None
+    rounds: int | None = None  # at least so many
+    cell: str | None = None
+    eta_s: float | None = None  # None until there is something to go by
+    done_ratio: float = 0.0
+
+
+Shape = tuple[int, float]
+
+
+class RunFailed(RuntimeError):
+    """Nothing of the run could be measured; the text says why."""
+
+
+class Runner:
+    """Carries out one run; `run()` returns the message for its end."""
+
+    def __init__(
+        self,
+        run: Run,
+        store: Store,
+        pool: Pool,
+        observe: Callable[[Progress], None] = lambda _: None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Nothing starts before `run()`. `observe` is called with every change of progress."""
+        self.run_record, self.spec, self.store, self.pool, self.observe = run, run.spec, store, pool, observe
+        self.limits = limits or Limits()
+        self.rule = StopRule(self.spec.precision_target, self.spec.repeats)
+        self.clock = Clock(self.spec, self.rule)
+        self.failed: set[int] = set()
+        self.done: dict[tuple[str, int, int, float], set[int]] = {}
+
+    def run(self) -> str | None:
+        """Measure everything that is not measured yet. Raises Cancelled, and RunFailed if nothing works."""
+        run_id = self.run_record.id
+        self.store.supersede_unfinished(run_id)
+        for g in self.store.groups(run_id):
+            self.done.setdefault((g.model, g.threads, g.batch, g.length_s), set()).update(g.variants)
+        for (model, threads), positions in self.spec.families.items():
+            for shape in self.spec.shapes:
+                if self.done.get((model, threads, *shape), set()).issuperset(positions):
+                    self.clock.skip(model, shape)
+        artefacts = self._prepare()
+        self.store.set_state(run_id, "running")
+        for (model, threads), positions in self.spec.families.items():
+            self._family(model, threads, [p for p in positions if p in artefacts], artefacts)
+        if len(self.failed) == len(self.spec.variants):
+            first = self.store.failures(run_id)[0]
+            raise RunFailed(f"Nothing could be measured. {first.message}")
+        if self.failed:
+            return f"{len(self.failed)} of {len(self.spec.variants)} variants failed; the rest is measured."
+        return None
+
+    # --- artefacts
+
+    def _prepare(self) -> dict[int, Artefact]:
+        """Every variant's artefact by position; what fails is noted and left out."""
+        found: dict[tuple[str, str, Any], Artefact] = {}
+        out: dict[int, Artefact] = {}
+        for position, v in enumerate(self.spec.variants):
+            key = (v.model, v.mode, v.settings)
+            with self._noting(position, "build"):
+                found[key] = found.get(key) or self._build(v)
+                out[position] = found[key]
+                self.store.set_variant(self.run_record.id, position, artefact=found[key])
+        return out
+
+    def _build(self, v: Variant) -> Artefact:
+        what = f"{v.mode} of {v.model}"
+        self._stage(f"preparing {what}")
+        worker = self.pool.start(f"The builder of {what}", v.threads)
+        try:
+            answer = worker.ask(
+                "build",
+                self.limits.heartbeat_s,
+                lambda text: self._stage(f"preparing {what}: {text}"),
+                model=v.model,
+                mode=v.mode,
+                settings=dict(v.settings),
+            )
+        finally:
+            worker.close()
+        return Artefact(**answer)
+
+    # --- workers
+
+    def _family(self, model: str, threads: int, positions: list[int], artefacts: dict[int, Artefact]) -> None:
+        """All groups of a model and thread count, in as many blocks as memory asks for."""
+        todo = [p for p in positions if any(p not in self._done(model, threads, s) for s in self.spec.shapes)]
+        if not todo:
+            return
+        baseline, rest = positions[0], [p for p in todo if p != positions[0]]
+        while True:
+            workers: dict[int, Worker] = {}
+            try:
+                block = self._open(baseline, rest, artefacts, workers)
+                rest = [p for p in rest if p not in block and p not in self.failed]
+                for shape in self.spec.shapes:
+                    wanted = [p for p in block if p not in self._done(model, threads, shape)]
+                    self._group(
+                        model, threads, shape, [p for p in block if p in wanted or p == baseline], workers, wanted
+                    )
+            finally:
+                for worker in workers.values():
+                    worker.close()
+            if not rest:
+                return
+
+    def _open(
+        self, baseline: int, rest: list[int], artefacts: dict[int, Artefact], workers: dict[int, Worker]
+    ) -> list[int]:
+        """Open the baseline and as many others as fit into memory beside it; returns who was tried."""
+        reserved, tried = 0, []
+        for position in (p for p in [baseline, *rest] if p not in self.failed):
+            v = self.spec.variants[position]
+            size = artefacts[position].size_bytes
+            need = estimate.open_bytes(v, size, self.spec)
+            short = device.available_memory_bytes() - reserved < need
+            if short and len(workers) > (baseline in workers):
+                break  # the next block takes it
+            tried.append(position)
+            with self._noting(position, "open"):
+                if short:
+                    raise WorkerError("out of memory", f"{v.mode} needs about {need / 1e9:.1f} GB, more than is free")
+                workers[position] = self._opened(position, v, artefacts[position])
+                reserved += estimate.pass_bytes(v.model, self.spec.shapes)
+        return tried
+
+    def _opened(self, position: int, v: Variant, artefact: Artefact) -> Worker:
+        self._stage(f"opening {v.mode} of {v.model}")
+        begun = time.monotonic()
+        worker = self.pool.start(f"The worker of {v.mode}", v.threads)
+        try:
+            answer = worker.ask("open", self.limits.heartbeat_s, digest=artefact.digest, threads=v.threads)
+            rss, peak = readings.memory(worker.pid)
+            load_s = float(answer["load_s"])
+            opening = Opening(time.monotonic() - begun - load_s, load_s, rss, peak)
+            coverage = records.coverage_from(answer["coverage"])
+            self.store.set_variant(self.run_record.id, position, opening=opening, coverage=coverage)
+            worker.pause()
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    # --- groups
+
+    def _group(
+        self,
+        model: str,
+        threads: int,
+        shape: Shape,
+        positions: Sequence[int],
+        workers: dict[int, Worker],
+        wanted: Sequence[int],
+    ) -> None:
+        """Rounds of visits until the stop rule says that it is enough."""
+        alive = [p for p in positions if p in workers]
+        if not any(p in workers for p in wanted):
+            return
+        batch, length_s = shape
+        group_id = self.store.start_group(self.run_record.id, model, threads, batch, length_s, alive)
+        baseline = positions[0]
+        medians: dict[int, dict[int, float]] = {p: {} for p in alive}
+        passes = dict.fromkeys(alive, 0)
+        slowest = dict.fromkeys(alive, estimate.work(model, batch, length_s) / CPU_MAC_PER_S)
+        begun, number, ended = time.monotonic(), 0, None
+        self.clock.begin(model, shape, len(alive))
+        while ended is None:
+            for place, p in enumerate(order(alive, self.spec.seed, (model, threads, *shape), number)):
+                if p not in workers:
+                    continue
+                cell = f"{self.spec.variants[p].mode}, {length_s:g} s" + (f", batch {batch}" if batch > 1 else "")
+                self._stage(f"measuring {model}, {threads} threads", round=number + 1, cell=cell)
+                with self._noting(p, cell):
+                    visit = self._visit(workers[p], p, number, place, shape, slowest[p])
+                    self.store.add_visit(group_id, visit)
+                    medians[p][number] = statistics.median(visit.kept_s)
+                    passes[p] += len(visit.kept_s)
+                    slowest[p] = max(x.seconds for x in visit.passes)
+                if p in self.failed:
+                    workers.pop(p).close()
+            number += 1
+            self.clock.round_done(number)
+            alive = [p for p in alive if p in workers]
+            if not alive:
+                ended = "no variant was left to measure"
+                break
+            others = [p for p in alive if p != baseline]
+            intervals = (
+                [stats.speedup(medians[baseline], medians[p]) for p in others]
+                if baseline in alive and others
+                else [stats.geometric_mean(list(medians[p].values())) for p in alive]
+            )
+            ended = self.rule.ended(number, min(passes[p] for p in alive), time.monotonic() - begun, intervals)
+        self.store.end_group(group_id, ended)
+        self.clock.end(number)
+
+    def _visit(self, worker: Worker, p: int, number: int, place: int, shape: Shape, slowest_s: float) -> Visit:
+        batch, length_s = shape
+        worker.resume()
+        readings.reset_peak(worker.pid)
+        before, started_s = readings.usage(worker.pid), time.time()
+        answer = worker.ask(
+            "visit",
+            max(self.limits.reply_s, self.limits.slowest_passes * slowest_s),
+            batch=batch,
+            length_s=length_s,
+            seed=self.spec.seed,
+            input_kind=self.spec.input_kind,
+        )
+        ratio = readings.others_cpu_ratio(before, readings.usage(worker.pid))
+        worker.pause()
+        return Visit(
+            variant=p,
+            round=number,
+            position=place,
+            started_s=started_s,
+            passes=tuple(Pass(kind, seconds) for kind, seconds in answer["passes"]),
+            reading=readings.reading(worker.pid, ratio),
+        )
+
+    # --- plumbing
+
+    def _done(self, model: str, threads: int, shape: Shape) -> set[int]:
+        return self.done.get((model, threads, *shape), set()) | self.failed
+
+    @contextmanager
+    def _noting(self, position: int, stage: str) -> Iterator[None]:
+        """A failure within is stored with its variant, and the run goes on without it."""
+        try:
+            yield
+        except WorkerError as e:
+            self.failed.add(position)
+            self.store.add_failure(self.run_record.id, Failure(position, stage, e.kind, str(e), e.log))
+
+    def _stage(self, stage: str, *, round: int | None = None, cell: str | None = None) -> None:
+        eta_s = self.clock.eta_s()
+        self.observe(
+            Progress(
+                stage=stage,
+                group=self.clock.groups_done,
+                groups=self.clock.groups,
+                round=round,
+                rounds=self.clock.expected_rounds if round else None,
+                cell=cell,
+                eta_s=eta_s,
+                done_ratio=self.clock.done_ratio(eta_s),
+            )
+        )
+
+
+def order(variants: Sequence[int], seed: int, group: tuple[Any, ...], number: int) -> list[int]:
+    """Who is visited when in a round: each pair of rounds draws an order and runs it forwards, then backwards.
+
+    Drift that is linear in time then falls on all variants alike.
+    """
+    drawn = list(variants)
+    random.Random(f"{seed} {group} {number // 2}").shuffle(drawn)
+    return drawn[::-1] if number % 2 else drawn
+
+
+class Clock:
+    """How long the rest will take, from what the rounds so far took."""
+
+    def __init__(self, spec: records.RunSpec, rule: StopRule) -> None:
+        """Plans one group per model, thread count and shape."""
+        self._rule = rule
+        self._work = {
+            (m, s): estimate.work(m, *s) * len(ps) for (m, _), ps in spec.families.items() for s in spec.shapes
+        }
+        self._ahead = [(m, s) for (m, _) in spec.families for s in spec.shapes]
+        self.groups = len(self._ahead)
+        self.groups_done = 0
+        self._rounds_seen: list[int] = []
+        self._begun = time.monotonic()
+        self._group_begun = 0.0
+        self._round_s: float | None = None
+        self._round = 0
+        self._s_per_work: float | None = None
+        self._current: tuple[str, Shape] | None = None
+
+    def skip(self, model: str, shape: Shape) -> None:
+        """A group of a resumed run is finished already."""
+        self._ahead.remove((model, shape))
+        self.groups_done += 1
+
+    @property
+    def expected_rounds(self) -> int:
+        """Rounds that the current group will probably take."""
+        seen = round(statistics.mean(self._rounds_seen)) if self._rounds_seen else self._rule.min_rounds
+        return max(seen, self._rule.min_rounds, self._round)
+
+    def begin(self, model: str, shape: Shape, variants: int) -> None:
+        """A group begins."""
+        self._current, self._group_begun, self._round_s, self._round = (model, shape), time.monotonic(), None, 0
+        if self._current in self._ahead:
+            self._ahead.remove(self._current)
+        else:
+            self.groups += 1  # memory split it: the same shape once more, with other variants
+
+    def round_done(self, number: int) -> None:
+        """So many rounds of the group are done."""
+        assert self._current
+        self._round = number
+        self._round_s = (time.monotonic() - self._group_begun) / number
+        if number >= 2:
+            self._s_per_work = self._round_s / self._work[self._current]
+
+    def end(self, rounds: int) -> None:
+        """The group is over."""
+        self._rounds_seen.append(rounds)
+        self.groups_done += 1
+        self._current = None
+
+    def eta_s(self) -> float | None:
+        """Seconds to the end; None before the second round of the first group is done."""
+        if self._s_per_work is None:
+            return None
+        rounds = self.expected_rounds
+        ahead = sum(max(0.4, self._work[g] * self._s_per_work) * rounds for g in self._ahead)
+        if self._current and self._round_s:
+            ahead += max(rounds - self._round, 1) * self._round_s
+        return ahead
+
+    def done_ratio(self, eta_s: float | None) -> float:
+        """The share of the run's time that has passed."""
+        spent = time.monotonic() - self._begun
+        return 0.0 if eta_s is None else spent / (spent + eta_s)

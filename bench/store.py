@@ -1,0 +1,323 @@
+"""SQLite: the only file that speaks SQL. Raw passes in, records out; no statistic is stored.
+
+Every write is one transaction with `synchronous=FULL`, so what was committed survives a pulled plug. `revision` grows
+with each write: who has seen it need not read again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench import records
+from bench.records import (
+    Artefact,
+    Coverage,
+    Device,
+    Failure,
+    Group,
+    Opening,
+    Pass,
+    Reading,
+    Run,
+    RunSpec,
+    RunState,
+    VariantRecord,
+    Visit,
+    to_json,
+)
+
+# Each entry brings a database from the version of its index to the next one. Never change one that was released.
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (revision INTEGER NOT NULL);
+    INSERT INTO meta VALUES (0);
+    CREATE TABLE run (
+        id TEXT PRIMARY KEY, created_s REAL NOT NULL, state TEXT NOT NULL, spec TEXT NOT NULL, device TEXT NOT NULL,
+        message TEXT, started_s REAL, finished_s REAL);
+    CREATE TABLE variant (
+        run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, position INTEGER NOT NULL,
+        artefact TEXT, opening TEXT, coverage TEXT, PRIMARY KEY (run_id, position));
+    CREATE TABLE failure (
+        id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, variant INTEGER,
+        stage TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL, log TEXT NOT NULL);
+    CREATE TABLE measured_group (
+        id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, model TEXT NOT NULL,
+        threads INTEGER NOT NULL, batch INTEGER NOT NULL, length_s REAL NOT NULL, variants TEXT NOT NULL,
+        state TEXT NOT NULL, ended TEXT);
+    CREATE TABLE visit (
+        id INTEGER PRIMARY KEY, group_id INTEGER NOT NULL REFERENCES measured_group ON DELETE CASCADE,
+        variant INTEGER NOT NULL, round INTEGER NOT NULL, position INTEGER NOT NULL, started_s REAL NOT NULL,
+        reading TEXT NOT NULL, UNIQUE (group_id, variant, round));
+    CREATE TABLE pass (
+        visit_id INTEGER NOT NULL REFERENCES visit ON DELETE CASCADE, position INTEGER NOT NULL, kind TEXT NOT NULL,
+        seconds REAL NOT NULL, PRIMARY KEY (visit_id, position)) WITHOUT ROWID;
+    CREATE INDEX group_of_run ON measured_group (run_id);
+    CREATE INDEX failure_of_run ON failure (run_id);
+    """,
+)
+
+
+class StoreError(RuntimeError):
+    """The database can't be used as asked; the text says why."""
+
+
+class Store:
+    """The runs of this data folder. Safe to use from several threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database, made or migrated if need be. Raises StoreError for one of a newer Earbench."""
+        self.path = path
+        self._local = threading.local()
+        self._migrate()
+
+    def revision(self) -> int:
+        """A number that grows with every write."""
+        return int(self._db.execute("SELECT revision FROM meta").fetchone()[0])
+
+    # --- runs
+
+    def create_run(self, spec: RunSpec, device: Device) -> str:
+        """A new run in the state `preparing`; returns its id, which sorts by time."""
+        now = time.time()
+        run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(2)
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO run (id, created_s, state, spec, device) VALUES (?, ?, 'preparing', ?, ?)",
+                (run_id, now, to_json(spec), to_json(device)),
+            )
+            db.executemany(
+                "INSERT INTO variant (run_id, position) VALUES (?, ?)", [(run_id, i) for i in range(len(spec.variants))]
+            )
+        return run_id
+
+    def set_state(self, run_id: str, state: RunState, message: str | None = None) -> None:
+        """Move a run to a state; the clock starts with the first `running` and stops with an end state."""
+        now = time.time()
+        finished = None if state in records.LIVE_STATES else now
+        with self._write() as db:
+            db.execute(
+                "UPDATE run SET state = ?, message = ?, finished_s = ?, "
+                "started_s = CASE WHEN started_s IS NULL AND ? = 'running' THEN ? ELSE started_s END WHERE id = ?",
+                (state, message, finished, state, now, run_id),
+            )
+
+    def interrupt_live(self, message: str) -> list[str]:
+        """Mark every run that claims to be live as interrupted. Only for who holds the device. Returns their ids."""
+        found = [r.id for r in self.runs() if r.state in records.LIVE_STATES]
+        for run_id in found:
+            self.set_state(run_id, "interrupted", message)
+        return found
+
+    def run(self, run_id: str) -> Run | None:
+        """One run, or None."""
+        row = self._db.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone()
+        return _run(row) if row else None
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        return [_run(row) for row in self._db.execute("SELECT * FROM run ORDER BY created_s DESC, rowid DESC")]
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run and all that was measured in it. Raises StoreError while it is live."""
+        found = self.run(run_id)
+        if found and found.state in records.LIVE_STATES:
+            raise StoreError(f"Run {run_id} is {found.state}; cancel it before deleting it.")
+        with self._write() as db:
+            db.execute("DELETE FROM run WHERE id = ?", (run_id,))
+
+    # --- variants and failures
+
+    def set_variant(
+        self,
+        run_id: str,
+        position: int,
+        *,
+        artefact: Artefact | None = None,
+        opening: Opening | None = None,
+        coverage: Coverage | None = None,
+    ) -> None:
+        """Store what became known of a variant; what is None stays as it was."""
+        values = [None if x is None else to_json(x) for x in (artefact, opening, coverage)]
+        with self._write() as db:
+            db.execute(
+                "UPDATE variant SET artefact = coalesce(?, artefact), opening = coalesce(?, opening), "
+                "coverage = coalesce(?, coverage) WHERE run_id = ? AND position = ?",
+                (*values, run_id, position),
+            )
+
+    def variants(self, run: Run) -> list[VariantRecord]:
+        """The variants of a run in the spec's order."""
+        rows = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
+        return [
+            VariantRecord(
+                variant=run.spec.variants[row["position"]],
+                artefact=Artefact(**json.loads(row["artefact"])) if row["artefact"] else None,
+                opening=Opening(**json.loads(row["opening"])) if row["opening"] else None,
+                coverage=records.coverage_from(json.loads(row["coverage"])) if row["coverage"] else None,
+            )
+            for row in rows
+        ]
+
+    def add_failure(self, run_id: str, failure: Failure) -> None:
+        """Keep a difficulty with its run."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO failure (run_id, variant, stage, kind, message, log) VALUES (?, ?, ?, ?, ?, ?)",
+                (run_id, failure.variant, failure.stage, failure.kind, failure.message, failure.log),
+            )
+
+    def failures(self, run_id: str) -> list[Failure]:
+        """What went wrong in a run, in order."""
+        rows = self._db.execute("SELECT * FROM failure WHERE run_id = ? ORDER BY id", (run_id,))
+        return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in rows]
+
+    # --- groups and visits
+
+    def start_group(
+        self, run_id: str, model: str, threads: int, batch: int, length_s: float, variants: Sequence[int]
+    ) -> int:
+        """A new group; returns its id."""
+        with self._write() as db:
+            row = db.execute(
+                "INSERT INTO measured_group (run_id, model, threads, batch, length_s, variants, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'running') RETURNING id",
+                (run_id, model, threads, batch, length_s, json.dumps(list(variants))),
+            ).fetchone()
+            return int(row[0])
+
+    def end_group(self, group_id: int, ended: str) -> None:
+        """The group is measured; `ended` says why it is enough."""
+        with self._write() as db:
+            db.execute("UPDATE measured_group SET state = 'done', ended = ? WHERE id = ?", (ended, group_id))
+
+    def supersede_unfinished(self, run_id: str) -> None:
+        """Set the unfinished groups of a run aside: a resumed variant can't be paired with old baseline passes."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE measured_group SET state = 'superseded' WHERE run_id = ? AND state = 'running'", (run_id,)
+            )
+
+    def add_visit(self, group_id: int, visit: Visit) -> None:
+        """One visit with its passes in one commit."""
+        with self._write() as db:
+            row = db.execute(
+                "INSERT INTO visit (group_id, variant, round, position, started_s, reading) VALUES (?, ?, ?, ?, ?, ?) "
+                "RETURNING id",
+                (group_id, visit.variant, visit.round, visit.position, visit.started_s, to_json(visit.reading)),
+            ).fetchone()
+            db.executemany(
+                "INSERT INTO pass (visit_id, position, kind, seconds) VALUES (?, ?, ?, ?)",
+                [(row[0], i, p.kind, p.seconds) for i, p in enumerate(visit.passes)],
+            )
+
+    def groups(self, run_id: str, *, superseded: bool = False) -> list[Group]:
+        """The groups of a run with visits and passes, in the order they were begun."""
+        passes: dict[int, list[Pass]] = {}
+        for row in self._db.execute(
+            "SELECT p.visit_id, p.kind, p.seconds FROM pass p JOIN visit v ON v.id = p.visit_id "
+            "JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY p.visit_id, p.position",
+            (run_id,),
+        ):
+            passes.setdefault(row["visit_id"], []).append(Pass(row["kind"], row["seconds"]))
+        visits: dict[int, list[Visit]] = {}
+        for row in self._db.execute(
+            "SELECT v.* FROM visit v JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY v.id",
+            (run_id,),
+        ):
+            visits.setdefault(row["group_id"], []).append(
+                Visit(
+                    variant=row["variant"],
+                    round=row["round"],
+                    position=row["position"],
+                    started_s=row["started_s"],
+                    passes=tuple(passes.get(row["id"], ())),
+                    reading=Reading(**json.loads(row["reading"])),
+                )
+            )
+        return [
+            Group(
+                id=row["id"],
+                model=row["model"],
+                threads=row["threads"],
+                batch=row["batch"],
+                length_s=row["length_s"],
+                variants=tuple(json.loads(row["variants"])),
+                state=row["state"],
+                ended=row["ended"],
+                visits=tuple(visits.get(row["id"], ())),
+            )
+            for row in self._db.execute("SELECT * FROM measured_group WHERE run_id = ? ORDER BY id", (run_id,))
+            if superseded or row["state"] != "superseded"
+        ]
+
+    # --- plumbing
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        if not hasattr(self._local, "db"):
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            self._local.db = db
+        found: sqlite3.Connection = self._local.db
+        return found
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("UPDATE meta SET revision = revision + 1")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def _migrate(self) -> None:
+        try:
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as e:
+            raise StoreError(
+                f"{self.path} can't be opened as Earbench's database ({e}). Move it away to start anew."
+            ) from e
+        try:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version > len(MIGRATIONS):
+                raise StoreError(
+                    f"{self.path} was written by a newer Earbench (schema {version}; this one knows "
+                    f"{len(MIGRATIONS)}). Update Earbench, or name another folder in EARBENCH_DATA."
+                )
+            for step in MIGRATIONS[version:]:
+                for statement in filter(str.strip, step.split(";")):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+
+def _run(row: Any) -> Run:
+    return Run(
+        id=row["id"],
+        created_s=row["created_s"],
+        state=row["state"],
+        spec=RunSpec.from_dict(json.loads(row["spec"])),
+        device=records.device_from(json.loads(row["device"])),
+        message=row["message"],
+        started_s=row["started_s"],
+        finished_s=row["finished_s"],
+    )

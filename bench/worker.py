@@ -1,0 +1,137 @@
+"""A process that holds one variant and answers requests: the side that imports engines.
+
+Started by `bench.client` as `python -m bench.worker REQUESTS REPLIES`, two file descriptors of private pipes. A request
+is a line of JSON, {"do": NAME, ...}; replies are lines of JSON: any number of {"progress": TEXT}, then {"ok": {...}} or
+{"error": {"kind": ..., "message": ...}}. Whatever a library prints goes to the log that the parent gave as stdout.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# A visit: one discarded pass, then at least so many timed ones that take at least so long; one where a pass is long.
+VISIT_PASSES = 3
+VISIT_S = 0.3
+SINGLE_PASS_OVER_S = 2.0
+
+Say = Callable[[dict[str, Any]], None]
+
+
+class Worker:
+    """The state of the process and its answers, one method a request."""
+
+    def __init__(self, say: Say) -> None:
+        """`say` sends a reply to the parent."""
+        self._say = say
+        self._forward: Any = None
+        self._family: Any = None
+        self._inputs: tuple[tuple[Any, ...], Any] | None = None
+        self._met: set[tuple[int, float]] = set()
+
+    def build(self, model: str, mode: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Make or find an artefact."""
+        from dataclasses import asdict
+
+        from bench import artefacts
+
+        return asdict(artefacts.prepare(model, mode, settings, lambda text: self._say({"progress": text})))
+
+    def open(self, digest: str, threads: int) -> dict[str, Any]:
+        """Open an artefact; returns the seconds it took and its coverage."""
+        from dataclasses import asdict
+
+        from bench import artefacts, models, modes
+
+        known = artefacts.manifest(digest)
+        mode, directory = modes.find(known["mode"]), artefacts.folder(digest)
+        self._family = models.families()[known["family"]]
+        for package in mode.NEEDS.packages:  # importing is the process's start, not the artefact's load
+            __import__(package)
+        begun = time.perf_counter()
+        self._forward = mode.open(directory, threads, self._family)
+        load_s = time.perf_counter() - begun
+        config = json.loads((directory / "config.json").read_text())
+        coverage = mode.coverage(self._forward, self._family, config)
+        gc.collect()
+        gc.freeze()
+        return {"load_s": load_s, "coverage": asdict(coverage)}
+
+    def visit(self, batch: int, length_s: float, seed: int, input_kind: str) -> dict[str, Any]:
+        """Timed passes over one prepared input; the first ones of a shape are cold."""
+        key = (batch, length_s, seed, input_kind)
+        if self._inputs is None or self._inputs[0] != key:
+            self._inputs = key, self._family.inputs(length_s, batch, seed, input_kind)
+        x = self._inputs[1]
+        passes: list[tuple[str, float]] = []
+        gc.collect()
+        gc.disable()  # a collection would fall into somebody's pass
+        try:
+            if (batch, length_s) not in self._met:
+                self._met.add((batch, length_s))
+                passes.append(("cold", self._timed(x)))
+            passes.append(("discarded", self._timed(x)))
+            kept: list[float] = []
+            wanted = 1 if passes[-1][1] > SINGLE_PASS_OVER_S else VISIT_PASSES
+            while len(kept) < wanted or (wanted > 1 and sum(kept) < VISIT_S):
+                kept.append(self._timed(x))
+        finally:
+            gc.enable()
+        return {"passes": passes + [("kept", s) for s in kept]}
+
+    def _timed(self, x: Any) -> float:
+        begun = time.perf_counter()
+        self._forward(x)
+        return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Answer requests until told to quit or until the parent's end of the pipe closes."""
+    requests, replies = os.fdopen(int(sys.argv[1]), "r"), os.fdopen(int(sys.argv[2]), "w", buffering=1)
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in requests:
+            waiting.put(line)
+        os._exit(0)  # the parent is gone: nobody wants what is being computed
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def say(reply: dict[str, Any]) -> None:
+        replies.write(json.dumps(reply) + "\n")
+
+    worker = Worker(say)
+    while True:
+        request = json.loads(waiting.get())
+        do = request.pop("do")
+        if do == "quit":
+            os._exit(0)
+        try:
+            answer = {"ok": getattr(worker, do)(**request)}
+        except Exception as e:
+            traceback.print_exc()
+            answer = {"error": {"kind": _kind(e), "message": str(e) or type(e).__name__}}
+        say(answer)
+
+
+def _kind(e: Exception) -> str:
+    from bench.models import ModelError
+    from bench.modes import ModeError
+
+    if isinstance(e, MemoryError) or "can't allocate memory" in str(e) or "not enough memory" in str(e):
+        return "out of memory"
+    return "unavailable" if isinstance(e, ModelError | ModeError) else "error"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    main()
