@@ -100,7 +100,7 @@ def run(
                 seed=seed,
                 input_kind=input_,  # type: ignore[arg-type]  # RunSpec says what is allowed
             )
-            expected = estimate(spec)
+            expected = estimate(spec, report.rates(jobs().store))
             err.print(
                 f"About {_minutes(expected.duration_s)}, {expected.memory_bytes / 1e9:.1f} GB of memory, "
                 f"{expected.disk_bytes / 1e9:.1f} GB on disk, {expected.download_bytes / 1e6:.0f} MB to download."

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+
+import numpy as np
 
 from bench import device, models, modes, paths
 from bench.records import SAMPLE_RATE_HZ, RunSpec, Variant
@@ -47,15 +50,17 @@ class Estimate:
         return None
 
 
-def estimate(spec: RunSpec) -> Estimate:
-    """What a run will take. Raises ModelError or ModeError for a name that is not known."""
-    threads = {v.threads for v in spec.variants}
-    rate = {t: _product_rate() * DEVICE_SHARE * min(t, device.default_threads()) for t in threads}
+def estimate(spec: RunSpec, measured: Mapping[tuple[str, int], float] | None = None) -> Estimate:
+    """What a run will take. Raises ModelError or ModeError for a name that is not known.
+
+    `measured` has MAC/s by mode and threads from earlier runs (`report.rates`); what it lacks is guessed.
+    """
+    rate = {(v.mode, v.threads): _guess(v.threads) for v in spec.variants} | dict(measured or {})
     rule = StopRule(spec.precision_target, spec.repeats)
     duration = 0.0
     for v in spec.variants:
         for batch, length_s in spec.shapes:
-            pass_s = work(v.model, batch, length_s) / rate[v.threads]
+            pass_s = work(v.model, batch, length_s) / rate[v.mode, v.threads]
             visit_s = 2 * pass_s if pass_s > 2 else max(0.4, VISIT_PASSES * pass_s)
             duration += visit_s * max(rule.min_rounds, spec.repeats // 3)
     checkpoints = {v.model: models.find(v.model) for v in spec.variants}
@@ -114,19 +119,21 @@ def _parameters(model: str) -> int:
     return sum(models.family(checkpoint).parameters(checkpoint.config).values())
 
 
+def _guess(threads: int) -> float:
+    """MAC/s that a float model may reach with so many threads."""
+    return _product_rate() * DEVICE_SHARE * min(threads, device.default_threads())
+
+
 @lru_cache(maxsize=1)
 def _product_rate() -> float:
-    """MAC/s of one core in NumPy's float32 matrix product: a quick guess of what this device can do."""
-    import time
-
-    import numpy as np
-
+    """MAC/s of one core in NumPy's float32 matrix product, the best of a few tries."""
     a = np.ones((384, 384), dtype=np.float32)
-    a @ a
-    begun = time.perf_counter()
-    for _ in range(10):
+    times = []
+    for _ in range(8):
+        begun = time.perf_counter()
         a @ a
-    return 10 * 384**3 / (time.perf_counter() - begun) / device.default_threads()
+        times.append(time.perf_counter() - begun)
+    return float(384**3 / min(times) / device.default_threads())
 
 
 def _cached(checkpoint: models.Checkpoint) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench import modes, stats
+from bench import device, models, modes, stats
+from bench.estimate import work
 from bench.records import Failure, Group, Run, VariantRecord, Visit
 from bench.stats import Interval, Summary
 from bench.store import Store
@@ -74,6 +75,19 @@ def report(store: Store, run_id: str) -> Report | None:
     for c in cells:  # a baseline that memory made run in several blocks is shown once
         unique.setdefault((c.position, c.batch, c.length_s), c)
     return Report(run, variants, groups, list(unique.values()), store.failures(run_id))
+
+
+def rates(store: Store) -> dict[tuple[str, int], float]:
+    """MAC/s that modes reached on this device, by mode and threads, from the newest finished run."""
+    here = device.device()
+    newest = next((x for x in store.runs() if x.state == "done" and x.device.id == here.id), None)
+    found = report(store, newest.id) if newest else None
+    return {
+        (c.record.variant.mode, c.record.variant.threads): work(c.record.variant.model, c.batch, c.length_s)
+        / c.summary.median_s
+        for c in (found.cells if found else ())
+        if models.exists(c.record.variant.model)
+    }
 
 
 def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterable[Cell]:

@@ -79,6 +79,9 @@ class Family(Protocol):
     def inputs(self, length_s: float, batch: int, seed: int, kind: InputKind) -> Array:
         """A prepared batch, (batch, samples) float32; the same arguments give the same numbers."""
 
+    def code(self, checkpoint: Checkpoint) -> str:
+        """Plain lines that load the float model as `model`, for people to copy."""
+
 
 def families() -> dict[str, Family]:
     """All families by name."""
@@ -105,6 +108,15 @@ def find(name: str) -> Checkpoint:
         f"There is no model or folder “{name}”. Allowed: {known}, or the path of a folder on this device that holds "
         "a Wav2Vec2ForCTC in Hugging Face format (config.json, model.safetensors, vocab.json)."
     )
+
+
+def exists(name: str) -> bool:
+    """Whether `find` knows the name; a folder may have gone since it was measured."""
+    try:
+        find(name)
+    except ModelError:
+        return False
+    return True
 
 
 def family(checkpoint: Checkpoint) -> Family:

@@ -239,6 +239,19 @@ def inputs(length_s: float, batch: int, seed: int, kind: InputKind) -> Array:
     return np.ascontiguousarray(x, dtype=np.float32)  # (batch, samples)
 
 
+def code(checkpoint: Checkpoint) -> str:
+    """Plain lines that load the float model as `model`, weight norm folded."""
+    if checkpoint.source == "random":
+        changed = {k: v for k, v in checkpoint.config.items() if k in _LARGE and v != _BASE[k]}
+        sizes = ", ".join(f"{k}={v}" for k, v in changed.items())
+        made = f"torch.manual_seed({RANDOM_SEED})\nmodel = Wav2Vec2ForCTC(Wav2Vec2Config({sizes})).eval()"
+        imported = "Wav2Vec2Config, Wav2Vec2ForCTC"
+    else:
+        made, imported = f"model = Wav2Vec2ForCTC.from_pretrained({checkpoint.where!r}).eval()", "Wav2Vec2ForCTC"
+    fold = "torch.nn.utils.parametrize.remove_parametrizations(model.wav2vec2.encoder.pos_conv_embed.conv, 'weight')"
+    return f"from transformers import {imported}\n\n{made}\n{fold}"
+
+
 def _clip() -> Array:
     import soundfile
 

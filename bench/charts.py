@@ -1,0 +1,207 @@
+"""Tables -> charts, as Vega-Lite specifications. Pure: no streamlit, no store.
+
+A mode keeps its colour on every page: its place in the list of modes is its place in the palette. Grey is the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from bench import modes
+from bench.report import Row
+
+# Grey for the original, then hues that stay apart for colour-blind eyes, on light and dark ground (after Okabe, Ito).
+PALETTE = ("#8b929c", "#3f8fd2", "#e07b28", "#1fa187", "#c4589f", "#b8960c", "#d1495b", "#6c6cc9", "#5a9e3f", "#a0694b")
+BITS_COLOURS = {"32 bit": "#8b929c", "16 bit": "#3f8fd2", "8 bit": "#e07b28", "4 bit": "#c4589f"}
+Spec = dict[str, Any]
+
+
+def mode_colour(mode: str) -> str:
+    """The colour of a mode, the same everywhere."""
+    known = list(modes.modes())
+    return PALETTE[known.index(mode) % len(PALETTE)] if mode in known else PALETTE[-1]
+
+
+def latency(rows: Sequence[Row], *, log: bool = False) -> Spec:
+    """Forward-pass latency against input length: a line a mode, the band from the 5th to the 95th percentile."""
+    shown = [
+        {
+            "mode": r["mode"],
+            "length_s": r["length_s"],
+            **{f"{k}_ms": _ms(r[f"{k}_s"]) for k in ("mean", "std", "p5", "p95")},
+            "passes": r["passes"],
+        }
+        for r in rows
+    ]
+    scale = alt.Scale(type="log" if log else "linear", zero=not log, nice=True)
+    base = alt.Chart(alt.Data(values=shown)).encode(
+        x=alt.X(
+            "length_s:Q",
+            title="Input length, s",
+            scale=scale,
+            axis=_ticks(rows),
+        ),
+        color=_mode_colour(rows),
+        tooltip=[
+            alt.Tooltip("mode:N", title="Mode"),
+            alt.Tooltip("length_s:Q", title="Input, s"),
+            alt.Tooltip("mean_ms:Q", title="Mean, ms", format=".1f"),
+            alt.Tooltip("std_ms:Q", title="Standard deviation, ms", format=".1f"),
+            alt.Tooltip("passes:Q", title="Passes"),
+        ],
+    )
+    band = base.mark_area(opacity=0.2).encode(y=alt.Y("p5_ms:Q", scale=scale, title=""), y2="p95_ms:Q")
+    whiskers = base.mark_rule(strokeWidth=2, opacity=0.5).encode(y=alt.Y("p5_ms:Q", title=""), y2="p95_ms:Q")
+    line = base.mark_line(point=alt.OverlayMarkDef(size=60, filled=True), strokeWidth=2.5).encode(
+        y=alt.Y("mean_ms:Q", scale=scale, title="One forward pass, ms")
+    )
+    return _spec(band + whiskers + line, "Latency against input length", "mean; band: 5th to 95th percentile", 330)
+
+
+def speedup(rows: Sequence[Row]) -> Spec:
+    """Speed-up over the baseline with its 95 % interval, a bar a mode and length."""
+    keys = ("mode", "length_s", "speedup_ratio", "speedup_low", "speedup_high")
+    shown = [{k: r[k] for k in keys} for r in rows if r["speedup_ratio"] is not None]
+    lengths = len({r["length_s"] for r in shown})
+    base = alt.Chart(alt.Data(values=shown)).encode(
+        y=alt.Y("length_s:O", title="Input length, s"),
+        yOffset=alt.YOffset("mode:N", sort=_order(rows)),
+        color=_mode_colour(rows),
+        tooltip=[
+            alt.Tooltip("mode:N", title="Mode"),
+            alt.Tooltip("length_s:Q", title="Input, s"),
+            alt.Tooltip("speedup_ratio:Q", title="Speed-up", format=".2f"),
+            alt.Tooltip("speedup_low:Q", title="95 % interval from", format=".2f"),
+            alt.Tooltip("speedup_high:Q", title="to", format=".2f"),
+        ],
+    )
+    bars = base.mark_bar().encode(
+        x=alt.X("speedup_ratio:Q", title="Times as fast as the original", axis=alt.Axis(format="~g"))
+    )
+    whisker = base.mark_rule(strokeWidth=2, color="#30343b").encode(
+        x=alt.X("speedup_low:Q", title=""), x2="speedup_high:Q", color=alt.value("#30343b")
+    )
+    one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(strokeDash=[4, 4], opacity=0.6).encode(x="one:Q")
+    height = 22 * len(_order(rows)) * lengths + 10 * lengths
+    return _spec(bars + whisker + one, "Speed-up", "whiskers: 95 % confidence interval; dashed: no change", height)
+
+
+def size(rows: Sequence[Row]) -> Spec:
+    """Bytes on disk, a bar a mode, labelled with the ratio to the baseline."""
+    seen = {
+        r["mode"]: {
+            "mode": r["mode"],
+            "size_mb": float(r["size_bytes"]) / 1e6,
+            "label": f"{float(r['size_bytes']) / 1e6:.1f} MB"
+            + (
+                f", {float(r['size_ratio']):.2f}× smaller" if r["size_ratio"] and float(r["size_ratio"]) > 1.005 else ""
+            ),
+        }
+        for r in rows
+        if r["size_bytes"]
+    }
+    values = list(seen.values())
+    base = alt.Chart(alt.Data(values=values)).encode(
+        y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
+        x=alt.X("size_mb:Q", title="On disk, MB (10⁶ bytes)", scale=alt.Scale(domainMin=0)),
+    )
+    top = max((float(v["size_mb"] or 0) for v in values), default=1.0)
+    bars = base.mark_bar().encode(color=_mode_colour(rows, legend=False))
+    wide = (
+        base.transform_filter(alt.datum.size_mb > 0.55 * top)
+        .mark_text(align="right", dx=-6, color="white", fontWeight=600)
+        .encode(text="label:N")
+    )
+    small = (
+        base.transform_filter(alt.datum.size_mb <= 0.55 * top)
+        .mark_text(align="left", dx=6, color="#7b828c")
+        .encode(text="label:N")
+    )
+    return _spec(
+        bars + wide + small, "Size on disk", "all files that opening the model needs", 40 * max(2, len(values)) + 20
+    )
+
+
+def coverage(rows: Sequence[Row]) -> Spec:
+    """What is quantized: shares of the weights by stored bits and of the work by the bits of its activations."""
+    shares: dict[tuple[str, str, str], float] = {}
+    for r in rows:
+        for what, bits, amount in (
+            ("weights, by stored bits", r["weight_bits"], r["parameters"]),
+            ("work, by the bits of its input", r["activation_bits"], r["macs"]),
+        ):
+            if bits is not None and amount:
+                key = (str(r["mode"]), what, f"{bits} bit")
+                shares[key] = shares.get(key, 0.0) + float(amount)
+    totals: dict[tuple[str, str], float] = {}
+    for (mode, what, _), amount in shares.items():
+        totals[mode, what] = totals.get((mode, what), 0.0) + amount
+    values = [
+        {"mode": mode, "what": what, "bits": bits, "share": amount / totals[mode, what]}
+        for (mode, what, bits), amount in shares.items()
+    ]
+    present = [b for b in BITS_COLOURS if any(v["bits"] == b for v in values)]
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_bar()
+        .encode(
+            y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
+            yOffset=alt.YOffset("what:N"),
+            x=alt.X("share:Q", stack="zero", title="Share", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
+            color=alt.Color(
+                "bits:N",
+                title="",
+                scale=alt.Scale(domain=present, range=[BITS_COLOURS[b] for b in present]),
+                legend=alt.Legend(orient="top"),
+            ),
+            opacity=alt.Opacity(
+                "what:N",
+                title="",
+                scale=alt.Scale(range=[1.0, 0.6]),
+                legend=alt.Legend(orient="bottom", labelLimit=300),
+            ),
+            tooltip=[
+                alt.Tooltip("mode:N", title="Mode"),
+                alt.Tooltip("what:N", title="Share of"),
+                alt.Tooltip("bits:N", title="Precision"),
+                alt.Tooltip("share:Q", title="Share", format=".1%"),
+            ],
+        )
+    )
+    return _spec(chart, "What is quantized", "counted from the opened model", 52 * len(_order(rows)) + 30)
+
+
+def _order(rows: Sequence[Row]) -> list[str]:
+    present = {str(r["mode"]) for r in rows}
+    return [m for m in modes.modes() if m in present] + sorted(present - set(modes.modes()))
+
+
+def _mode_colour(rows: Sequence[Row], *, legend: bool = True) -> alt.Color:
+    order = _order(rows)
+    scale = alt.Scale(domain=order, range=[mode_colour(m) for m in order])
+    shown = (
+        alt.Legend(orient="top", labelLimit=240, columns=2, symbolOpacity=1, symbolStrokeWidth=0) if legend else None
+    )
+    return alt.Color("mode:N", title="", scale=scale, legend=shown)
+
+
+def _ticks(rows: Sequence[Row]) -> alt.Axis:
+    """A tick at every measured length while they are few."""
+    found = sorted({float(str(r["length_s"])) for r in rows})
+    return alt.Axis(values=found, format="~g", grid=False) if len(found) <= 8 else alt.Axis(format="~g", grid=False)
+
+
+def _ms(seconds: Any) -> float | None:
+    return None if seconds is None else float(seconds) * 1e3
+
+
+def _spec(chart: alt.LayerChart | alt.Chart, title: str, subtitle: str, plot_height: int) -> Spec:
+    """The chart as a dict; Streamlit fits title, legend and axes into the height, so they are added to the plot's."""
+    height = plot_height + 130
+    found: Spec = chart.properties(
+        title=alt.TitleParams(title, subtitle=subtitle, anchor="start"), height=height, width="container"
+    ).to_dict()
+    return found

@@ -1,0 +1,1 @@
+"""What the pages share; the only place in bench/ that imports streamlit for drawing."""

@@ -1,0 +1,160 @@
+"""Choosing what to measure: the form of the Benchmark page, as a RunSpec."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import streamlit as st
+
+from bench import device, models, modes, report
+from bench.estimate import Estimate, estimate
+from bench.jobs import Jobs, Refused
+from bench.models import ModelError
+from bench.modes import ModeError
+from bench.modes.probe import Availability, availability
+from bench.parse import lengths, whole_numbers
+from bench.records import RunSpec, SpecError
+from bench.ui.text import duration, size
+
+DEFAULT_MODEL = "wav2vec2-base-random"
+LAB_MODES = ("torch-fp32", "torch-int8-dynamic")
+LAB_LENGTHS_S = (1.0, 2.0, 5.0, 10.0, 20.0)
+
+
+def form(jobs: Jobs) -> None:
+    """Everything that can be chosen, what it will take, and the buttons that start it."""
+    chosen_models = _models()
+    found = _availability()
+    chosen_modes = _modes(found)
+    lengths_text = st.text_input(
+        "Input lengths, s",
+        "1, 5",
+        key="lengths",
+        help="Seconds separated by commas, or a range from:to:how many, such as 1:20:5.",
+    )
+    with st.expander("Advanced: batch, threads, repeats, precision, input, seed"):
+        one, two, three = st.columns(3)
+        batches = one.text_input("Batch sizes", "1", key="batches", help="Whole numbers separated by commas.")
+        threads = two.text_input(
+            "Threads",
+            str(device.default_threads()),
+            key="threads",
+            help=f"This device has {device.default_threads()} usable cores.",
+        )
+        repeats = three.number_input(
+            "Repeats at least (k)", 2, 1000, 10, key="repeats", help="Kept passes of every cell."
+        )
+        target = one.number_input(
+            "Precision target, ± %",
+            0.1,
+            100.0,
+            2.0,
+            step=0.5,
+            key="target",
+            help="Half width of the speed-up's 95 % interval.",
+        )
+        kind = two.selectbox(
+            "Input", ["speech", "noise"], key="kind", help="Speech: a synthetic voice, tiled to length."
+        )
+        seed = three.number_input("Seed", 0, 2**32 - 1, 0, key="seed", help="Of the inputs and the order of visits.")
+    try:
+        spec = RunSpec.grid(
+            chosen_models,
+            chosen_modes,
+            lengths(lengths_text),
+            batches=whole_numbers(batches),
+            threads=whole_numbers(threads),
+            repeats=int(repeats),
+            precision_target=target / 100,
+            seed=int(seed),
+            input_kind="noise" if kind == "noise" else "speech",
+        )
+        expected = estimate(spec, report.rates(jobs.store))
+    except (SpecError, ModelError, ModeError) as e:
+        st.error(str(e))
+        spec, expected = None, None
+    if expected:
+        _tell(expected)
+    with st.container(horizontal=True):
+        ready = spec is not None and expected is not None and expected.refusal is None
+        start = st.button("Start", type="primary", icon=":material/play_arrow:", key="start", disabled=not ready)
+        lab = st.button(
+            "The lab",
+            icon=":material/school:",
+            key="lab",
+            disabled=not chosen_models,
+            help="The chosen models, original and dynamic int8, at 1, 2, 5, 10 and 20 s, k = 10: starts at once.",
+        )
+    if start and spec:
+        _start(jobs, spec)
+    if lab:
+        _start(jobs, RunSpec.grid(chosen_models, LAB_MODES, LAB_LENGTHS_S, threads=[device.default_threads()]))
+
+
+def _models() -> list[str]:
+    labels = {c.name: f"{c.name} ({c.note})" for c in models.catalogue()}
+    chosen: list[str] = st.multiselect(
+        "Models",
+        list(labels),
+        [DEFAULT_MODEL],
+        format_func=lambda name: labels.get(name, name),
+        key="models",
+        placeholder="Choose a model or type a folder's path",
+        accept_new_options=True,
+        help="One or several. Type the path of a folder on this device to measure a model of your own "
+        "(Wav2Vec2ForCTC in Hugging Face format).",
+    )
+    return chosen
+
+
+def _modes(found: dict[str, Availability]) -> list[str]:
+    known = modes.modes()
+    usable = [name for name in known if found[name].state != "unavailable"]
+    chosen = st.multiselect(
+        "Quantization modes",
+        usable,
+        [name for name in LAB_MODES if name in usable],
+        format_func=lambda name: known[name].LABEL,
+        key="modes",
+        placeholder="Choose at least one mode",
+    )
+    chosen = [name for name in known if name in chosen]  # the menu's order: the original is the baseline
+    lines = [
+        f"- **{known[name].LABEL}**: {known[name].WEIGHTS}. Activations: {known[name].ACTIVATIONS}." for name in chosen
+    ]
+    lines += [f"- {known[n].LABEL}: {found[n].remark}" for n in chosen if found[n].state == "emulated"]
+    if len(chosen) > 1:
+        lines.append(f"- All are compared with **{chosen[0]}**.")
+    st.caption("\n".join(lines))
+    if missing := [name for name in known if found[name].state == "unavailable"]:
+        st.caption("Not available here:\n" + "\n".join(f"- {known[n].LABEL}: {found[n].remark}" for n in missing))
+    return chosen
+
+
+@lru_cache(maxsize=1)
+def _availability() -> dict[str, Availability]:
+    with st.spinner("Asking which modes run here …"):
+        return availability()
+
+
+def _tell(e: Estimate) -> None:
+    parts = [
+        f"about **{duration(e.duration_s)}**",
+        f"up to {size(e.memory_bytes)} of memory ({size(e.memory_available_bytes)} free)",
+        f"{size(e.disk_bytes)} on disk ({size(e.disk_free_bytes)} free)",
+    ]
+    if e.download_bytes:
+        parts.append(f"{size(e.download_bytes)} to download once")
+    st.markdown("This will take " + ", ".join(parts) + ".")
+    if e.refusal:
+        st.error(e.refusal)
+
+
+def _start(jobs: Jobs, spec: RunSpec) -> None:
+    try:
+        run_id = jobs.start(spec)
+    except (Refused, ModelError, ModeError) as e:
+        st.error(str(e))
+        return
+    st.session_state["run"] = run_id
+    st.rerun()

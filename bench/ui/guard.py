@@ -1,0 +1,57 @@
+"""Pages refuse strangers where Streamlit was put on the network without the token."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from bench.serve import protected
+
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
+
+
+def refuse_strangers() -> None:
+    """Stop the page with a sentence unless the token was asked for or the visitor is on this device.
+
+    Every page calls it first.
+    """
+    if protected() or _is_local():
+        return
+    st.error(
+        "This address is served without protection, so Earbench shows nothing to other machines. On the device, stop "
+        "this server and run `python -m bench serve --lan`: it prints a URL with a token for each of its addresses."
+    )
+    st.stop()
+
+
+def _is_local() -> bool:
+    visitor: object = st.context.ip_address  # Streamlit says None for 127.0.0.1 and ::1
+    if visitor is not None and not isinstance(visitor, str):
+        return True  # AppTest has no server and no visitor: it answers with a mock
+    headers = st.context.headers
+    # Behind a proxy the connection comes from this device, whoever visits.
+    if any(name in headers for name in _FORWARDED):
+        return False
+    # A page from elsewhere whose name was pointed at 127.0.0.1 (DNS rebinding) still bears that name. A session whose
+    # browser just left has no headers, and None for an address: it is refused here too.
+    return (visitor is None or _is_loopback(visitor)) and _is_local_name(headers.get("Host", ""))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:  # how a socket for both families sees IPv4
+        return ip.ipv4_mapped.is_loopback
+    return ip.is_loopback
+
+
+def _is_local_name(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)

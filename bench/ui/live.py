@@ -1,0 +1,64 @@
+"""The run that is under way: one line on every page, the whole card on the Benchmark page.
+
+Fragments poll while a job is live and not otherwise.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from bench.jobs import Job, Jobs
+from bench.ui import results
+from bench.ui.text import duration
+
+POLL_S = 2.0
+
+
+def banner(jobs: Jobs) -> None:
+    """A line about the live run with a link, or about another process that holds the device; else nothing."""
+    if jobs.live:
+        _banner(jobs)
+    elif held := jobs.holder():
+        st.info(
+            f"{held} It was started outside this dashboard; its results appear under Results.", icon=":material/lock:"
+        )
+
+
+@st.fragment(run_every=POLL_S)
+def _banner(jobs: Jobs) -> None:
+    job = jobs.live
+    if job is None:
+        st.rerun()
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.markdown(f":material/timer: {_where(job)}")
+        st.page_link("pages/1_Benchmark.py", label="Watch", icon=":material/arrow_forward:")
+
+
+@st.fragment(run_every=POLL_S)
+def card(jobs: Jobs) -> None:
+    """Progress, cancel, and everything measured so far. Reruns the page when the job ends."""
+    job = jobs.live
+    if job is None:
+        st.rerun()
+    p = job.progress
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"#### {'Cancelling' if job.pool.cancelled else 'Measuring' if p.round else 'Preparing'}")
+            if st.button("Cancel", icon=":material/stop_circle:", key="cancel", disabled=job.pool.cancelled):
+                jobs.cancel()
+                st.rerun(scope="fragment")
+        st.progress(min(1.0, p.done_ratio), text=_where(job))
+        st.caption(
+            "Closing the browser changes nothing: the run goes on, and any browser can watch and cancel it. "
+            "Figures are provisional until a length is finished."
+        )
+    results.figures(jobs.store, job.run_id, live=True)
+
+
+def _where(job: Job) -> str:
+    p = job.progress
+    if not p.round:
+        return f"{p.stage[:1].upper()}{p.stage[1:]} …"
+    left = f"about {duration(p.eta_s)} left" if p.eta_s is not None else "time left is known from the second round on"
+    done = f"group {p.group + 1} of {p.groups}, round {p.round} of at least {p.rounds}"
+    return f"{p.stage[:1].upper()}{p.stage[1:]}: {p.cell} · {done} · {left}"

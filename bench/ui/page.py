@@ -1,0 +1,41 @@
+"""What every page begins with: its title, the guard, the way to the other pages, and the run that is under way."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from bench import jobs as job_manager
+from bench.jobs import Jobs
+from bench.store import StoreError
+from bench.ui import live
+from bench.ui.guard import refuse_strangers
+
+PAGES = (
+    ("app.py", "Home", ":material/home:"),
+    ("pages/1_Benchmark.py", "Benchmark", ":material/speed:"),
+    ("pages/2_Results.py", "Results", ":material/monitoring:"),
+)
+# Charts need the width; the default page wastes a sixth of a phone on its sides.
+_STYLE = """<style>
+.block-container { padding-top: 3.2rem; padding-bottom: 3rem; max-width: 1180px; }
+@media (max-width: 640px) { .block-container { padding-left: 1rem; padding-right: 1rem; } }
+</style>"""
+
+
+def begin(title: str, *, banner: bool = True) -> Jobs:
+    """Set up a page and return the job manager. Strangers, and a database that can't be opened, end the page here."""
+    st.set_page_config(page_title=f"{title} · Earbench", page_icon=":material/hearing:", layout="wide")
+    st.html(_STYLE)
+    refuse_strangers()
+    with st.sidebar:
+        st.markdown("### Earbench")
+        for path, label, icon in PAGES:
+            st.page_link(path, label=label, icon=icon)
+    try:
+        jobs = job_manager.jobs()
+    except StoreError as e:
+        st.error(str(e))
+        st.stop()
+    if banner:
+        live.banner(jobs)
+    return jobs

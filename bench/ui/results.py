@@ -1,0 +1,271 @@
+"""A run's figures on a page: sentences, charts, tables, downloads. The same while it runs and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from bench import charts, findings, report, snippet
+from bench.records import LIVE_STATES
+from bench.report import Report, Row
+from bench.store import Store
+
+_STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warning, "done": st.info}
+
+
+def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
+    """Everything that can be said of a run so far. Computed once for all viewers while the store's revision stands."""
+    r = _report(store, run_id, store.revision())
+    if r is None:
+        st.error(f"There is no run {run_id} here. It may have been deleted; the list below has those that are.")
+        return None
+    if not live and r.run.message and r.run.state in _STATES:
+        _STATES[r.run.state](r.run.message)
+    for f in r.failures:
+        _failure(r, f.variant, f.stage, f.kind, f.message, f.log)
+    if not r.cells:
+        if live:
+            st.caption(
+                "The first figures come after the first round. Preparing a model takes a while the first time only."
+            )
+        elif r.run.state not in LIVE_STATES:
+            st.info("Nothing was measured in this run.")
+        return r
+    if not live and (sentence := findings.headline(r)):
+        st.markdown(f"##### {sentence}")
+    _charts(r, _family_choice(r), live=live)
+    _table(r)
+    if not live:
+        _more(r)
+    return r
+
+
+def _family_choice(r: Report) -> tuple[str, int, int]:
+    """(model, threads, batch): charts show one at a time, since modes are what they compare."""
+    found = list(dict.fromkeys((c.record.variant.model, c.record.variant.threads, c.batch) for c in r.cells))
+    if len(found) == 1:
+        return found[0]
+    return st.selectbox(
+        "Show",
+        found,
+        format_func=lambda f: f"{f[0]}, {f[1]} thread{'s' if f[1] > 1 else ''}, batch {f[2]}",
+        key=f"family-{r.run.id}",
+    )
+
+
+def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
+    log = st.toggle(
+        "Logarithmic axes", key=f"log-{r.run.id}", help="A straight line of slope 1 is latency in proportion to length."
+    )
+    drawn = _specs(r, family, log)
+    left, right = st.columns([3, 2])
+    with left:
+        st.vega_lite_chart(drawn["latency"], width="stretch", key=f"latency-{r.run.id}")
+        if "coverage" in drawn and not live:
+            st.vega_lite_chart(drawn["coverage"], width="stretch", key=f"coverage-{r.run.id}")
+    with right:
+        st.vega_lite_chart(drawn["speedup"], width="stretch", key=f"speedup-{r.run.id}")
+        st.vega_lite_chart(drawn["size"], width="stretch", key=f"size-{r.run.id}")
+
+
+@lru_cache(maxsize=8)
+def _report(store: Store, run_id: str, revision: int) -> Report | None:
+    return report.report(store, run_id)
+
+
+_drawn: dict[tuple[int, tuple[str, int, int], bool], tuple[Report, dict[str, charts.Spec]]] = {}
+
+
+def _specs(r: Report, family: tuple[str, int, int], log: bool) -> dict[str, charts.Spec]:
+    """The charts of a report, drawn once for all viewers."""
+    key = (id(r), family, log)
+    found = _drawn.get(key)
+    if found is None or found[0] is not r:
+        rows = [x for x in report.summary_rows(r) if (x["model"], x["threads"], x["batch"]) == family]
+        parts = [x for x in report.coverage_rows(r) if x["model"] == family[0]]
+        specs = {"latency": charts.latency(rows, log=log), "speedup": charts.speedup(rows), "size": charts.size(rows)}
+        if parts:
+            specs["coverage"] = charts.coverage(parts)
+        while len(_drawn) > 7:
+            _drawn.pop(next(iter(_drawn)), None)
+        found = _drawn[key] = r, specs
+    return found[1]
+
+
+def _table(r: Report) -> None:
+    rows = []
+    for c in r.cells:
+        s, artefact = c.summary, c.record.artefact
+        rows.append(
+            {
+                "Model": c.record.variant.model,
+                "Mode": c.record.variant.mode,
+                "Threads": c.record.variant.threads,
+                "Batch": c.batch,
+                "Input, s": c.length_s,
+                "Mean, ms": s.mean_s * 1e3,
+                "Std, ms": None if s.std_s is None else s.std_s * 1e3,
+                "k": s.passes,
+                "Speed-up": 1.0 if c.is_baseline else c.speedup.value if c.speedup else None,
+                "95 % interval": "the original" if c.is_baseline else _interval(c),
+                "RTF": c.rtf,
+                "Size, MB": artefact.size_bytes / 1e6 if artefact else None,
+                "Peak memory, MB": c.peak_rss_bytes / 1e6 if c.peak_rss_bytes else None,
+                "Cold pass, ms": c.cold_s * 1e3 if c.cold_s else None,
+                "Remarks": _remarks(c),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    for name in ("Model", "Threads", "Batch"):
+        if frame[name].nunique() == 1:
+            frame = frame.drop(columns=name)
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        frame,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "Input, s": number(format="%g"),
+            "Mean, ms": number(format="%.1f", help="Mean of k forward passes; the first pass is not among them."),
+            "Std, ms": number(format="%.1f", help="Sample standard deviation (n - 1)."),
+            "k": number(help="Kept passes."),
+            "Speed-up": number(format="%.2f", help="Original over this mode, paired by round."),
+            "RTF": number(format="%.3f", help="Real-time factor: seconds of computing for a second of audio."),
+            "Size, MB": number(format="%.1f", help="All files that opening the model needs; MB is 10⁶ bytes."),
+            "Peak memory, MB": number(format="%.0f", help="Resident memory of the model's process during passes."),
+            "Cold pass, ms": number(format="%.1f", help="The very first pass at this length; kept out of the mean."),
+        },
+    )
+
+
+def _remarks(c: report.Cell) -> str:
+    found = []
+    if c.group.state != "done":
+        found.append("provisional")
+    elif c.group.ended and c.group.ended != "target reached" and not c.is_baseline:
+        found.append(c.group.ended)
+    if c.summary.noisy:
+        found.append(f"noisy: the middle half spreads over {c.summary.iqr_ratio:.0%} of the median")
+    if c.busy_visits:
+        found.append(f"other programs were busy in {c.busy_visits} of {c.visits} visits")
+    return "; ".join(found)
+
+
+def _interval(c: report.Cell) -> str:
+    if c.speedup is None or c.speedup.low is None:
+        return "–"
+    return f"{c.speedup.low:.2f} to {c.speedup.high:.2f}"
+
+
+def _more(r: Report) -> None:
+    """What a reader wants after the figures: the hypothesis, coverage by part, code, the circumstances, files."""
+    if sentences := findings.size_against_latency(r):
+        with st.expander("Does latency follow size?", expanded=True):
+            for sentence in sentences:
+                st.markdown(sentence)
+    with st.expander("What is quantized, part by part"):
+        _coverage_table(report.coverage_rows(r))
+    with st.expander("Show code: the same in plain PyTorch"):
+        cell = st.selectbox(
+            "Result",
+            r.cells,
+            format_func=lambda c: (
+                f"{c.record.variant.model}, {c.record.variant.mode}, {c.length_s:g} s, batch {c.batch}"
+            ),
+            key=f"code-{r.run.id}",
+        )
+        st.code(snippet.code(cell.record.variant, cell.length_s, cell.batch), language="python")
+    with st.expander("Device and circumstances"):
+        _circumstances(r)
+    downloads(r)
+
+
+def downloads(r: Report) -> None:
+    """Files to take home."""
+    kinds: Sequence[tuple[str, str, Callable[[], str]]] = (
+        ("Summary CSV", f"earbench-{r.run.id}.csv", lambda: report.to_csv(report.summary_rows(r))),
+        ("Raw passes CSV", f"earbench-{r.run.id}-passes.csv", lambda: report.to_csv(report.raw_rows(r))),
+        ("Whole run JSON", f"earbench-{r.run.id}.json", lambda: report.to_json(r)),
+    )
+    with st.container(horizontal=True):
+        for label, name, make in kinds:
+            mime = "text/csv" if name.endswith("csv") else "application/json"
+            st.download_button(
+                label, make, file_name=name, mime=mime, on_click="ignore", icon=":material/download:", key=f"get-{name}"
+            )
+
+
+def _coverage_table(rows: Sequence[Row]) -> None:
+    if not rows:
+        st.caption("No variant was opened.")
+        return
+    frame = pd.DataFrame(rows).rename(
+        columns={
+            "model": "Model",
+            "mode": "Mode",
+            "name": "Part",
+            "weight_bits": "Weight bits",
+            "activation_bits": "Activation bits",
+            "parameters": "Parameters, millions",
+            "macs": "Multiply-accumulates at 5 s, millions",
+        }
+    )
+    for name in ("Parameters, millions", "Multiply-accumulates at 5 s, millions"):
+        frame[name] /= 1e6
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        frame,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "Parameters, millions": number(format="%.2f"),
+            "Multiply-accumulates at 5 s, millions": number(format="%.0f"),
+        },
+    )
+    st.caption(
+        "Counted from the opened model. Attention products multiply activations by activations: they have no weights."
+    )
+
+
+def _circumstances(r: Report) -> None:
+    d, spec = r.run.device, r.run.spec
+    facts: dict[str, Any] = {
+        "Device": f"{d.name}{' (virtual machine)' if d.virtual else ''}",
+        "Processor": f"{d.cpu}, {d.cores} cores; {' '.join(d.isa)}",
+        "Memory": f"{d.ram_bytes / 1e9:.1f} GB",
+        "Governor": d.governor or "not told by this device",
+        "System": d.os,
+        "Versions": ", ".join(f"{k} {v}" for k, v in d.versions.items()),
+        "Input": f"{spec.input_kind}, seed {spec.seed}",
+        "Asked for": f"at least {spec.repeats} passes, speed-up within ±{spec.precision_target:.1%}",
+        "Hottest reading": next(
+            (f"{t:.0f} °C" for t in [max((c.temperature_c or 0 for c in r.cells), default=0)] if t), "no sensor here"
+        ),
+    }
+    for record in r.variants:
+        v, a, o = record.variant, record.artefact, record.opening
+        if a and o:
+            chosen = "".join(f", {k}: {x}" for k, x in a.details.items())
+            peak = f", {o.peak_rss_bytes / 1e6:.0f} MB at most" if o.peak_rss_bytes else ""
+            facts[f"{v.mode}, {v.threads} threads"] = (
+                f"{a.checkpoint}; built in {a.build_s:.1f} s{' earlier (from the cache)' if a.from_cache else ''}; "
+                f"process started in {o.start_s:.1f} s, model loaded in {o.load_s:.2f} s{peak}{chosen}"
+            )
+    for c in r.cells:
+        if c.group.ended and not c.is_baseline:
+            key = f"{c.record.variant.mode}, {c.length_s:g} s, batch {c.batch}"
+            facts[key] = f"{c.group.ended} after {len({v.round for v in c.group.visits})} rounds"
+    st.table(pd.DataFrame({"": facts.keys(), " ": facts.values()}).set_index(""))
+
+
+def _failure(r: Report, variant: int | None, stage: str, kind: str, message: str, log: str) -> None:
+    name = r.run.spec.variants[variant].mode if variant is not None else "The run"
+    where = "while it was built" if stage == "build" else "while it was opened" if stage == "open" else f"at {stage}"
+    st.error(f"**{name}** failed {where} ({kind}). {message}", icon=":material/error:")
+    if log:
+        with st.expander("The last lines that its process printed"):
+            st.code(log, language=None)

@@ -1,0 +1,20 @@
+"""Choose, start, cancel, watch live."""
+
+import streamlit as st
+
+from bench.ui import choose, live, page, results
+
+jobs = page.begin("Benchmark", banner=False)
+st.title("Benchmark")
+if jobs.live:
+    live.card(jobs)
+else:
+    live.banner(jobs)
+    choose.form(jobs)
+    shown = st.session_state.get("run")
+    if shown and jobs.store.run(shown):
+        st.divider()
+        st.subheader("The run just measured")
+        results.figures(jobs.store, shown)
+    else:
+        st.caption("Size and latency charts fill in here while the benchmark runs. Earlier runs are under Results.")

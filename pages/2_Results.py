@@ -1,0 +1,74 @@
+"""One run's figures, all runs in a table, files to take home."""
+
+import pandas as pd
+import streamlit as st
+
+from bench import report
+from bench.jobs import Refused
+from bench.records import RESUMABLE_STATES
+from bench.store import StoreError
+from bench.ui import page, results
+
+jobs = page.begin("Results")
+st.title("Results")
+runs = {run.id: run for run in jobs.store.runs()}
+if not runs:
+    st.info("No runs yet. Measure something first; every run then stands here with its charts and files.")
+    st.page_link("pages/1_Benchmark.py", label="Start a benchmark", icon=":material/speed:")
+    st.stop()
+
+asked = st.query_params.get("run")
+if asked and asked not in runs:
+    st.error(f"There is no run {asked} here: it was deleted, or measured on another device. The newest one is shown.")
+ids = list(runs)
+chosen = st.selectbox(
+    "Run",
+    ids,
+    index=ids.index(asked) if asked in runs else 0,
+    format_func=lambda i: f"{report.title(runs[i])} · {runs[i].state}",
+    help="The address of this page leads back to the run that is shown.",
+)
+st.query_params["run"] = chosen
+live = jobs.live
+if live and live.run_id == chosen:
+    st.info("This run is under way; figures are provisional. The Benchmark page follows it live.")
+results.figures(jobs.store, chosen)
+
+with st.container(horizontal=True):
+    if runs[chosen].state in RESUMABLE_STATES and st.button(
+        "Resume", icon=":material/play_arrow:", help="Go on where it stopped; finished lengths are kept."
+    ):
+        try:
+            st.session_state["run"] = jobs.resume(chosen)
+        except Refused as e:
+            st.error(str(e))
+        else:
+            st.switch_page("pages/1_Benchmark.py")
+    with st.popover("Delete …", icon=":material/delete:"):
+        st.markdown("This removes the run and everything that was measured in it, for good.")
+        if st.button("Delete this run", type="primary", key="delete"):
+            try:
+                jobs.store.delete_run(chosen)
+            except StoreError as e:
+                st.error(str(e))
+            else:
+                del st.query_params["run"]
+                st.rerun()
+
+st.subheader("All runs")
+st.dataframe(
+    pd.DataFrame(
+        {
+            "Run": run.id,
+            "When": report.when(run.created_s),
+            "State": run.state,
+            "Device": run.device.name,
+            "Models": ", ".join(dict.fromkeys(v.model for v in run.spec.variants)),
+            "Modes": ", ".join(dict.fromkeys(v.mode for v in run.spec.variants)),
+            "Lengths, s": ", ".join(f"{s:g}" for s in run.spec.lengths_s),
+        }
+        for run in runs.values()
+    ),
+    hide_index=True,
+    width="stretch",
+)
