@@ -15,7 +15,9 @@ from bench.report import Row
 
 # Grey for the original, then hues that stay apart for colour-blind eyes, on light and dark ground (after Okabe, Ito).
 PALETTE = ("#8b929c", "#3f8fd2", "#e07b28", "#1fa187", "#c4589f", "#b8960c", "#d1495b", "#6c6cc9", "#5a9e3f", "#a0694b")
-BITS_COLOURS = {"32 bit": "#8b929c", "16 bit": "#3f8fd2", "8 bit": "#e07b28", "4 bit": "#c4589f"}
+# Precisions have a hue of their own, so that no one takes them for a mode.
+BITS_COLOURS = {"32 bit": "#8b929c", "16 bit": "#a99be0", "8 bit": "#7a5cc4", "4 bit": "#52309e"}
+_MUTED = "#76808c"  # legible on light and on dark ground
 Spec = dict[str, Any]
 
 
@@ -58,7 +60,7 @@ def latency(rows: Sequence[Row], *, log: bool = False) -> Spec:
     line = base.mark_line(point=alt.OverlayMarkDef(size=60, filled=True), strokeWidth=2.5).encode(
         y=alt.Y("mean_ms:Q", scale=scale, title="One forward pass, ms")
     )
-    return _spec(band + whiskers + line, "Latency against input length", "mean; band: 5th to 95th percentile", 330)
+    return _spec(band + whiskers + line, "Latency against input length", "mean; band: 5th to 95th percentile", 280)
 
 
 def speedup(rows: Sequence[Row]) -> Spec:
@@ -78,100 +80,74 @@ def speedup(rows: Sequence[Row]) -> Spec:
             alt.Tooltip("speedup_high:Q", title="to", format=".2f"),
         ],
     )
-    bars = base.mark_bar().encode(
-        x=alt.X("speedup_ratio:Q", title="Times as fast as the original", axis=alt.Axis(format="~g"))
+    top = max((float(r["speedup_ratio"] or 1) for r in shown), default=1.0)
+    x = alt.X(
+        "speedup_ratio:Q",
+        title="Times as fast as the original",
+        axis=alt.Axis(format="~g"),
+        scale=alt.Scale(domain=[0, 1.4 * max(1.0, top)]),  # an interval of two rounds may reach far beyond
     )
-    whisker = base.mark_rule(strokeWidth=2, color="#30343b").encode(
-        x=alt.X("speedup_low:Q", title=""), x2="speedup_high:Q", color=alt.value("#30343b")
-    )
-    one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(strokeDash=[4, 4], opacity=0.6).encode(x="one:Q")
-    height = 22 * len(_order(rows)) * lengths + 10 * lengths
-    return _spec(bars + whisker + one, "Speed-up", "whiskers: 95 % confidence interval; dashed: no change", height)
+    bars = base.mark_bar(opacity=0.55).encode(x=x)
+    whiskers = base.mark_rule(strokeWidth=3, clip=True).encode(x=alt.X("speedup_low:Q", title=""), x2="speedup_high:Q")
+    one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(strokeDash=[4, 4], color=_MUTED).encode(x="one:Q")
+    height = 24 * len(_order(rows)) * lengths + 10 * lengths
+    return _spec(bars + whiskers + one, "Speed-up", "whiskers: 95 % confidence interval; dashed: no change", height)
 
 
 def size(rows: Sequence[Row]) -> Spec:
     """Bytes on disk, a bar a mode, labelled with the ratio to the baseline."""
-    seen = {
-        r["mode"]: {
-            "mode": r["mode"],
-            "size_mb": float(r["size_bytes"]) / 1e6,
-            "label": f"{float(r['size_bytes']) / 1e6:.1f} MB"
-            + (
-                f", {float(r['size_ratio']):.2f}× smaller" if r["size_ratio"] and float(r["size_ratio"]) > 1.005 else ""
-            ),
-        }
-        for r in rows
-        if r["size_bytes"]
-    }
-    values = list(seen.values())
-    base = alt.Chart(alt.Data(values=values)).encode(
-        y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
-        x=alt.X("size_mb:Q", title="On disk, MB (10⁶ bytes)", scale=alt.Scale(domainMin=0)),
-    )
-    top = max((float(v["size_mb"] or 0) for v in values), default=1.0)
-    bars = base.mark_bar().encode(color=_mode_colour(rows, legend=False))
-    wide = (
-        base.transform_filter(alt.datum.size_mb > 0.55 * top)
-        .mark_text(align="right", dx=-6, color="white", fontWeight=600)
-        .encode(text="label:N")
-    )
-    small = (
-        base.transform_filter(alt.datum.size_mb <= 0.55 * top)
-        .mark_text(align="left", dx=6, color="#7b828c")
-        .encode(text="label:N")
-    )
-    return _spec(
-        bars + wide + small, "Size on disk", "all files that opening the model needs", 40 * max(2, len(values)) + 20
-    )
-
-
-def coverage(rows: Sequence[Row]) -> Spec:
-    """What is quantized: shares of the weights by stored bits and of the work by the bits of its activations."""
-    shares: dict[tuple[str, str, str], float] = {}
+    seen: dict[Any, dict[str, Any]] = {}
     for r in rows:
-        for what, bits, amount in (
-            ("weights, by stored bits", r["weight_bits"], r["parameters"]),
-            ("work, by the bits of its input", r["activation_bits"], r["macs"]),
-        ):
-            if bits is not None and amount:
-                key = (str(r["mode"]), what, f"{bits} bit")
-                shares[key] = shares.get(key, 0.0) + float(amount)
-    totals: dict[tuple[str, str], float] = {}
-    for (mode, what, _), amount in shares.items():
-        totals[mode, what] = totals.get((mode, what), 0.0) + amount
+        if r["size_bytes"]:
+            megabytes, ratio = float(r["size_bytes"]) / 1e6, float(r["size_ratio"] or 1)
+            label = f"{megabytes:.1f} MB" + (f" · {ratio:.2f}×" if abs(ratio - 1) > 0.005 else "")
+            seen[r["mode"]] = {"mode": r["mode"], "size_mb": megabytes, "label": label}
+    top = max((v["size_mb"] for v in seen.values()), default=1.0)
+    base = alt.Chart(alt.Data(values=list(seen.values()))).encode(
+        y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
+        x=alt.X("size_mb:Q", title="On disk, MB (10⁶ bytes)", scale=alt.Scale(domain=[0, 1.5 * top])),
+    )
+    bars = base.mark_bar().encode(color=_mode_colour(rows, legend=False))
+    labels = base.mark_text(align="left", dx=6, color=_MUTED, fontWeight=600).encode(text="label:N")
+    subtitle = "all files that opening needs; ×: how many times smaller"
+    return _spec(bars + labels, "Size on disk", subtitle, 38 * len(seen), legend=False)
+
+
+def weights(rows: Sequence[Row]) -> Spec:
+    """What is quantized: shares of the weights by the bits that they are stored in."""
+    return _shares(rows, "weight_bits", "parameters", "Weights", "share of all weights by the bits that store one")
+
+
+def work(rows: Sequence[Row]) -> Spec:
+    """What is quantized: shares of the multiply-accumulates by the bits of the activations that go in."""
+    return _shares(rows, "activation_bits", "macs", "Work", "share of all multiply-accumulates by the bits they run in")
+
+
+def _shares(rows: Sequence[Row], bits: str, amount: str, title: str, subtitle: str) -> Spec:
+    sums: dict[str, dict[str, float]] = {}
+    for r in rows:
+        if r[bits] is not None and r[amount]:
+            mode = sums.setdefault(str(r["mode"]), {})
+            mode[f"{r[bits]} bit"] = mode.get(f"{r[bits]} bit", 0.0) + float(r[amount] or 0)
     values = [
-        {"mode": mode, "what": what, "bits": bits, "share": amount / totals[mode, what]}
-        for (mode, what, bits), amount in shares.items()
+        {"mode": mode, "bits": name, "share": part / sum(parts.values())}
+        for mode, parts in sums.items()
+        for name, part in parts.items()
     ]
     present = [b for b in BITS_COLOURS if any(v["bits"] == b for v in values)]
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_bar()
-        .encode(
-            y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
-            yOffset=alt.YOffset("what:N"),
-            x=alt.X("share:Q", stack="zero", title="Share", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color(
-                "bits:N",
-                title="",
-                scale=alt.Scale(domain=present, range=[BITS_COLOURS[b] for b in present]),
-                legend=alt.Legend(orient="top"),
-            ),
-            opacity=alt.Opacity(
-                "what:N",
-                title="",
-                scale=alt.Scale(range=[1.0, 0.6]),
-                legend=alt.Legend(orient="bottom", labelLimit=300),
-            ),
-            tooltip=[
-                alt.Tooltip("mode:N", title="Mode"),
-                alt.Tooltip("what:N", title="Share of"),
-                alt.Tooltip("bits:N", title="Precision"),
-                alt.Tooltip("share:Q", title="Share", format=".1%"),
-            ],
-        )
+    colours = alt.Scale(domain=present, range=[BITS_COLOURS[b] for b in present])
+    chart = alt.Chart(alt.Data(values=values)).mark_bar()
+    chart = chart.encode(
+        y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
+        x=alt.X("share:Q", stack="zero", title="", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
+        color=alt.Color("bits:N", title="", scale=colours, legend=alt.Legend(orient="top")),
+        tooltip=[
+            alt.Tooltip("mode:N", title="Mode"),
+            alt.Tooltip("bits:N", title="Precision"),
+            alt.Tooltip("share:Q", title="Share", format=".1%"),
+        ],
     )
-    return _spec(chart, "What is quantized", "counted from the opened model", 52 * len(_order(rows)) + 30)
+    return _spec(chart, title, subtitle, 30 * len(_order(rows)))
 
 
 def _order(rows: Sequence[Row]) -> list[str]:
@@ -198,10 +174,11 @@ def _ms(seconds: Any) -> float | None:
     return None if seconds is None else float(seconds) * 1e3
 
 
-def _spec(chart: alt.LayerChart | alt.Chart, title: str, subtitle: str, plot_height: int) -> Spec:
+def _spec(
+    chart: alt.LayerChart | alt.Chart, title: str, subtitle: str, plot_height: int, *, legend: bool = True
+) -> Spec:
     """The chart as a dict; Streamlit fits title, legend and axes into the height, so they are added to the plot's."""
-    height = plot_height + 130
-    found: Spec = chart.properties(
-        title=alt.TitleParams(title, subtitle=subtitle, anchor="start"), height=height, width="container"
-    ).to_dict()
+    titled = alt.TitleParams(title, subtitle=subtitle, anchor="start", subtitleColor=_MUTED)
+    height = plot_height + (190 if legend else 130)
+    found: Spec = chart.properties(title=titled, height=height, width="container").to_dict()
     return found

@@ -211,7 +211,7 @@ class Runner:
                 if p not in workers:
                     continue
                 cell = f"{self.spec.variants[p].mode}, {length_s:g} s" + (f", batch {batch}" if batch > 1 else "")
-                self._stage(f"measuring {model}, {threads} threads", round=number + 1, cell=cell)
+                self._stage(f"{model}, {threads} thread{'s' if threads > 1 else ''}", round=number + 1, cell=cell)
                 with self._noting(p, cell):
                     visit = self._visit(workers[p], p, number, place, shape, slowest[p])
                     self.store.add_visit(group_id, visit)

@@ -30,7 +30,7 @@ def _banner(jobs: Jobs) -> None:
     if job is None:
         st.rerun()
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(f":material/timer: {_where(job)}")
+        st.markdown(f":material/timer: {'Measuring ' if job.progress.round else ''}{_where(job)}")
         st.page_link("pages/1_Benchmark.py", label="Watch", icon=":material/arrow_forward:")
 
 
@@ -61,4 +61,4 @@ def _where(job: Job) -> str:
         return f"{p.stage[:1].upper()}{p.stage[1:]} …"
     left = f"about {duration(p.eta_s)} left" if p.eta_s is not None else "time left is known from the second round on"
     done = f"group {p.group + 1} of {p.groups}, round {p.round} of at least {p.rounds}"
-    return f"{p.stage[:1].upper()}{p.stage[1:]}: {p.cell} · {done} · {left}"
+    return f"{p.stage}: {p.cell} · {done} · {left}"

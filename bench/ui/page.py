@@ -17,7 +17,7 @@ PAGES = (
 )
 # Charts need the width; the default page wastes a sixth of a phone on its sides.
 _STYLE = """<style>
-.block-container { padding-top: 3.2rem; padding-bottom: 3rem; max-width: 1180px; }
+.block-container { padding-top: 4.5rem; padding-bottom: 3rem; max-width: 1180px; }
 @media (max-width: 640px) { .block-container { padding-left: 1rem; padding-right: 1rem; } }
 </style>"""
 

@@ -65,11 +65,14 @@ def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
     left, right = st.columns([3, 2])
     with left:
         st.vega_lite_chart(drawn["latency"], width="stretch", key=f"latency-{r.run.id}")
-        if "coverage" in drawn and not live:
-            st.vega_lite_chart(drawn["coverage"], width="stretch", key=f"coverage-{r.run.id}")
     with right:
         st.vega_lite_chart(drawn["speedup"], width="stretch", key=f"speedup-{r.run.id}")
         st.vega_lite_chart(drawn["size"], width="stretch", key=f"size-{r.run.id}")
+    if "work" in drawn and not live:
+        st.markdown("##### What is quantized")
+        for column, name in zip(st.columns(2), ("weights", "work"), strict=True):
+            with column:
+                st.vega_lite_chart(drawn[name], width="stretch", key=f"{name}-{r.run.id}")
 
 
 @lru_cache(maxsize=8)
@@ -89,7 +92,7 @@ def _specs(r: Report, family: tuple[str, int, int], log: bool) -> dict[str, char
         parts = [x for x in report.coverage_rows(r) if x["model"] == family[0]]
         specs = {"latency": charts.latency(rows, log=log), "speedup": charts.speedup(rows), "size": charts.size(rows)}
         if parts:
-            specs["coverage"] = charts.coverage(parts)
+            specs |= {"weights": charts.weights(parts), "work": charts.work(parts)}
         while len(_drawn) > 7:
             _drawn.pop(next(iter(_drawn)), None)
         found = _drawn[key] = r, specs
@@ -129,6 +132,7 @@ def _table(r: Report) -> None:
         hide_index=True,
         width="stretch",
         column_config={
+            "Mode": st.column_config.TextColumn(width="medium"),
             "Input, s": number(format="%g"),
             "Mean, ms": number(format="%.1f", help="Mean of k forward passes; the first pass is not among them."),
             "Std, ms": number(format="%.1f", help="Sample standard deviation (n - 1)."),

@@ -1,0 +1,187 @@
+"""Pages by AppTest: empty, with a finished run, with failures, and what people may do wrong."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from bench import jobs as job_manager
+from bench.device import device
+from bench.modes.probe import Availability
+from bench.paths import ROOT
+from bench.records import Artefact, Coverage, Failure, Opening, Part, Pass, Reading, RunSpec, Visit
+from bench.store import Store
+from bench.ui import choose
+
+PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")
+FOUND = {
+    "torch-fp32": Availability("available"),
+    "torch-bf16": Availability("emulated", "emulated: expect it to be slow"),
+    "torch-int8-dynamic": Availability("available"),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
+    job_manager._jobs.cache_clear()
+    choose._availability.cache_clear()
+    monkeypatch.setattr(choose, "availability", lambda: FOUND)
+    yield job_manager.jobs().store
+    job_manager._jobs.cache_clear()
+    choose._availability.cache_clear()
+
+
+def finished_run(store: Store, *, state: str = "done", failed: bool = False) -> str:
+    """fp32 at 100 ms and int8 at 50 ms, 10 rounds of 3 passes at 1 s and at 5 s."""
+    spec = RunSpec.grid(["wav2vec2-base-random"], ["torch-fp32", "torch-int8-dynamic"], [1, 5], threads=[2])
+    run_id = store.create_run(spec, device())
+    for position, size in ((0, 400_000_000), (1, 100_000_000)):
+        bits = 8 if position else 32
+        store.set_variant(
+            run_id,
+            position,
+            artefact=Artefact("d", "random, seed 0", size, 2.0, 10**9, False),
+            opening=Opening(3.0, 0.5, 10**9, 10**9),
+            coverage=Coverage((Part("encoder linears", bits, bits, 85_000_000, 21_000_000_000),)),
+        )
+    store.set_state(run_id, "running")
+    for length_s in spec.lengths_s:
+        group = store.start_group(run_id, "wav2vec2-base-random", 2, 1, length_s, [0, 1])
+        for number in range(10):
+            for position, seconds in ((0, 0.1 * length_s), (1, 0.05 * length_s)):
+                if failed and position and number > 3:
+                    continue
+                passes = (
+                    [Pass("cold", 1.0), Pass("discarded", seconds)] if number == 0 else [Pass("discarded", seconds)]
+                )
+                kept = [Pass("kept", seconds * (1 + (number + i) / 1000)) for i in range(3)]
+                store.add_visit(group, Visit(position, number, position, 0.0, (*passes, *kept), Reading(10**9, 10**9)))
+        store.end_group(group, "target reached")
+    if failed:
+        store.add_failure(
+            run_id, Failure(1, "torch-int8-dynamic, 1 s", "killed", "It was killed from outside.", "last words")
+        )
+    store.set_state(run_id, state, "1 of 2 variants failed; the rest is measured." if failed else None)  # type: ignore[arg-type]
+    return run_id
+
+
+def opened(page: str, **query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    if page != "app.py":
+        at.switch_page(page)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.run()
+    assert not at.exception, at.exception
+    return at
+
+
+def texts(at: AppTest) -> str:
+    parts = [*at.markdown, *at.caption, *at.info, *at.error, *at.warning, *at.title, *at.subheader]
+    return "\n".join(str(x.value) for x in parts)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_empty_pages_say_what_to_do(store: Store, page: str) -> None:
+    said = texts(opened(page))
+    assert "Nothing has been measured" in said or "No runs yet" in said or "charts fill in here" in said
+
+
+def test_home_tells_the_newest_result(store: Store) -> None:
+    finished_run(store)
+    said = texts(opened("app.py"))
+    assert "torch-int8-dynamic makes wav2vec2-base-random 4.00 times smaller and 2.00 times as fast" in said
+
+
+def test_results_show_figures_and_files(store: Store) -> None:
+    run_id = finished_run(store)
+    at = opened("pages/2_Results.py", run=run_id)
+    frame = at.dataframe[0].value
+    assert list(frame["Mode"]) == ["torch-fp32", "torch-int8-dynamic"] * 2
+    # rounds 0..9, passes i = 0..2: factor 1 + (round + i)/1000, mean (round + i) = 4.5 + 1
+    assert frame["Mean, ms"][0] == pytest.approx(100 * 1.0055)
+    assert list(frame["Speed-up"]) == pytest.approx([1, 2, 1, 2])
+    assert len(at.get("download_button")) == 3
+    assert at.query_params["run"] == [run_id] or at.query_params["run"] == run_id
+    assert "4.00 times smaller and 2.00 times as fast" in texts(at)
+
+
+def test_a_failure_is_a_sentence_with_the_log_beside_it(store: Store) -> None:
+    at = opened("pages/2_Results.py", run=finished_run(store, failed=True))
+    assert any("torch-int8-dynamic" in e.value and "killed" in e.value for e in at.error)
+    assert any("last words" in c.value for c in at.code)
+
+
+def test_a_run_that_is_gone_is_told(store: Store) -> None:
+    finished_run(store)
+    at = opened("pages/2_Results.py", run="20000101-000000-dead")
+    assert any("no run 20000101-000000-dead" in e.value for e in at.error)
+
+
+def test_only_stopped_runs_can_be_resumed(store: Store) -> None:
+    done, stopped = finished_run(store), finished_run(store, state="interrupted")
+    assert "Resume" not in [b.label for b in opened("pages/2_Results.py", run=done).button]
+    assert "Resume" in [b.label for b in opened("pages/2_Results.py", run=stopped).button]
+
+
+def test_delete_asks_first(store: Store) -> None:
+    run_id = finished_run(store)
+    at = opened("pages/2_Results.py", run=run_id)
+    assert store.run(run_id)
+    at.button(key="delete").click().run()
+    assert store.run(run_id) is None
+    assert "No runs yet" in texts(at)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("lengths", "five", "got “five”"),
+        ("lengths", "0", "from 0.1 to 60"),
+        ("lengths", "", "No name given"),
+        ("batches", "1.5", "whole numbers"),
+        ("threads", "0", "1 to 256"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_no_start(store: Store, key: str, value: str, sentence: str) -> None:
+    at = opened("pages/1_Benchmark.py")
+    assert not at.button(key="start").disabled
+    at.text_input(key=key).set_value(value).run()
+    assert any(sentence in e.value for e in at.error), [e.value for e in at.error]
+    assert at.button(key="start").disabled
+
+
+def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.device.available_memory_bytes", lambda: 100_000_000)
+    at = opened("pages/1_Benchmark.py")
+    assert any("of memory at once" in e.value and "smaller model" in e.value for e in at.error)
+    assert at.button(key="start").disabled
+
+
+def test_modes_tell_what_they_quantize_and_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = FOUND | {"torch-bf16": Availability("unavailable", "torch can't be imported (why); fix: install it")}
+    monkeypatch.setattr(choose, "availability", lambda: missing)
+    at = opened("pages/1_Benchmark.py")
+    said = texts(at)
+    assert "weights of the linear layers" in said
+    assert "Not available here" in said
+    assert "fix: install it" in said
+    assert "bf16 (PyTorch)" not in at.multiselect(key="modes").options
+
+
+def test_another_process_that_holds_the_device_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_manager.Jobs, "holder", lambda self: "This device is measuring: process 7 has held it.")
+    for page in PAGES:
+        assert any("process 7" in i.value for i in opened(page).info), page
+
+
+def test_pages_are_thin() -> None:
+    for page in PAGES:
+        source = (ROOT / page).read_text()
+        assert source.count("\n") < 120, page
+        imported = {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
+        assert not imported & {"bench.runner", "bench.client", "bench.worker", "bench.stats"}, page
