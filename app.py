@@ -3,8 +3,8 @@
 import streamlit as st
 
 from bench import device, findings, report
+from bench.text import size
 from bench.ui import page
-from bench.ui.text import size
 
 jobs = page.begin("Home")
 st.title("What do you gain when you quantize?")

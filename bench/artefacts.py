@@ -6,7 +6,6 @@ them with their digests. It is built beside its place and moved there whole, so 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -80,11 +79,13 @@ def manifest(digest: str) -> dict[str, Any]:
 
 
 def sweep() -> None:
-    """Remove what builders left that no longer live."""
-    for left in (paths.cache() / "artefacts").glob(".*.*"):
-        with contextlib.suppress(ValueError):
-            if not Path(f"/proc/{int(left.suffix[1:])}").exists():
-                shutil.rmtree(left, ignore_errors=True)
+    """Remove what dead processes left: half-built artefacts, and the logs of a killed server's workers."""
+    for left, pid in (
+        *((p, p.suffix[1:]) for p in (paths.cache() / "artefacts").glob(".*.*")),
+        *((p, p.name.split("-")[0]) for p in paths.logs().glob("*-*.log")),
+    ):
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _verified(digest: str) -> Artefact | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -24,8 +25,9 @@ from bench.modes import ModeError
 from bench.modes.probe import availability
 from bench.parse import lengths, names, whole_numbers
 from bench.records import RunSpec, SpecError
-from bench.stats import Interval
+from bench.stats import NOISY_IQR_RATIO, Interval
 from bench.store import StoreError
+from bench.text import duration, size
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -39,7 +41,7 @@ def main() -> None:
 @app.command("models")
 def list_models() -> None:
     """List the models."""
-    table = Table("model", "weights, millions", "what it is")
+    table = _table("weights, millions", "what it is", first="model")
     for c in models.catalogue():
         parameters = sum(models.family(c).parameters(c.config).values())
         table.add_row(c.name, f"{parameters / 1e6:.0f}", c.note)
@@ -50,7 +52,7 @@ def list_models() -> None:
 @app.command("modes")
 def list_modes() -> None:
     """List the quantization modes and whether they run here."""
-    table = Table("mode", "here", "what it quantizes")
+    table = _table("here", "what it quantizes", first="mode")
     found = availability()
     for name, mode in modes.modes().items():
         a = found[name]
@@ -102,8 +104,8 @@ def run(
             )
             expected = estimate(spec, report.rates(jobs().store))
             err.print(
-                f"About {_minutes(expected.duration_s)}, {expected.memory_bytes / 1e9:.1f} GB of memory, "
-                f"{expected.disk_bytes / 1e9:.1f} GB on disk, {expected.download_bytes / 1e6:.0f} MB to download."
+                f"About {duration(expected.duration_s)}, {size(expected.memory_bytes)} of memory, "
+                f"{size(expected.disk_bytes)} on disk, {size(expected.download_bytes)} to download."
             )
             run_id = jobs().start(spec)
     _follow(run_id)
@@ -130,16 +132,16 @@ def runs(ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, ne
     if not found:
         out.print("No runs yet. Begin with: python -m bench run")
         return
-    table = Table("run", "state", "when", "models", "modes", "lengths")
+    table = _table("models", "modes", "lengths", first="run")
+    table.add_column("state", no_wrap=True)
     for r in found:
         vs = r.spec.variants
         table.add_row(
             r.id,
-            r.state,
-            report.when(r.created_s),
             ", ".join(dict.fromkeys(v.model for v in vs)),
             ", ".join(dict.fromkeys(v.mode for v in vs)),
             ", ".join(f"{s:g}" for s in r.spec.lengths_s) + " s",
+            r.state,
         )
     out.print(table)
 
@@ -218,7 +220,7 @@ def _follow(run_id: str) -> None:
         while job := jobs().live:
             p = job.progress
             where = f"group {p.group + 1}/{p.groups}, round {p.round}/{p.rounds}: {p.cell}" if p.round else p.stage
-            left = "" if p.eta_s is None else f"about {_minutes(p.eta_s)} left"
+            left = "" if p.eta_s is None else f"about {duration(p.eta_s)} left"
             bar.update(task, description=where, completed=p.done_ratio, eta=left)
             jobs().wait(0.25)
     for s, handler in zip((signal.SIGINT, signal.SIGTERM), was, strict=True):
@@ -238,26 +240,37 @@ def _print_summary(r: report.Report) -> None:
     same = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
     if same:
         out.print(", ".join(f"{name} {value}" for name, value in same.items()))
-    table = Table(*(name for name in columns if name not in same), "mode")
-    for name in ("s", "mean ± std, ms", "speed-up [95 %]", "RTF", "MB", "k"):
+    table = _table(*(name for name in columns if name not in same), first="mode")
+    for name in ("s", "k", "ms, mean ± std", "speed-up [95 %]", "RTF", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for i, c in enumerate(r.cells):
         s, artefact = c.summary, c.record.artefact
         table.add_row(
-            *(values[i] for name, values in columns.items() if name not in same),
             c.record.variant.mode,
+            *(values[i] for name, values in columns.items() if name not in same),
             f"{c.length_s:g}",
-            f"{s.mean_s * 1e3:.1f} ± {(s.std_s or 0) * 1e3:.1f}{' noisy' if s.noisy else ''}",
+            str(s.passes),
+            f"{s.mean_s * 1e3:.1f} ± {(s.std_s or 0) * 1e3:.1f}{' *' if s.noisy else ''}",
             "1" if c.is_baseline else _interval(c.speedup),
             f"{c.rtf:.3f}",
             f"{artefact.size_bytes / 1e6:.1f}" if artefact else "–",
-            str(s.passes),
         )
     if r.cells:
         out.print(table)
+    if any(c.summary.noisy for c in r.cells):
+        out.print(f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median")
     for f in r.failures:
         name = r.run.spec.variants[f.variant].mode if f.variant is not None else "run"
         err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
+
+
+def _table(*rest: str, first: str) -> Table:
+    """A table that fits 80 columns; its first column is what people copy, so it is never cut."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in rest:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def _interval(i: Interval | None) -> str:
@@ -278,7 +291,3 @@ def _sentences() -> Iterator[None]:
 def _refuse(e: Exception) -> NoReturn:
     err.print(f"Error: {e}", markup=False)
     raise typer.Exit(2)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.report import Cell, Report
+from bench.report import Report
 
 
 def headline(r: Report) -> str | None:
@@ -12,12 +12,15 @@ def headline(r: Report) -> str | None:
         return None
     longest = max(c.batch * c.length_s for c in cells)
     best = max((c for c in cells if c.batch * c.length_s == longest), key=lambda c: c.speedup.value if c.speedup else 0)
-    v = best.record.variant
-    return (
-        f"On {r.run.device.name}, {v.mode} makes {v.model} {_smaller(best.size_ratio)} and "
-        f"{_faster(best)} as {_baseline(r, best)} on {best.length_s:g} s of audio"
-        f"{f' in batches of {best.batch}' if best.batch > 1 else ''}."
-    )
+    v, i, baseline = best.record.variant, best.speedup, r.run.spec.variants[best.group.variants[0]].mode
+    assert i
+    known = i.low is not None and i.high is not None
+    interval = f" (95 % interval {i.low:.2f} to {i.high:.2f})" if known else ""
+    on = f"on {best.length_s:g} s of audio" + (f" in batches of {best.batch}" if best.batch > 1 else "")
+    smaller = f"On {r.run.device.name}, {v.mode} makes {v.model} {_smaller(best.size_ratio)}"
+    if i.low is not None and i.high is not None and i.low <= 1 <= i.high:
+        return f"{smaller}; whether it is faster than {baseline} {on} can't be told{interval}."
+    return f"{smaller} and {i.value:.2f} times as fast{interval} as {baseline} {on}."
 
 
 def size_against_latency(r: Report) -> list[str]:
@@ -46,19 +49,7 @@ def size_against_latency(r: Report) -> list[str]:
     return out
 
 
-def _faster(c: Cell) -> str:
-    assert c.speedup
-    text = f"{c.speedup.value:.2f} times as fast"
-    if c.speedup.low is None or c.speedup.high is None:
-        return text
-    return f"{text} (95 % interval {c.speedup.low:.2f} to {c.speedup.high:.2f})"
-
-
 def _smaller(ratio: float | None) -> str:
     if ratio is None or abs(ratio - 1) < 0.005:
         return "no smaller"
     return f"{ratio:.2f} times smaller" if ratio > 1 else f"{1 / ratio:.2f} times larger"
-
-
-def _baseline(r: Report, c: Cell) -> str:
-    return r.run.spec.variants[c.group.variants[0]].mode

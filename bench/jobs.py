@@ -24,6 +24,9 @@ from bench.records import RESUMABLE_STATES, Failure, RunSpec
 from bench.runner import Limits, Progress, RunFailed, Runner
 from bench.store import Store
 
+INTERRUPTED = "The program ended while this run was under way. What was measured is kept."
+GLANCE_S = 0.5  # a look at the lock, from a page or by a start-up, holds it for a moment
+
 
 class Refused(RuntimeError):
     """A job can't start; the text says why and what to do."""
@@ -37,6 +40,7 @@ class Job:
     pool: Pool
     progress: Progress
     thread: threading.Thread | None = None
+    cut_off: bool = False  # by the end of this process, not by a person
 
 
 class Jobs:
@@ -65,7 +69,7 @@ class Jobs:
             return None
         with self._lock_path.open("a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return _holder(file)
             return None
@@ -107,21 +111,9 @@ class Jobs:
         with self._lock:
             if self.live:
                 return self.live.run_id
-            run = self.store.run(run_id)
-            if run is None:
-                raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
-            if run.state not in RESUMABLE_STATES:
-                raise Refused(
-                    f"Run {run_id} is {run.state}. Only a run that was cancelled or interrupted can be resumed."
-                )
-            if run.device.id != device.device().id or run.device.versions != device.device().versions:
-                raise Refused(
-                    f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
-                    f"{device.device().name} with {_versions(device.device().versions)}. Passes of both in one run "
-                    "would not be comparable: start a new run."
-                )
-            file = self._take()
+            file = self._take()  # first: what a crash left live becomes interrupted by it
             try:
+                self._check_resumable(run_id)
                 self.store.set_state(run_id, "preparing")
                 self._begin(run_id, file)
             except BaseException:
@@ -147,9 +139,23 @@ class Jobs:
     def shutdown(self) -> None:
         """Kill the workers: the process ends. The run is marked by the thread, or else at the next start."""
         if job := self.live:
+            job.cut_off = True
             job.pool.cancel()
             if job.thread:
                 job.thread.join(2)
+
+    def _check_resumable(self, run_id: str) -> None:
+        run = self.store.run(run_id)
+        if run is None:
+            raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
+        if run.state not in RESUMABLE_STATES:
+            raise Refused(f"Run {run_id} is {run.state}. Only a run that was cancelled or interrupted can be resumed.")
+        if run.device.id != device.device().id or run.device.versions != device.device().versions:
+            raise Refused(
+                f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
+                f"{device.device().name} with {_versions(device.device().versions)}. Passes of both in one run "
+                "would not be comparable: start a new run."
+            )
 
     # --- the thread
 
@@ -171,7 +177,10 @@ class Jobs:
             message = Runner(run, self.store, job.pool, observe, self._limits).run()
             self.store.set_state(job.run_id, "done", message)
         except Cancelled:
-            self.store.set_state(job.run_id, "cancelled", "Cancelled. What was measured is kept.")
+            if job.cut_off:
+                self.store.set_state(job.run_id, "interrupted", INTERRUPTED)
+            else:
+                self.store.set_state(job.run_id, "cancelled", "Cancelled. What was measured is kept.")
         except RunFailed as e:
             self.store.set_state(job.run_id, "failed", str(e))
         except Exception as e:  # the thread has nobody above it: say it where people look
@@ -179,20 +188,27 @@ class Jobs:
             self.store.add_failure(job.run_id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
             self.store.set_state(job.run_id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
         finally:
-            file.close()
+            with file:  # the lock ends with it
+                artefacts.sweep()
 
     def _take(self) -> TextIO:
         """The lock, or Refused with the name of who holds it."""
         file = self._lock_path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            sentence = _holder(file)
-            file.close()
-            raise Refused(
-                f"{sentence} Two at once would disturb each other: wait for it, or cancel it there."
-            ) from None
-        self.store.interrupt_live("The program ended while this run was under way. What was measured is kept.")
+        deadline = time.monotonic() + GLANCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+                sentence = _holder(file)
+                file.close()
+                raise Refused(
+                    f"{sentence} Two at once would disturb each other: wait for it, or cancel it there."
+                ) from None
+        self.store.interrupt_live(INTERRUPTED)
         file.seek(0)
         file.truncate()
         return file

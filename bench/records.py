@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -56,11 +56,12 @@ class RunSpec:
     def __post_init__(self) -> None:
         _each("variants", self.variants, lambda v: isinstance(v, Variant), "at least one model and mode")
         _each("lengths", self.lengths_s, lambda x: 0.1 <= x <= MAX_LENGTH_S, f"seconds from 0.1 to {MAX_LENGTH_S:g}")
-        _each("batch sizes", self.batches, lambda x: 1 <= x <= MAX_BATCH, f"whole numbers from 1 to {MAX_BATCH}")
-        _each("threads", [v.threads for v in self.variants], lambda x: 1 <= x <= MAX_THREADS, f"1 to {MAX_THREADS}")
-        _each("repeats", [self.repeats], lambda x: 2 <= x <= MAX_REPEATS, f"a whole number from 2 to {MAX_REPEATS}")
+        _each("batch sizes", self.batches, _whole(1, MAX_BATCH), f"whole numbers from 1 to {MAX_BATCH}")
+        threads = [v.threads for v in self.variants]
+        _each("threads", threads, _whole(1, MAX_THREADS), f"whole numbers from 1 to {MAX_THREADS}")
+        _each("repeats", [self.repeats], _whole(2, MAX_REPEATS), f"a whole number from 2 to {MAX_REPEATS}")
         _each("precision target", [self.precision_target], lambda x: 0.001 <= x <= 1, "a fraction from 0.001 to 1")
-        _each("seed", [self.seed], lambda x: 0 <= x < 2**32, "a whole number from 0 to 2^32 - 1")
+        _each("seed", [self.seed], _whole(0, 2**32 - 1), "a whole number from 0 to 2^32 - 1")
         _each("input", [self.input_kind], lambda x: x in ("speech", "noise"), "speech or noise")
 
     @classmethod
@@ -285,6 +286,10 @@ def coverage_from(d: Mapping[str, Any]) -> Coverage:
 def device_from(d: Mapping[str, Any]) -> Device:
     """The inverse of `to_json` for a Device."""
     return Device(**{**d, "isa": tuple(d["isa"])})
+
+
+def _whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda x: isinstance(x, int) and low <= x <= high
 
 
 def _each(name: str, values: Iterable[Any], good: Any, allowed: str) -> None:

@@ -41,11 +41,7 @@ class Cell:
     busy_visits: int  # during which others took more than BUSY_RATIO of the CPU
     visits: int
     temperature_c: float | None  # the highest seen
-
-    @property
-    def is_baseline(self) -> bool:
-        """The variant that the others are compared with."""
-        return self.position == self.group.variants[0]
+    is_baseline: bool  # the variant that the others are compared with
 
     @property
     def rtf(self) -> float:
@@ -120,6 +116,7 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
             busy_visits=sum((r.others_cpu_ratio or 0) > BUSY_RATIO for r in readings),
             visits=len(visits),
             temperature_c=_highest(r.temperature_c for r in readings),
+            is_baseline=position == baseline,
         )
 
 
@@ -132,12 +129,13 @@ def _summary_row(r: Report, c: Cell) -> Row:
     v, s, baseline = c.record.variant, c.summary, c.is_baseline
     artefact, opening = c.record.artefact, c.record.opening
     speedup = Interval(1.0, 1.0, 1.0, 0) if baseline else c.speedup
+    known = modes.modes()  # a stored run may have a mode of another Earbench
     return {
         "run_id": r.run.id,
         "device": r.run.device.name,
         "model": v.model,
         "mode": v.mode,
-        "engine": modes.find(v.mode).ENGINE,
+        "engine": known[v.mode].ENGINE if v.mode in known else None,
         "threads": v.threads,
         "batch": c.batch,
         "length_s": c.length_s,
@@ -251,7 +249,10 @@ def _device_columns(run: Run) -> Row:
 
 
 def _inert(value: Value) -> Value:
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # the csv module leaves a lone \r unquoted
+    return f"'{text}" if text[:1] in tuple("=+-@\t\n") else text
 
 
 def _highest(values: Iterable[Any]) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 
 NOISY_IQR_RATIO = 0.1
 CONFIDENCE = 0.95
+FEWEST_LOOKED_AT = 10  # rounds before the first look at the intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,13 @@ def speedup(baseline_s: Mapping[int, float], variant_s: Mapping[int, float]) -> 
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """When a group has been measured enough."""
+    """When a group has been measured enough.
+
+    Stopping at a look whose interval happens to be narrow costs coverage (Anscombe 1952): with looks every five rounds
+    from the tenth on, a 95 % interval holds the truth in 93 to 97 % of runs, least where the target is met near round
+    25. Begun at five rounds it is 92.5 %, at two 90 %, so a run that asks for fewer than ten passes gets a fixed number
+    of rounds and no further look. `tests/perf/interval.py` is the simulation behind these figures.
+    """
 
     target_ratio: float = 0.02
     repeats: int = 10
@@ -111,8 +118,8 @@ class StopRule:
 
     @property
     def min_rounds(self) -> int:
-        """Rounds that are always measured; under ten an interval promises more than it holds."""
-        return min(10, self.repeats)
+        """Rounds that are always measured: ten, or fewer where fewer passes were asked for."""
+        return min(FEWEST_LOOKED_AT, self.repeats)
 
     def ended(self, rounds: int, passes: int, elapsed_s: float, intervals: Sequence[Interval | None]) -> str | None:
         """Why the group is over after so many whole rounds, or None to go on.
@@ -125,7 +132,7 @@ class StopRule:
         looked = (rounds - self.min_rounds) % self.look_every == 0
         if looked and all(i is not None and i.half_width_ratio <= self.target_ratio for i in intervals):
             return "target reached"
-        if rounds >= self.max_rounds:
+        if rounds >= self.max_rounds or self.repeats < FEWEST_LOOKED_AT:
             return f"target not reached in {rounds} rounds"
         if elapsed_s >= self.max_s:
             return f"target not reached in {elapsed_s:.0f} s"

@@ -99,14 +99,18 @@ class Store:
         return run_id
 
     def set_state(self, run_id: str, state: RunState, message: str | None = None) -> None:
-        """Move a run to a state; the clock starts with the first `running` and stops with an end state."""
+        """Move a run to a state; the clock starts with the first `running` and stops with an end state.
+
+        A cancel that comes after the end changes nothing, and a run that is being cancelled runs no more.
+        """
         now = time.time()
         finished = None if state in records.LIVE_STATES else now
         with self._write() as db:
             db.execute(
                 "UPDATE run SET state = ?, message = ?, finished_s = ?, "
-                "started_s = CASE WHEN started_s IS NULL AND ? = 'running' THEN ? ELSE started_s END WHERE id = ?",
-                (state, message, finished, state, now, run_id),
+                "started_s = CASE WHEN started_s IS NULL AND ? = 'running' THEN ? ELSE started_s END WHERE id = ? AND "
+                "NOT (? = 'cancelling' AND finished_s IS NOT NULL) AND NOT (? = 'running' AND state = 'cancelling')",
+                (state, message, finished, state, now, run_id, state, state),
             )
 
     def interrupt_live(self, message: str) -> list[str]:

@@ -8,6 +8,7 @@ is a line of JSON, {"do": NAME, ...}; replies are lines of JSON: any number of {
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import queue
@@ -23,6 +24,9 @@ from typing import Any
 VISIT_PASSES = 3
 VISIT_S = 0.3
 SINGLE_PASS_OVER_S = 2.0
+
+# How torch, the C++ library and the loader say that there is no memory, where they don't raise MemoryError.
+_NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -55,8 +59,8 @@ class Worker:
         known = artefacts.manifest(digest)
         mode, directory = modes.find(known["mode"]), artefacts.folder(digest)
         self._family = models.families()[known["family"]]
-        for package in mode.NEEDS.packages:  # importing is the process's start, not the artefact's load
-            __import__(package)
+        for name in (*mode.NEEDS.packages, *(self._family.TORCH_MODULES if mode.ENGINE == "torch" else ())):
+            importlib.import_module(name)  # it belongs to the process's start, not to the artefact's load
         begun = time.perf_counter()
         self._forward = mode.open(directory, threads, self._family)
         load_s = time.perf_counter() - begun
@@ -119,17 +123,18 @@ def main() -> None:
             answer = {"ok": getattr(worker, do)(**request)}
         except Exception as e:
             traceback.print_exc()
-            answer = {"error": {"kind": _kind(e), "message": str(e) or type(e).__name__}}
+            answer = {"error": _error(e)}
         say(answer)
 
 
-def _kind(e: Exception) -> str:
-    from bench.models import ModelError
-    from bench.modes import ModeError
-
-    if isinstance(e, MemoryError) or "can't allocate memory" in str(e) or "not enough memory" in str(e):
-        return "out of memory"
-    return "unavailable" if isinstance(e, ModelError | ModeError) else "error"
+def _error(e: Exception) -> dict[str, str]:
+    """A failure's kind and sentence. Imports nothing: the import may be what failed."""
+    text = str(e).strip() or type(e).__name__
+    if isinstance(e, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        advice = "Memory ran out. Close other programs, or choose a smaller model, batch or length."
+        return {"kind": "out of memory", "message": f"{advice} ({text.splitlines()[0]})"}
+    expected = {c.__name__ for c in type(e).__mro__} & {"ModelError", "ModeError"}
+    return {"kind": "unavailable" if expected else "error", "message": text}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from bench.ui import choose, live, page, results
+from bench.ui import choose, live, page
 
 jobs = page.begin("Benchmark", banner=False)
 st.title("Benchmark")
@@ -15,6 +15,8 @@ else:
     if shown and jobs.store.run(shown):
         st.divider()
         st.subheader("The run just measured")
+        from bench.ui import results  # altair and pandas: not before there is something to draw
+
         results.figures(jobs.store, shown)
     else:
         st.caption("Size and latency charts fill in here while the benchmark runs. Earlier runs are under Results.")

@@ -9,18 +9,24 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page, sync_playwright
+from test_lan import URL, Machine, machines
+from test_serve import TOKEN
+
+__all__ = ["machines"]  # a fixture
 
 from bench import report
 from bench.paths import ROOT
 from bench.store import Store
 
-playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -32,7 +38,22 @@ class Server:
 
     url: str
     data: Path
-    pid: int
+
+
+@contextmanager
+def browser_page(executable: str, width: int = 1280) -> Iterator[Page]:
+    """A page of a browser of our own."""
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=executable, args=FLAGS)
+        opened = browser.new_context(viewport={"width": width, "height": 1000}).new_page()
+        opened.set_default_timeout(60_000)
+        try:
+            yield opened
+        except BaseException:
+            print(opened.locator("body").inner_text())  # pytest shows it with the failure
+            raise
+        finally:
+            browser.close()
 
 
 @pytest.fixture
@@ -50,53 +71,45 @@ def server(tmp_path: Path) -> Iterator[Server]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(lambda: _healthy(url), 60)
-        yield Server(url, tmp_path, process.pid)
+        yield Server(url, tmp_path)
     finally:
         process.terminate()
         process.wait(20)
 
 
-@pytest.fixture
-def page() -> Iterator[playwright.Page]:
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = browser.new_page(viewport={"width": 1280, "height": 1000})
-        opened.set_default_timeout(60_000)
-        yield opened
-        browser.close()
-
-
 @pytest.mark.timeout(600)
-def test_choose_start_watch_download(server: Server, page: playwright.Page, tmp_path: Path) -> None:
-    page.goto(server.url)
-    page.get_by_text("Nothing has been measured here yet").wait_for()
-    page.get_by_role("button", name="Start a benchmark").click()
-    page.get_by_text("wav2vec2-base-random (").wait_for()
-    page.get_by_text("fp32, the original").first.wait_for()
-    page.get_by_text("int8 dynamic").first.wait_for()
-    assert page.get_by_role("textbox", name="Input lengths, s").input_value() == "1, 5"
-    page.get_by_role("button", name="Start", exact=True).click()
+def test_choose_start_watch_download(server: Server, tmp_path: Path) -> None:
+    with browser_page(str(CHROMIUM)) as page:
+        page.goto(server.url)
+        page.get_by_text("Nothing has been measured here yet").wait_for()
+        page.get_by_role("button", name="Start a benchmark").click()
+        page.get_by_text("wav2vec2-base-random (").wait_for()
+        page.get_by_text("fp32, the original").first.wait_for()
+        page.get_by_text("int8 dynamic").first.wait_for()
+        _loosen(page)
+        assert page.get_by_role("textbox", name="Input lengths, s").input_value() == "1, 5"
+        page.get_by_role("button", name="Start", exact=True).click()
 
-    page.get_by_role("button", name="Cancel").wait_for()
-    table = page.get_by_test_id("stDataFrame").first
-    table.wait_for(timeout=180_000)
-    chart = page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first
-    chart.wait_for()
-    seen = set()
-    deadline = time.monotonic() + 400
-    other = page.context.new_page()  # another tab sees the same job
-    other.goto(f"{server.url}/Results")
-    other.get_by_role("link", name="Watch").wait_for()
-    other.close()
-    while page.get_by_role("button", name="Cancel").count() and time.monotonic() < deadline:
-        seen.add(chart.evaluate("e => e.toDataURL ? e.toDataURL() : e.outerHTML"))
-        page.wait_for_timeout(1500)
-    assert len(seen) >= 3, "the charts did not change while the run went on"
-    page.get_by_text("The run just measured").wait_for(timeout=120_000)
+        page.get_by_role("button", name="Cancel").wait_for()
+        table = page.get_by_test_id("stDataFrame").first
+        table.wait_for(timeout=180_000)
+        chart = page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first
+        chart.wait_for()
+        seen = set()
+        deadline = time.monotonic() + 400
+        other = page.context.new_page()  # another tab sees the same job
+        other.goto(f"{server.url}/Results")
+        other.get_by_role("link", name="Watch").wait_for()
+        other.close()
+        while page.get_by_role("button", name="Cancel").count() and time.monotonic() < deadline:
+            seen.add(chart.evaluate("e => e.toDataURL ? e.toDataURL() : e.outerHTML"))
+            page.wait_for_timeout(1500)
+        assert len(seen) >= 3, "the charts did not change while the run went on"
+        page.get_by_text("The run just measured").wait_for(timeout=120_000)
 
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Summary CSV").click()
-    waiting.value.save_as(tmp_path / "summary.csv")
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Summary CSV").click()
+        waiting.value.save_as(tmp_path / "summary.csv")
     rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
     store = Store(server.data / "earbench.db")
     run = store.runs()[0]
@@ -113,7 +126,55 @@ def test_choose_start_watch_download(server: Server, page: playwright.Page, tmp_
     assert float(five["mean_s"]) == pytest.approx(sum(kept) / len(kept))
 
 
-def _wait(condition, seconds: float) -> None:
+@pytest.mark.timeout(300)
+def test_token_url_and_a_benchmark_from_another_machine(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    device, laptop = machines
+    here = tmp_path / "browser-on-the-laptop"
+    here.write_text(f'#!/bin/sh\nexec ip netns exec {laptop.name} {CHROMIUM} "$@"\n')
+    here.chmod(0o755)
+    command = device.command([sys.executable, "-m", "bench", "serve", "--lan"])
+    environment = {**os.environ, "EARBENCH_TOKEN": TOKEN, "EARBENCH_DATA": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(lambda: laptop.do(_asks_for_the_token, URL), 60)
+        with browser_page(str(here), width=390) as page:
+            page.goto(URL)
+            page.get_by_role("heading", name="Token needed").wait_for()
+            page.goto(f"{URL}/Benchmark?token={TOKEN}")
+            page.get_by_text("fp32, the original").first.wait_for()
+            assert TOKEN not in page.url
+            _loosen(page)
+            page.get_by_role("textbox", name="Input lengths, s").fill("1")
+            page.get_by_role("textbox", name="Input lengths, s").press("Enter")
+            page.wait_for_timeout(1000)
+            page.get_by_role("button", name="Start", exact=True).click()
+            page.get_by_text("The run just measured").wait_for(timeout=200_000)
+            page.get_by_text("times as fast").first.wait_for()
+        assert [(r.state, r.spec.lengths_s) for r in Store(tmp_path / "earbench.db").runs()] == [("done", (1.0,))]
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _loosen(page: Page) -> None:
+    """A wide precision target: this is a test of the way through, not of the figures."""
+    page.get_by_text("Advanced: batch").click()
+    target = page.get_by_role("spinbutton", name="Precision target")
+    target.fill("100")
+    target.press("Enter")
+
+
+def _asks_for_the_token(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=2)
+    except urllib.error.HTTPError as e:
+        return e.code == 401
+    except OSError:
+        return False
+    return False
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -48,6 +48,7 @@ class Family(Protocol):
 
     NAME: str
     CHECKPOINTS: tuple[Checkpoint, ...]
+    TORCH_MODULES: tuple[str, ...]  # what `skeleton` imports: it takes seconds and is no part of a load time
 
     def folder_checkpoint(self, folder: Path, config: Config) -> Checkpoint:
         """A local folder in Hugging Face format as a checkpoint. Raises ModelError for another architecture."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAME = "wav2vec2"
+TORCH_MODULES = ("transformers.models.wav2vec2.modeling_wav2vec2",)
 RANDOM_SEED = 0
 
 # The published architectures' sizes, from the configurations of facebook/wav2vec2-base-960h and -large-960h.
@@ -144,7 +145,8 @@ def describe(checkpoint: Checkpoint, folder: Path | None) -> dict[str, str]:
         return {name: json.dumps(content, indent=1) for name, content in texts.items()}
     preparation = folder / "preprocessor_config.json"
     return {
-        "config.json": (folder / "config.json").read_text(),
+        # Complete, whatever the folder's own leaves to the defaults.
+        "config.json": json.dumps({**checkpoint.config, **json.loads((folder / "config.json").read_text())}, indent=1),
         "vocab.json": (folder / "vocab.json").read_text(),
         "preprocessor_config.json": preparation.read_text() if preparation.is_file() else json.dumps(_PREPARATION),
     }
@@ -270,28 +272,22 @@ def _folded(model: nn.Module) -> nn.Module:
 
 
 def _download(repository: str, progress: Progress) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """The folder of a repository's newest commit, or of the commit that is cached where the hub can't be reached."""
+    from huggingface_hub import list_repo_files, snapshot_download
 
     progress(f"downloading {repository}")
-    wanted = [*_FILES, "pytorch_model.bin"]
     try:
-        files = _offered(repository)
-        if "model.safetensors" in files:
-            wanted.remove("pytorch_model.bin")
+        offered = list_repo_files(repository)
+        wanted = [name for name in _FILES if name in offered]
+        if "model.safetensors" not in offered:
+            wanted.append("pytorch_model.bin")
         return Path(snapshot_download(repository, allow_patterns=wanted))
-    except (OSError, LocalEntryNotFoundError) as e:
+    except Exception as e:  # its HTTP library's errors have no common name with its own
         try:
-            return Path(snapshot_download(repository, allow_patterns=wanted, local_files_only=True))
-        except (OSError, LocalEntryNotFoundError):
+            return Path(snapshot_download(repository, local_files_only=True))
+        except Exception:
             raise ModelError(
-                f"{repository} is not on this device yet and the Hugging Face hub can't be reached "
-                f"({type(e).__name__}). Connect this device to the internet once and start again, copy the model into "
-                "a folder and give the folder's path as the model, or choose a model with random weights."
+                f"{repository} is not on this device yet and the Hugging Face hub can't be reached ({e}). Connect this "
+                "device to the internet once and start again, copy the model into a folder and give the folder's path "
+                "as the model, or choose a model with random weights."
             ) from e
-
-
-def _offered(repository: str) -> list[str]:
-    from huggingface_hub import list_repo_files
-
-    return list_repo_files(repository)

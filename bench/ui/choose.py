@@ -14,7 +14,7 @@ from bench.modes import ModeError
 from bench.modes.probe import Availability, availability
 from bench.parse import lengths, whole_numbers
 from bench.records import RunSpec, SpecError
-from bench.ui.text import duration, size
+from bench.text import duration, size
 
 DEFAULT_MODEL = "wav2vec2-base-random"
 LAB_MODES = ("torch-fp32", "torch-int8-dynamic")

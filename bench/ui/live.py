@@ -8,8 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from bench.jobs import Job, Jobs
-from bench.ui import results
-from bench.ui.text import duration
+from bench.text import duration
 
 POLL_S = 2.0
 
@@ -52,6 +51,8 @@ def card(jobs: Jobs) -> None:
             "Closing the browser changes nothing: the run goes on, and any browser can watch and cancel it. "
             "Figures are provisional until a length is finished."
         )
+    from bench.ui import results  # brings altair and pandas, which a page that draws nothing need not wait for
+
     results.figures(jobs.store, job.run_id, live=True)
 
 

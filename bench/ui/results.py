@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from bench import charts, findings, report, snippet
-from bench.records import LIVE_STATES
+from bench.records import LIVE_STATES, Failure
 from bench.report import Report, Row
 from bench.store import Store
 
@@ -25,14 +25,13 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
         return None
     if not live and r.run.message and r.run.state in _STATES:
         _STATES[r.run.state](r.run.message)
-    for f in r.failures:
-        _failure(r, f.variant, f.stage, f.kind, f.message, f.log)
+    _failures(r)
     if not r.cells:
         if live:
             st.caption(
                 "The first figures come after the first round. Preparing a model takes a while the first time only."
             )
-        elif r.run.state not in LIVE_STATES:
+        elif r.run.state not in LIVE_STATES and not r.failures:
             st.info("Nothing was measured in this run.")
         return r
     if not live and (sentence := findings.headline(r)):
@@ -266,10 +265,15 @@ def _circumstances(r: Report) -> None:
     st.table(pd.DataFrame({"": facts.keys(), " ": facts.values()}).set_index(""))
 
 
-def _failure(r: Report, variant: int | None, stage: str, kind: str, message: str, log: str) -> None:
-    name = r.run.spec.variants[variant].mode if variant is not None else "The run"
-    where = "while it was built" if stage == "build" else "while it was opened" if stage == "open" else f"at {stage}"
-    st.error(f"**{name}** failed {where} ({kind}). {message}", icon=":material/error:")
-    if log:
-        with st.expander("The last lines that its process printed"):
-            st.code(log, language=None)
+def _failures(r: Report) -> None:
+    """Each difficulty once, with those that it befell."""
+    befell: dict[tuple[str, str, str], list[Failure]] = {}
+    for f in r.failures:
+        befell.setdefault((f.stage, f.kind, f.message), []).append(f)
+    for (stage, kind, message), fs in befell.items():
+        names = ", ".join(r.run.spec.variants[f.variant].mode if f.variant is not None else "The run" for f in fs)
+        where = {"build": "while it was built", "open": "while it was opened", "run": ""}.get(stage, f"at {stage}")
+        st.error(f"**{names}** failed {where} ({kind}). {message}", icon=":material/error:")
+        if kind != "unavailable" and any(f.log for f in fs):
+            with st.expander("The last lines that its process printed"):
+                st.code("\n\n".join(f.log for f in fs if f.log), language=None)

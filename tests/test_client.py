@@ -1,0 +1,276 @@
+"""Workers as real processes with real torch: what they answer, how they end, and what is said of it.
+
+Every worker here is a noisy one: a library that prints replies of its own to stdout and stderr, without end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import alive, wait_for
+
+from bench import paths
+from bench.client import Cancelled, Pool, Worker, WorkerError
+
+SHORT = {"batch": 1, "length_s": 1.0, "seed": 0, "input_kind": "speech"}
+LONG = {"batch": 24, "length_s": 60.0, "seed": 0, "input_kind": "noise"}  # a pass of seconds, about 1 GB
+LIMIT_S = 120.0
+
+_NOISE = """
+import os, sys, threading, time
+
+def chatter():
+    while True:
+        os.write(1, b'{"ok": {"passes": "of a library"}}\\n')
+        os.write(2, b'{"error": {"kind": "noise", "message": "of a library"}}\\n')
+        time.sleep(0.02)
+
+if "bench.worker" in sys.orig_argv:
+    print('{"ok": 1}', flush=True)
+    threading.Thread(target=chatter, daemon=True).start()
+"""
+
+pytestmark = pytest.mark.timeout(200)
+
+
+class Stable:
+    """Opened workers, lent from test to test; one that a test ended is replaced when the next one is wanted."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest, self.pool = digest, Pool()
+        self._workers: list[Worker] = []
+
+    def workers(self, count: int) -> list[Worker]:
+        """So many workers that run and hold the tiny model, on one thread each."""
+        if self.pool.cancelled:
+            self.close()
+            self.pool = Pool()
+        self._workers = [w for w in self._workers if alive(w.pid)]
+        missing = [self.pool.start("The worker", 1) for _ in range(count - len(self._workers))]
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda w: w.ask("open", LIMIT_S, digest=self.digest, threads=1), missing))
+        self._workers += missing
+        for worker in self._workers:
+            worker.resume()
+        return self._workers[:count]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+
+@pytest.fixture(scope="module")
+def stable(tiny_model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stable]:
+    folder, library = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("library")
+    (folder / "cache").symlink_to(cache)
+    (library / "sitecustomize.py").write_text(_NOISE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EARBENCH_DATA", str(folder))
+        patch.setenv("PYTHONPATH", str(library))
+        builder = Pool().start("The builder", 2)
+        try:
+            answer = builder.ask("build", LIMIT_S, model=str(tiny_model), mode="torch-fp32", settings={})
+        finally:
+            builder.close()
+        found = Stable(answer["digest"])
+        yield found
+        found.close()
+
+
+def test_noise_of_a_library_goes_to_the_log_and_never_into_an_answer(stable: Stable) -> None:
+    [worker] = stable.workers(1)
+    for _ in range(3):
+        answer = worker.ask("visit", LIMIT_S, **SHORT)
+        assert {kind for kind, _ in answer["passes"]} <= {"cold", "discarded", "kept"}
+        assert all(seconds > 0 for _, seconds in answer["passes"])
+    assert "of a library" in worker.log_tail()
+
+
+def test_an_idle_worker_gains_no_cpu_time_while_its_neighbour_is_visited(stable: Stable) -> None:
+    pair = stable.workers(2)
+    for idle, visited in (pair, pair[::-1]):
+        idle.ask("visit", LIMIT_S, **SHORT)  # so that all of its threads are there
+        idle.pause()
+        wait_for(lambda idle=idle: psutil.Process(idle.pid).status() == psutil.STATUS_STOPPED, "the stop")
+        visited.resume()
+        before, neighbour = cpu_ticks(idle.pid), cpu_ticks(visited.pid)
+        for _ in range(3):
+            visited.ask("visit", LIMIT_S, **SHORT)
+        assert cpu_ticks(idle.pid) == before
+        assert cpu_ticks(visited.pid) > neighbour
+
+
+def test_too_large_a_visit_is_named_and_the_worker_lives(stable: Stable) -> None:
+    [worker] = stable.workers(1)
+    for spare_bytes, length_s in ((100e6, 60.0), (700e6, 30.0)):  # not even the input fits; the input fits, a pass not
+        size = psutil.Process(worker.pid).memory_info().vms
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (size + int(spare_bytes), resource.RLIM_INFINITY))
+        with pytest.raises(WorkerError) as caught:
+            worker.ask("visit", LIMIT_S, **{**LONG, "batch": 64, "length_s": length_s})
+        assert caught.value.kind == "out of memory", (caught.value, caught.value.log)
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert worker.ask("visit", LIMIT_S, **SHORT)["passes"]
+
+
+def test_a_worker_killed_from_outside_during_a_visit(stable: Stable) -> None:
+    [worker] = stable.workers(1)
+    with visiting(worker) as answer:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="killed from outside") as caught:
+            answer.result(10)
+    assert caught.value.kind == "killed"
+    assert "of a library" in caught.value.log
+    with pytest.raises(WorkerError, match="killed from outside"):
+        worker.ask("visit", LIMIT_S, **SHORT)
+    worker.close()
+    assert not alive(worker.pid)
+    assert not worker.log_path.exists()
+
+
+def test_a_worker_that_crashes_or_ends_by_itself_is_named(stable: Stable) -> None:
+    for number, kind, text in ((signal.SIGSEGV, "crashed", "SIGSEGV"), (None, "died", "exit code 0")):
+        worker = stable.pool.start("The worker", 1)
+        try:
+            if number:
+                worker.signal(number)
+            with pytest.raises(WorkerError, match=text) as caught:
+                worker.ask("quit", LIMIT_S)
+            assert caught.value.kind == kind
+        finally:
+            worker.close()
+
+
+def test_a_worker_stopped_from_outside_counts_as_hung_and_is_ended(stable: Stable) -> None:
+    worker = stable.pool.start("The worker", 1)
+    try:
+        os.kill(worker.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        with pytest.raises(WorkerError, match="no sign of life") as caught:
+            worker.ask("open", 1.0, digest=stable.digest, threads=1)
+        assert 1.0 <= time.monotonic() - begun < 4.0
+        assert caught.value.kind == "hung"
+        assert not alive(worker.pid)
+    finally:
+        worker.close()
+
+
+def test_cancel_ends_visit_build_and_stop_within_two_seconds(
+    stable: Stable, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [visited] = stable.workers(1)
+    pool = stable.pool
+    stopped = pool.start("The stopped one", 1)
+    stopped.pause()
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))  # an empty cache: there is something to build
+    builder, stage = pool.start("The builder", 1), threading.Event()
+    try:
+        with ThreadPoolExecutor() as threads:
+            built = threads.submit(
+                builder.ask,
+                "build",
+                LIMIT_S,
+                lambda text: stage.set() if text == "loading the float model" else None,
+                model=str(tiny_model),
+                mode="torch-fp32",
+                settings={},
+            )
+            assert stage.wait(LIMIT_S)
+            with visiting(visited) as answer:
+                begun = time.monotonic()
+                pool.cancel()
+                for future in (built, answer):
+                    with pytest.raises(Cancelled):
+                        future.result(10)
+                with pytest.raises(Cancelled):
+                    stopped.ask("visit", LIMIT_S, **SHORT)
+                for worker in (visited, stopped, builder):
+                    worker.close()
+                seconds = time.monotonic() - begun
+        assert seconds < 2.0
+        assert not [w for w in (visited, stopped, builder) if alive(w.pid)]
+        with pytest.raises(Cancelled):
+            pool.start("One more", 1)
+    finally:
+        for worker in (stopped, builder):
+            worker.close()
+
+
+_SERVER = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from bench.client import Pool
+
+digest, long = sys.argv[1], json.loads(sys.argv[2])
+pool = Pool()
+workers = [pool.start(name, 1) for name in ("visited", "stopped", "starting")]
+with ThreadPoolExecutor() as threads:
+    list(threads.map(lambda w: w.ask("open", 120, digest=digest, threads=1), workers[:2]))
+workers[1].pause()
+print(*(w.pid for w in workers), flush=True)
+workers[0].ask("visit", 120, **long)
+"""
+
+
+def test_workers_of_a_dead_server_end_during_a_long_pass_and_when_stopped(stable: Stable) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, stable.digest, json.dumps(LONG)],
+        cwd=paths.ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    pids: list[int] = []
+    try:
+        assert server.stdout
+        pids = [int(word) for word in server.stdout.readline().split()]
+        visited, stopped, _ = pids
+        busy = cpu_ticks(visited)
+        wait_for(lambda: cpu_ticks(visited) > busy + 50, "the long pass")
+        assert psutil.Process(stopped).status() == psutil.STATUS_STOPPED
+        server.kill()
+        server.wait(10)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the workers' end", 3.0)
+    finally:
+        server.kill()
+        server.wait(10)
+        for pid in filter(alive, pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class visiting:  # noqa: N801
+    """A long visit under way in a thread of its own; gives its future answer."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._threads = worker, ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Future[Any]:
+        before = cpu_ticks(self._worker.pid)
+        answer = self._threads.submit(self._worker.ask, "visit", LIMIT_S, **LONG)
+        wait_for(lambda: cpu_ticks(self._worker.pid) > before + 50, "the visit")
+        assert not answer.done()
+        return answer
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+
+def cpu_ticks(pid: int) -> int:
+    """Time that a process has taken from the processor, user and system, in the kernel's ticks of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return int(fields[11]) + int(fields[12])

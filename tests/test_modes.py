@@ -1,0 +1,291 @@
+"""Every mode on a tiny local model with real torch: built, opened, compared with the original, counted."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import artefacts, device, models, modes
+from bench.models import Array, wav2vec2
+from bench.modes import Mode, ModeError, Needs, probe
+from bench.paths import ROOT
+from bench.records import COVERAGE_LENGTH_S, Artefact
+
+CONFIG = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "conv_dim": [32] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "initializer_range": 0.1,
+}
+# Signal to noise of the logits against fp32, dB: what the precision gives at least, here and elsewhere. bf16 keeps 8
+# bits of a mantissa (about 50 dB for one rounding), int8 with one scale a tensor about 40 dB for one layer.
+SNR_DB = {"torch-fp32": 120.0, "torch-bf16": 30.0, "torch-int8-dynamic": 20.0}
+STORED = {"torch-fp32": 32, "torch-bf16": 16, "torch-int8-dynamic": 8}
+ALL = sorted(modes.modes())
+
+# What torch says of its own quantized tensors, which one mode uses knowingly.
+pytestmark = pytest.mark.filterwarnings("ignore:.*(torch.ao|quantized tensor|TypedStorage)")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Wav2Vec2ForCTC of a few thousand weights in Hugging Face format."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(1)
+    Wav2Vec2ForCTC(Wav2Vec2Config(**CONFIG)).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate("_|abcdefghijklmnopqrstuvwxyz'!?.")}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Artefact]:
+    """Artefacts by mode, each built once, in a data folder of these tests."""
+    made: dict[str, Artefact] = {}
+    data = tmp_path_factory.mktemp("data")
+
+    def build(mode: str) -> Artefact:
+        if mode not in made:
+            with pytest.MonkeyPatch.context() as m:
+                m.setenv("EARBENCH_DATA", str(data))
+                made[mode] = artefacts.prepare(str(tiny), mode, {}, lambda _: None)
+        return made[mode]
+
+    build.data = data  # type: ignore[attr-defined]
+    return build
+
+
+@pytest.fixture
+def place(built: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    monkeypatch.setenv("EARBENCH_DATA", str(built.data))
+    return lambda mode: artefacts.folder(built(mode).digest)
+
+
+def original(tiny: Path, x: Array) -> Array:
+    """Logits of plain transformers, nothing of Earbench between."""
+    import torch
+    from transformers import Wav2Vec2ForCTC
+
+    with torch.inference_mode():
+        found: Array = Wav2Vec2ForCTC.from_pretrained(tiny).eval()(torch.from_numpy(x)).logits.numpy()
+        return found
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_logits_against_the_original(name: str, tiny: Path, place: Callable[[str], Path]) -> None:
+    x = wav2vec2.inputs(2.0, 2, 0, "speech")
+    wanted = original(tiny, x)
+    found = modes.find(name).open(place(name), 2, models.families()["wav2vec2"])(x)
+    assert found.shape == wanted.shape == (2, 99, 32) and found.dtype == np.float32
+    # Without what all frames share, which would flatter the figure.
+    signal = wanted - wanted.mean(axis=(0, 1))
+    snr_db = 10 * np.log10((signal**2).sum() / max(((found - wanted) ** 2).sum(), 1e-30))
+    assert snr_db > SNR_DB[name]
+    if name != "torch-fp32":
+        assert snr_db < 100  # it really is another precision
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_coverage_is_whole_and_of_the_right_bits(name: str, tiny: Path, place: Callable[[str], Path]) -> None:
+    import torch
+    from transformers import Wav2Vec2ForCTC
+
+    mode, family = modes.find(name), models.families()["wav2vec2"]
+    directory = place(name)
+    config = json.loads((directory / "config.json").read_text())
+    parts = mode.coverage(mode.open(directory, 1, family), family, config).parts
+    model = Wav2Vec2ForCTC.from_pretrained(tiny)
+    # A folded weight norm is one weight where there were two parameters: the norms, one a kernel position, are gone.
+    norms = CONFIG["num_conv_pos_embeddings"]
+    assert isinstance(norms, int)
+    assert sum(p.parameters for p in parts) == sum(p.numel() for p in model.parameters()) - norms
+    assert sum(p.macs for p in parts) == sum(family.macs(config, round(COVERAGE_LENGTH_S * 16_000)).values())
+    bits = {p.name: (p.weight_bits, p.activation_bits) for p in parts}
+    assert len(bits) == len(parts)  # no part is of two precisions in these modes
+    plain = 16 if name == "torch-bf16" else 32
+    linear = (8, 8) if name == "torch-int8-dynamic" else (plain, plain)
+    assert bits == {
+        "feature extractor": (plain, plain),
+        "positional conv": (plain, plain),
+        "encoder linears": linear,
+        "head": linear,
+        "attention products": (None, plain),
+        "norms and biases": (plain, plain),
+    }
+    linears = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    assert sum(p.parameters for p in parts if p.name in ("encoder linears", "head")) == sum(linears)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_size_is_that_of_the_files_and_near_the_estimate(
+    name: str, built: Callable[[str], Artefact], place: Callable[[str], Path]
+) -> None:
+    files = [f for f in place(name).iterdir() if f.name != artefacts.MANIFEST]
+    assert built(name).size_bytes == sum(f.stat().st_size for f in files)
+    assert {f.name for f in files} >= {"config.json", "vocab.json", "preprocessor_config.json"}
+    mode, family = modes.find(name), models.families()["wav2vec2"]
+    config = json.loads((place(name) / "config.json").read_text())
+    by_part = family.parameters(config)
+    expected = sum(n * mode.STORED_BITS.get(p, mode.STORED_BITS[""]) // 8 for p, n in by_part.items())
+    assert expected < built(name).size_bytes < expected + 60_000  # names, biases and norms of a tiny model
+
+
+def test_size_on_disk_follows_the_bits(built: Callable[[str], Artefact]) -> None:
+    sizes = {name: built(name).size_bytes for name in ALL}
+    assert sizes["torch-fp32"] > sizes["torch-int8-dynamic"] and sizes["torch-fp32"] > sizes["torch-bf16"]
+
+
+def test_the_int8_artefact_holds_int8(place: Callable[[str], Path]) -> None:
+    import torch
+
+    state = torch.load(place("torch-int8-dynamic") / "weights.pt", weights_only=True)
+    packed = {k: v for k, v in state.items() if k.endswith("._packed_params._packed_params")}
+    # 2 layers of 4 + 2 linears, the projection and the head
+    assert len(packed) == 2 * 6 + 2
+    for weight, _ in packed.values():
+        assert weight.dtype == torch.qint8
+        assert weight.int_repr().abs().max() > 60  # the range is used
+    floats = [k for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point() and v.dim() > 1]
+    assert all(".conv" in k for k in floats if not k.endswith("masked_spec_embed")), floats
+
+
+def test_a_pickle_in_the_place_of_the_int8_weights_is_not_run(place: Callable[[str], Path], tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    directory = tmp_path / "artefact"
+    directory.mkdir()
+    (directory / "config.json").write_text((place("torch-int8-dynamic") / "config.json").read_text())
+    (directory / "weights.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(pickle.UnpicklingError):
+        modes.find("torch-int8-dynamic").open(directory, 1, models.families()["wav2vec2"])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_opening_sets_the_threads(place: Callable[[str], Path]) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            modes.find("torch-fp32").open(place("torch-fp32"), threads, models.families()["wav2vec2"])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_lean_configuration_opens_too(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of others may name only what differs from the architecture's defaults."""
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
+    lean = tmp_path / "lean"
+    lean.mkdir()
+    for file in ("model.safetensors", "vocab.json"):
+        (lean / file).write_bytes((tiny / file).read_bytes())
+    named = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"], **CONFIG}
+    (lean / "config.json").write_text(json.dumps(named))
+    digest = artefacts.prepare(str(lean), "torch-fp32", {}, lambda _: None).digest
+    mode, family = modes.find("torch-fp32"), models.families()["wav2vec2"]
+    directory = artefacts.folder(digest)
+    opened = mode.open(directory, 1, family)
+    x = wav2vec2.inputs(1.0, 1, 0, "speech")
+    np.testing.assert_allclose(opened(x), original(tiny, x), atol=1e-5)
+    assert mode.coverage(opened, family, json.loads((directory / "config.json").read_text())).macs_ratio(32) == 1
+
+
+# --- the list, the contract, the probe
+
+
+def mode_files() -> dict[str, ModuleType]:
+    files = [f.stem for f in (ROOT / "bench" / "modes").glob("*.py") if not f.stem.startswith("_")]
+    return {stem: importlib.import_module(f"bench.modes.{stem}") for stem in files if stem != "probe"}
+
+
+def test_every_mode_file_is_in_the_list() -> None:
+    assert {m.NAME for m in mode_files().values()} == set(modes.modes())
+    for stem, module in mode_files().items():
+        assert modes.modes()[module.NAME] is module
+        assert module.NAME.replace("-", "_") == stem
+    assert next(iter(modes.modes())) == "torch-fp32"  # the original is the baseline
+    assert set(ALL) == set(SNR_DB) == set(STORED)  # a new mode gets its bounds here
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_mode_keeps_the_contract(name: str) -> None:
+    mode = modes.find(name)
+    kinds = {"NEEDS": Needs, "SETTINGS": dict, "STORED_BITS": dict, "VERSION": int}
+    assert set(kinds) < set(Mode.__annotations__)
+    for attribute in Mode.__annotations__:
+        assert isinstance(getattr(mode, attribute), kinds.get(attribute, str)), attribute
+    for method, wanted in inspect.getmembers(Mode, inspect.isfunction):
+        if not method.startswith("_"):
+            assert list(inspect.signature(getattr(mode, method)).parameters) == [
+                p for p in inspect.signature(wanted).parameters if p != "self"
+            ]
+    assert mode.NAME.startswith(f"{mode.ENGINE}-") and mode.LABEL and mode.WEIGHTS and mode.ACTIVATIONS
+    assert min(mode.STORED_BITS.values()) == STORED[name] and "" in mode.STORED_BITS
+
+
+def test_unknown_mode() -> None:
+    with pytest.raises(ModeError) as e:
+        modes.find("int3")
+    assert str(e.value) == f"There is no mode “int3”. Allowed: {', '.join(modes.modes())}."
+
+
+def test_the_probe_tells_of_every_mode_and_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
+    found = probe.availability()
+    assert list(found) == list(modes.modes())
+    assert found["torch-fp32"] == probe.Availability("available")
+    assert found["torch-int8-dynamic"].state == "available" and "engine" in found["torch-int8-dynamic"].remark
+    fast = modes.find("torch-bf16").NEEDS.fast_isa & device.isa()
+    assert found["torch-bf16"].state == ("available" if fast else "emulated")
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(subprocess, "run", never)
+    assert probe.availability() == found
+    monkeypatch.setattr(device, "cpu_name", lambda: "another processor")
+    with pytest.raises(AssertionError, match="asked again"):  # what was remembered is of another device
+        probe.availability()
+
+
+class Broken:
+    """A mode whose check or package fails."""
+
+    NEEDS = Needs(packages=("json",), fast_isa=frozenset({"a flag of no processor"}))
+
+    def __init__(self, reason: str = "", package: str = "json") -> None:
+        self.reason = reason
+        self.NEEDS = Needs((package,), Broken.NEEDS.fast_isa)
+
+    def check(self) -> str:
+        if self.reason:
+            raise RuntimeError(self.reason)
+        return "a remark"
+
+
+def test_the_probe_gives_reasons() -> None:
+    missing = probe.probe(Broken(package="no_such_package_here"))  # type: ignore[arg-type]
+    assert missing.state == "unavailable"
+    assert "no_such_package_here can't be imported" in missing.remark and "requirements.txt" in missing.remark
+    assert probe.probe(Broken("no engine")) == probe.Availability("unavailable", "no engine")  # type: ignore[arg-type]
+    slow = probe.probe(Broken())  # type: ignore[arg-type]
+    assert slow.state == "emulated" and "a flag of no processor" in slow.remark
