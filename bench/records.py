@@ -92,7 +92,7 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> RunSpec:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_json` for a RunSpec."""
         variants = tuple(
             Variant(v["model"], v["mode"], v["threads"], tuple((k, s) for k, s in v.get("settings", ())))
             for v in d["variants"]

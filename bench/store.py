@@ -293,6 +293,10 @@ class Store:
         try:
             db = self._db
             db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as e:
+            raise StoreError(
+                f"{self.path} can't be used now ({e}). Is the folder writable, or another program in it?"
+            ) from e
         except sqlite3.DatabaseError as e:
             raise StoreError(
                 f"{self.path} can't be opened as Earbench's database ({e}). Move it away to start anew."

@@ -40,7 +40,9 @@ MISSES = 3
 
 @pytest.mark.timeout(600)
 def test_two_kills_of_each_in_one_run(tiny_model: Path, data_folder: Path) -> None:
-    Survival(tiny_model, data_folder, SEED).carry([["worker", "server"], ["both"], ["server"], ["both"], ["worker"]])
+    Survival(tiny_model, data_folder, "one run").carry(
+        [["worker", "server"], ["both"], ["server"], ["both"], ["worker"]]
+    )
 
 
 @pytest.mark.soak
@@ -50,15 +52,15 @@ def test_two_kills_of_each_in_one_run(tiny_model: Path, data_folder: Path) -> No
 def test_kill(tiny_model: Path, data_folder: Path, target: str, number: int) -> None:
     if number % 4 == 0:  # so that artefacts are built, and builders killed
         (data_folder / "cache").unlink()
-    Survival(tiny_model, data_folder, SEED + number).carry([[target]])
+    Survival(tiny_model, data_folder, f"{target} {number}").carry([[target]])
 
 
 class Survival:
     """One run that is carried to its end through kills, and what was seen of it on the way."""
 
-    def __init__(self, model: Path, folder: Path, seed: int) -> None:
-        print(f"EARBENCH_SEED={seed}")
-        self.model, self.folder, self.random = model, folder, random.Random(seed)
+    def __init__(self, model: Path, folder: Path, name: str) -> None:
+        print(f"{name}: EARBENCH_SEED={SEED}")
+        self.model, self.folder, self.random = model, folder, random.Random(f"{SEED} {name}")
         self.log = folder.parent / "server.log"
         self.run_id: str | None = None
         self.ended: set[str] = set()

@@ -236,6 +236,7 @@ def _coverage_table(rows: Sequence[Row]) -> None:
 
 def _circumstances(r: Report) -> None:
     d, spec = r.run.device, r.run.spec
+    temperatures = [c.temperature_c for c in r.cells if c.temperature_c is not None]
     facts: dict[str, Any] = {
         "Device": f"{d.name}{' (virtual machine)' if d.virtual else ''}",
         "Processor": f"{d.cpu}, {d.cores} cores; {' '.join(d.isa)}",
@@ -245,9 +246,7 @@ def _circumstances(r: Report) -> None:
         "Versions": ", ".join(f"{k} {v}" for k, v in d.versions.items()),
         "Input": f"{spec.input_kind}, seed {spec.seed}",
         "Asked for": f"at least {spec.repeats} passes, speed-up within ±{spec.precision_target:.1%}",
-        "Hottest reading": next(
-            (f"{t:.0f} °C" for t in [max((c.temperature_c or 0 for c in r.cells), default=0)] if t), "no sensor here"
-        ),
+        "Hottest reading": f"{max(temperatures):.0f} °C" if temperatures else "no sensor here",
     }
     for record in r.variants:
         v, a, o = record.variant, record.artefact, record.opening
