@@ -22,7 +22,7 @@ st.subheader("Newest result")
 newest = next((run for run in jobs.store.runs() if run.state == "done"), None)
 found = report.report(jobs.store, newest.id) if newest else None
 if newest and found:
-    st.markdown(f"**{findings.headline(found) or 'One mode alone was measured, so there is nothing to compare.'}**")
+    st.markdown(f"**{findings.headline(found) or 'There is nothing to compare in it: see what was measured.'}**")
     st.page_link(
         "pages/2_Results.py",
         label=report.title(newest),

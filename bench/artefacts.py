@@ -33,6 +33,10 @@ def prepare(model: str, mode_name: str, settings: dict[str, Setting], progress: 
     Raises ModelError, ModeError, and whatever an engine raises while building.
     """
     checkpoint, mode = models.find(model), modes.find(mode_name)
+    try:
+        mode.check()
+    except Exception as e:
+        raise modes.ModeError(f"{mode_name} can't run here: {e}") from e
     family = models.family(checkpoint)
     identity, weights = family.identity(checkpoint, progress)
     recipe: dict[str, Any] = {
@@ -54,7 +58,7 @@ def prepare(model: str, mode_name: str, settings: dict[str, Setting], progress: 
         for name, text in family.describe(checkpoint, weights).items():
             (beside / name).write_text(text)
         progress("loading the float model")
-        details = mode.build(family.load(checkpoint, weights), recipe["settings"], beside, progress)
+        details = mode.build(family.load(checkpoint, weights), (), recipe["settings"], beside, progress)
         progress("taking digests")
         manifest: dict[str, Any] = {
             **recipe,

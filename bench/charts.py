@@ -63,7 +63,7 @@ def latency(rows: Sequence[Row], *, log: bool = False) -> Spec:
     return _spec(band + whiskers + line, "Latency against input length", "mean; band: 5th to 95th percentile", 280)
 
 
-def speedup(rows: Sequence[Row]) -> Spec:
+def speedup(rows: Sequence[Row], baseline: str) -> Spec:
     """Speed-up over the baseline with its 95 % interval, a bar a mode and length."""
     keys = ("mode", "length_s", "speedup_ratio", "speedup_low", "speedup_high")
     shown = [{k: r[k] for k in keys} for r in rows if r["speedup_ratio"] is not None]
@@ -83,7 +83,7 @@ def speedup(rows: Sequence[Row]) -> Spec:
     top = max((float(r["speedup_ratio"] or 1) for r in shown), default=1.0)
     x = alt.X(
         "speedup_ratio:Q",
-        title="Times as fast as the original",
+        title=f"Times as fast as {baseline}",
         axis=alt.Axis(format="~g"),
         scale=alt.Scale(domain=[0, 1.4 * max(1.0, top)]),  # an interval of two rounds may reach far beyond
     )
@@ -109,7 +109,7 @@ def size(rows: Sequence[Row]) -> Spec:
     )
     bars = base.mark_bar().encode(color=_mode_colour(rows, legend=False))
     labels = base.mark_text(align="left", dx=6, color=_MUTED, fontWeight=600).encode(text="label:N")
-    subtitle = "all files that opening needs; ×: how many times smaller"
+    subtitle = "all files that opening needs; ×: how many times smaller than the baseline"
     return _spec(bars + labels, "Size on disk", subtitle, 38 * len(seen), legend=False)
 
 

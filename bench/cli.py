@@ -64,7 +64,7 @@ def list_modes() -> None:
 def run(
     model: Annotated[str, typer.Option(help="Model names or folders, separated by commas.")] = "wav2vec2-base-random",
     modes: Annotated[
-        str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: every one.")
+        str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: all that run here.")
     ] = ("torch-fp32,torch-int8-dynamic"),
     lengths_: Annotated[
         str, typer.Option("--lengths", help="Input lengths in seconds: 1,2,5 or a range 1:20:5 (from, to, how many).")
@@ -89,14 +89,12 @@ def run(
         if resume:
             run_id = jobs().resume(resume)
         else:
-            from bench.modes import modes as all_modes
-
             spec = RunSpec.grid(
-                names(model),
-                list(all_modes()) if modes == "ALL" else names(modes),
+                [models.find(name).name for name in names(model)],
+                _all_modes() if modes == "ALL" else names(modes),
                 lengths(lengths_),
-                batches=whole_numbers(batch),
-                threads=whole_numbers(threads) if threads else [device.default_threads()],
+                batches=whole_numbers(batch, "Batch sizes"),
+                threads=whole_numbers(threads, "Threads") if threads else [device.default_threads()],
                 repeats=repeats,
                 precision_target=target,
                 seed=seed,
@@ -111,11 +109,10 @@ def run(
     _follow(run_id)
     found = report.report(jobs().store, run_id)
     assert found
+    with _sentences():
+        _write(csv, report.to_csv(report.summary_rows(found)))
+        _write(json, report.to_json(found))
     _print_summary(found)
-    if csv:
-        csv.write_text(report.to_csv(report.summary_rows(found)))
-    if json:
-        json.write_text(report.to_json(found))
     if found.run.state != "done":
         raise typer.Exit(1)
 
@@ -160,12 +157,9 @@ def export(
             raise SpecError(f"There is no run {run_id}. `python -m bench runs` lists them.")
         if not (csv or raw or json):
             print(report.to_csv(report.summary_rows(found)), end="")
-        if csv:
-            csv.write_text(report.to_csv(report.summary_rows(found)))
-        if raw:
-            raw.write_text(report.to_csv(report.raw_rows(found)))
-        if json:
-            json.write_text(report.to_json(found))
+        _write(csv, report.to_csv(report.summary_rows(found)))
+        _write(raw, report.to_csv(report.raw_rows(found)))
+        _write(json, report.to_json(found))
 
 
 @app.command()
@@ -207,27 +201,45 @@ def serve(
         _refuse(e)
 
 
+def _all_modes() -> list[str]:
+    """The modes that run here, and run fast; the others are named."""
+    found = availability()
+    for name, a in found.items():
+        if a.state != "available":
+            err.print(f"Left out: {name} ({a.remark})", markup=False)
+    return [name for name, a in found.items() if a.state == "available"]
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path:
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as e:
+            raise SpecError(f"{path} can't be written ({e.strerror}). Name a file in a folder that is writable.") from e
+
+
 def _follow(run_id: str) -> None:
     """Show the run's progress until it ends; Ctrl-C cancels it."""
+    manager = jobs()
 
     def stop(_number: int, _frame: object) -> None:
-        jobs().cancel()
+        manager.cancel()
 
     was = [signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)]
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[eta]}"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[eta]}"))
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=1.0, eta="")
-        while job := jobs().live:
+        while job := manager.live:
             p = job.progress
             where = f"group {p.group + 1}/{p.groups}, round {p.round}/{p.rounds}: {p.cell}" if p.round else p.stage
             left = "" if p.eta_s is None else f"about {duration(p.eta_s)} left"
             bar.update(task, description=where, completed=p.done_ratio, eta=left)
-            jobs().wait(0.25)
+            manager.wait(0.25)
     for s, handler in zip((signal.SIGINT, signal.SIGTERM), was, strict=True):
         signal.signal(s, handler)
-    run = jobs().store.run(run_id)
+    run = manager.store.run(run_id)
     assert run
-    err.print(f"Run {run_id}: {run.state}" + (f". {run.message}" if run.message else ""))
+    err.print(f"Run {run_id}: {run.state}" + (f". {run.message}" if run.message else ""), markup=False)
 
 
 def _print_summary(r: report.Report) -> None:
@@ -260,8 +272,8 @@ def _print_summary(r: report.Report) -> None:
     if any(c.summary.noisy for c in r.cells):
         out.print(f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median")
     for f in r.failures:
-        name = r.run.spec.variants[f.variant].mode if f.variant is not None else "run"
-        err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
+        name = report.label(r.run, f.variant) if f.variant is not None else "run"
+        err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}", markup=False)
 
 
 def _table(*rest: str, first: str) -> Table:

@@ -7,6 +7,7 @@ process die, the kernel itself hangs up a stopped orphan.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -16,11 +17,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from bench import device, paths
 
-LOW_MEMORY_RATIO = 0.02  # of the device's RAM: under it a worker is ended before the device starves
+LOW_MEMORY_RATIO = 0.02  # of the memory that may be used: under it a worker is ended before the device starves
 LOG_TAIL_LINES = 15
 
 
@@ -35,6 +39,19 @@ class WorkerError(RuntimeError):
         """See the class."""
         super().__init__(message)
         self.kind, self.log = kind, log
+
+
+def end_orphans() -> None:
+    """Kill workers of servers that died. Where a container's first process is in the server's session, the kernel does
+    not hang up those that were stopped. A worker is told by its log, whose name begins with its server's id.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        if "bench.worker" in (process.info["cmdline"] or ()):
+            with contextlib.suppress(OSError, ValueError):
+                log = Path(f"/proc/{process.pid}/fd/1").readlink()
+                server = int(log.name.split("-")[0])
+                if log.parent == paths.logs() and not psutil.pid_exists(server):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 class Pool:
@@ -85,24 +102,32 @@ class Worker:
         request_read, request_write = os.pipe()
         reply_read, reply_write = os.pipe()
         count = str(threads)
-        environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
-        with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker", str(request_read), str(reply_write)],
-                pass_fds=(request_read, reply_write),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                process_group=0,
-                env=environment,
-                cwd=paths.ROOT,
-            )
-        os.close(request_read)
-        os.close(reply_write)
+        environment = {**os.environ, "EARBENCH_DATA": str(paths.data_folder())}
+        environment |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+        try:
+            with self.log_path.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "bench.worker", str(request_read), str(reply_write)],
+                    pass_fds=(request_read, reply_write),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    process_group=0,
+                    env=environment,
+                    cwd=paths.ROOT,
+                )
+        except OSError as e:
+            os.close(request_write)
+            os.close(reply_read)
+            raise WorkerError(
+                "out of memory" if e.errno == errno.ENOMEM else "error", f"{name} can't start: {e}"
+            ) from e
+        finally:
+            os.close(request_read)
+            os.close(reply_write)
         self._requests = os.fdopen(request_write, "wb", buffering=0)
         self._replies = reply_read
         self._buffer = b""
-        self.paused = False
 
     @property
     def pid(self) -> int:
@@ -131,12 +156,10 @@ class Worker:
     def pause(self) -> None:
         """Stop the group: engines spin and collect garbage when idle."""
         self.signal(signal.SIGSTOP)
-        self.paused = True
 
     def resume(self) -> None:
         """Let the group run."""
         self.signal(signal.SIGCONT)
-        self.paused = False
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the group, if it still is there."""
@@ -178,7 +201,7 @@ class Worker:
                 self._buffer += chunk
             elif time.monotonic() >= deadline:
                 raise self._end("hung", f"{self.name} gave no sign of life for too long and was ended")
-            elif device.available_memory_bytes() < LOW_MEMORY_RATIO * device.device().ram_bytes:
+            elif device.available_memory_bytes() < LOW_MEMORY_RATIO * device.memory_bytes():
                 raise self._end(
                     "out of memory",
                     f"{self.name} took the last memory of this device and was ended. Close other programs, or choose "

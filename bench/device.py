@@ -15,6 +15,7 @@ import psutil
 
 from bench.records import Device
 
+CGROUPS = Path("/sys/fs/cgroup")
 PACKAGES = ("torch", "torchao", "transformers", "numpy", "streamlit")
 # The flags that decide which kernels a speech model gets; the hundred others would bury them.
 NOTABLE_ISA = frozenset({
@@ -78,19 +79,29 @@ def cpu_name() -> str:
 def default_threads() -> int:
     """Cores this process may use: the affinity mask, cut by the cgroup's CPU quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup("cpu.max")
-    if quota and not quota.startswith("max"):
-        limit, period = (int(x) for x in quota.split())
-        allowed = min(allowed, max(1, round(limit / period)))
+    for group in _cgroups():
+        quota = _read(f"{group}/cpu.max")
+        if quota and not quota.startswith("max"):
+            limit, period = (int(x) for x in quota.split())
+            allowed = min(allowed, max(1, round(limit / period)))
     return allowed
 
 
+def memory_bytes() -> int:
+    """Memory that this process and its children may have at all: the device's, or a cgroup's limit below it."""
+    limits = [int(limit) for g in _cgroups() if (limit := _read(f"{g}/memory.max")) and limit != "max"]
+    return min([psutil.virtual_memory().total, *limits])
+
+
 def available_memory_bytes() -> int:
-    """Memory that new processes can take without swapping, the cgroup's limit respected."""
+    """Memory that new processes can take without swapping, the limits of this cgroup and those above it respected."""
     free = psutil.virtual_memory().available
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit and used and limit != "max":
-        free = min(free, max(0, int(limit) - int(used)))
+    for group in _cgroups():
+        limit, used = _read(f"{group}/memory.max"), _read(f"{group}/memory.current")
+        if limit and used and limit != "max":
+            cached = re.search(r"^inactive_file (\d+)$", _read(f"{group}/memory.stat") or "", re.MULTILINE)
+            reclaimable = int(cached.group(1)) if cached else 0
+            free = min(free, max(0, int(limit) - int(used) + reclaimable))
     return free
 
 
@@ -100,10 +111,13 @@ def oom_kills() -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _cgroup(name: str) -> str | None:
-    """A file of this process's own control group (version 2)."""
-    found = re.search(r"^0::(.*)$", _read("/proc/self/cgroup") or "", re.MULTILINE)
-    return _read(f"/sys/fs/cgroup{found.group(1)}/{name}") if found else None
+def _cgroups() -> list[Path]:
+    """The folders of this process's control group (version 2) and of those above it."""
+    found = re.search(r"^0::/(.*)$", _read("/proc/self/cgroup") or "", re.MULTILINE)
+    if not found:
+        return []
+    own = CGROUPS / found.group(1)
+    return [own, *(p for p in own.parents if p.is_relative_to(CGROUPS))]
 
 
 def _device_id() -> str:

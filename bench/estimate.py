@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,8 @@ from bench.stats import StopRule
 
 ENGINE_BYTES = 450_000_000  # a worker with torch and transformers imported
 FLOAT_COPIES_IN_BUILD = 2.2  # the float model, and what is made from it
-VISIT_PASSES = 5  # the discarded one, three kept ones, and a share of what 0.3 s hold
+PASSES_A_VISIT = 5  # the discarded one, three kept ones, and a share of what 0.3 s hold
+SHORTEST_VISIT_S = 0.4
 DEVICE_SHARE = 0.5  # of the matrix product's rate that a whole model reaches
 BUILD_S_PER_PARAMETER = 1e-7
 
@@ -61,8 +63,8 @@ def estimate(spec: RunSpec, measured: Mapping[tuple[str, int], float] | None = N
     for v in spec.variants:
         for batch, length_s in spec.shapes:
             pass_s = work(v.model, batch, length_s) / rate[v.mode, v.threads]
-            visit_s = 2 * pass_s if pass_s > 2 else max(0.4, VISIT_PASSES * pass_s)
-            duration += visit_s * max(rule.min_rounds, spec.repeats // 3)
+            kept, visit_s = (1, 2 * pass_s) if pass_s > 2 else (3, max(SHORTEST_VISIT_S, PASSES_A_VISIT * pass_s))
+            duration += visit_s * max(rule.min_rounds, math.ceil(spec.repeats / kept))
     checkpoints = {v.model: models.find(v.model) for v in spec.variants}
     stored = {(v.model, v.mode): artefact_bytes(v) for v in spec.variants}
     for v in spec.variants:

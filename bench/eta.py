@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 
-from bench.estimate import work
+from bench.estimate import SHORTEST_VISIT_S, work
 from bench.records import RunSpec
 from bench.stats import StopRule
 
-Shape = tuple[int, float]  # batch, length in seconds
-SHORTEST_ROUND_S = 0.4
+Key = tuple[str, int, int, float]  # model, threads, batch, length in seconds
 
 
 class Clock:
@@ -19,41 +19,38 @@ class Clock:
     def __init__(self, spec: RunSpec, rule: StopRule) -> None:
         """Plans one group per model, thread count and shape."""
         self._rule = rule
-        self._work = {(m, s): work(m, *s) * len(ps) for (m, _), ps in spec.families.items() for s in spec.shapes}
-        self._ahead = [(m, s) for (m, _) in spec.families for s in spec.shapes]
+        self._visits = {(m, t, *s): len(ps) for (m, t), ps in spec.families.items() for s in spec.shapes}
+        self._work = {key: work(key[0], key[2], key[3]) * visits for key, visits in self._visits.items()}
+        self._ahead = list(self._work)
         self.groups = len(self._ahead)
         self.groups_done = 0
         self._rounds_seen: list[int] = []
         self._begun = time.monotonic()
         self._group_begun = 0.0
-        self._round_s: float | None = None
+        self._current: Key | None = None
         self._round = 0
+        self._round_s: float | None = None
         self._s_per_work: float | None = None
-        self._current: tuple[str, Shape] | None = None
+        self._passes_per_round = 1.0
 
-    def skip(self, model: str, shape: Shape) -> None:
-        """A group of a resumed run is finished already."""
-        self._ahead.remove((model, shape))
-        self.groups_done += 1
+    def skip(self, key: Key) -> None:
+        """A group will not be measured: it is finished already, or nothing is left to measure in it."""
+        if key in self._ahead:
+            self._ahead.remove(key)
+            self.groups_done += 1
 
-    @property
-    def expected_rounds(self) -> int:
-        """Rounds that the current group will probably take."""
-        seen = round(statistics.mean(self._rounds_seen)) if self._rounds_seen else self._rule.min_rounds
-        return max(seen, self._rule.min_rounds, self._round)
-
-    def begin(self, model: str, shape: Shape, variants: int) -> None:
+    def begin(self, key: Key) -> None:
         """A group begins."""
-        self._current, self._group_begun, self._round_s, self._round = (model, shape), time.monotonic(), None, 0
-        if self._current in self._ahead:
-            self._ahead.remove(self._current)
+        self._current, self._group_begun, self._round_s, self._round = key, time.monotonic(), None, 0
+        if key in self._ahead:
+            self._ahead.remove(key)
         else:
             self.groups += 1  # memory split it: the same shape once more, with other variants
 
-    def round_done(self, number: int) -> None:
-        """So many rounds of the group are done."""
+    def round_done(self, number: int, passes: int) -> None:
+        """So many rounds of the group are done; `passes` is the smallest count of kept passes among its cells."""
         assert self._current
-        self._round = number
+        self._round, self._passes_per_round = number, max(1.0, passes / number)
         self._round_s = (time.monotonic() - self._group_begun) / number
         if number >= 2:
             self._s_per_work = self._round_s / self._work[self._current]
@@ -64,12 +61,20 @@ class Clock:
         self.groups_done += 1
         self._current = None
 
+    @property
+    def expected_rounds(self) -> int:
+        """Rounds that the current group will probably take."""
+        asked = math.ceil(self._rule.repeats / self._passes_per_round) if self._round else 0
+        seen = round(statistics.mean(self._rounds_seen)) if self._rounds_seen else 0
+        return max(seen, asked, self._rule.min_rounds, self._round)
+
     def eta_s(self) -> float | None:
         """Seconds to the end; None before the second round of the first group is done."""
         if self._s_per_work is None:
             return None
         rounds = self.expected_rounds
-        ahead = sum(max(SHORTEST_ROUND_S, self._work[g] * self._s_per_work) * rounds for g in self._ahead)
+        round_s = [max(SHORTEST_VISIT_S * self._visits[k], self._work[k] * self._s_per_work) for k in self._ahead]
+        ahead = sum(round_s) * rounds
         if self._current and self._round_s:
             ahead += max(rounds - self._round, 1) * self._round_s
         return ahead

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.report import Report
+from bench.report import Report, label
+from bench.stats import Interval
 
 
 def headline(r: Report) -> str | None:
@@ -26,27 +27,38 @@ def headline(r: Report) -> str | None:
 def size_against_latency(r: Report) -> list[str]:
     """For every mode: if latency followed size, it would be so many times faster; it is."""
     out = []
-    for position, record in enumerate(r.variants):
-        cells = [c for c in r.cells if c.position == position and c.speedup]
-        if not cells or not cells[0].size_ratio:
+    for position in range(len(r.variants)):
+        cells = [c for c in r.cells if c.position == position]
+        found = [c.speedup for c in cells if c.speedup]
+        if not found or not cells[0].size_ratio:
             continue
-        ratios = [c.speedup.value for c in cells if c.speedup]
-        low, high, smaller = min(ratios), max(ratios), cells[0].size_ratio
-        span = f"{low:.2f} times" if high / low < 1.01 else f"{low:.2f} to {high:.2f} times"
-        v = record.variant
-        where = "" if len(r.run.spec.families) == 1 else f" of {v.model} with {v.threads} threads"
-        if smaller < 1.05:
-            out.append(f"**{v.mode}**{where} is about as large as the original and runs at {span} its speed.")
-            continue
-        verdict = (
-            "Smaller and faster, as supposed, but the speed does not follow the size in proportion."
-            if low > 1.02 and not (low / smaller > 0.9 and high / smaller < 1.1)
-            else "Latency follows size closely here."
-            if low > 1.02
-            else "It got smaller without getting faster: latency does not follow size here."
-        )
-        out.append(f"**{v.mode}**{where} is {smaller:.2f} times smaller and {span} as fast. {verdict}")
+        smaller, name = cells[0].size_ratio, f"**{label(r.run, position)}**"
+        low, high = min(i.value for i in found), max(i.value for i in found)
+        span = f"{low:.2f}" if high / low < 1.01 else f"{low:.2f} to {high:.2f}"
+        if abs(smaller - 1) < 0.05:
+            out.append(f"{name} is as large as the baseline, and {span} times as fast.")
+        else:
+            size = f"{smaller:.2f} times smaller" if smaller > 1 else f"{1 / smaller:.2f} times larger"
+            out.append(f"{name} is {size} and {span} times as fast. {_verdict(smaller, found)}")
     return out
+
+
+def _verdict(smaller: float, speedups: list[Interval]) -> str:
+    """Whether the hypothesis that latency follows size is supported, judged by the intervals."""
+    lows = [i.low if i.low is not None else 0.0 for i in speedups]
+    highs = [i.high if i.high is not None else float("inf") for i in speedups]
+    if all(low <= smaller <= high for low, high in zip(lows, highs, strict=True)):
+        return "These figures agree with a latency that follows size."
+    if smaller > 1 and min(lows) > 1:
+        less = all(high < smaller for high in highs)
+        return "Smaller and faster, as supposed, but " + (
+            "less faster than smaller: latency follows size only in part."
+            if less
+            else "the speed does not follow the size in proportion."
+        )
+    if max(lows) <= 1:
+        return "No gain in speed can be shown: latency does not follow size here."
+    return "Whether it is faster depends on the input: latency does not simply follow size."
 
 
 def _smaller(ratio: float | None) -> str:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TextIO
 
-from bench import artefacts, device, paths
-from bench.client import Cancelled, Pool
+from bench import artefacts, device, models, paths
+from bench.client import Cancelled, Pool, end_orphans
 from bench.estimate import estimate
 from bench.records import RESUMABLE_STATES, Failure, RunSpec
 from bench.runner import Limits, Progress, RunFailed, Runner
@@ -83,18 +83,19 @@ class Jobs:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return []
-            artefacts.sweep()
-            return self.store.interrupt_live(
-                "The program ended while this run was under way. What was measured is kept."
-            )
+            end_orphans()
+            if found := self.store.interrupt_live(INTERRUPTED):
+                end_orphans()
+                artefacts.sweep()
+            return found
 
     # --- start, resume, cancel
 
     def start(self, spec: RunSpec) -> str:
         """Begin a run, or return the id of the one that runs. Raises Refused, ModelError or ModeError."""
         with self._lock:
-            if self.live:
-                return self.live.run_id
+            if job := self.live:
+                return job.run_id
             if refusal := estimate(spec).refusal:
                 raise Refused(refusal)
             file = self._take()
@@ -107,10 +108,10 @@ class Jobs:
             return run_id
 
     def resume(self, run_id: str) -> str:
-        """Go on with an interrupted or cancelled run: finished groups are kept. Raises Refused."""
+        """Go on with an interrupted or cancelled run: finished groups are kept. Raises Refused or ModelError."""
         with self._lock:
-            if self.live:
-                return self.live.run_id
+            if job := self.live:
+                return job.run_id
             file = self._take()  # first: what a crash left live becomes interrupted by it
             try:
                 self._check_resumable(run_id)
@@ -125,8 +126,8 @@ class Jobs:
         """End the live job now: its workers are killed, what was measured stays."""
         job = self.live
         if job and not job.pool.cancelled:
+            job.pool.cancel()  # first: a full disk must not keep a run from being cancelled
             self.store.set_state(job.run_id, "cancelling")
-            job.pool.cancel()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the live job's end; False if it still runs after the timeout."""
@@ -150,6 +151,8 @@ class Jobs:
             raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
         if run.state not in RESUMABLE_STATES:
             raise Refused(f"Run {run_id} is {run.state}. Only a run that was cancelled or interrupted can be resumed.")
+        for name in {v.model for v in run.spec.variants}:
+            models.find(name)
         if run.device.id != device.device().id or run.device.versions != device.device().versions:
             raise Refused(
                 f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
@@ -208,7 +211,8 @@ class Jobs:
                 raise Refused(
                     f"{sentence} Two at once would disturb each other: wait for it, or cancel it there."
                 ) from None
-        self.store.interrupt_live(INTERRUPTED)
+        if self.store.interrupt_live(INTERRUPTED):
+            end_orphans()
         file.seek(0)
         file.truncate()
         return file

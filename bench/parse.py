@@ -29,12 +29,12 @@ def lengths(text: str) -> list[float]:
     return found
 
 
-def whole_numbers(text: str) -> list[int]:
-    """Whole numbers separated by commas. Raises SpecError."""
+def whole_numbers(text: str, what: str) -> list[int]:
+    """Whole numbers separated by commas; `what` names them in the error. Raises SpecError."""
     try:
         return [int(part) for part in names(text)]
     except ValueError as e:
-        raise SpecError(f"Got “{text}”. Allowed: whole numbers separated by commas, such as 1,2,4.") from e
+        raise SpecError(f"{what}: got “{text}”. Allowed: whole numbers separated by commas, such as 1,2,4.") from e
 
 
 def _spread(first: float, last: float, count: int) -> list[float]:

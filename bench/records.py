@@ -219,6 +219,7 @@ class Opening:
     load_s: float  # files -> callable
     rss_bytes: int | None
     peak_rss_bytes: int | None
+    remark: str = ""  # how the mode runs here, e.g. which quantized engine multiplies
 
 
 @dataclass(frozen=True, slots=True)

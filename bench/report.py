@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from bench import device, models, modes, stats
@@ -41,6 +42,8 @@ class Cell:
     busy_visits: int  # during which others took more than BUSY_RATIO of the CPU
     visits: int
     temperature_c: float | None  # the highest seen
+    clock_hz: float | None  # the lowest seen
+    throttled_visits: int
     is_baseline: bool  # the variant that the others are compared with
 
     @property
@@ -61,16 +64,25 @@ class Report:
 
 
 def report(store: Store, run_id: str) -> Report | None:
-    """A run's figures, provisional while it is live; None where there is no such run."""
-    run = store.run(run_id)
-    if run is None:
-        return None
-    variants, groups = store.variants(run), store.groups(run_id)
+    """A run's figures, provisional while it is live; None where there is no such run.
+
+    Computed once for all who ask while the store's revision stands.
+    """
+    return _report(store, run_id, store.revision())
+
+
+@lru_cache(maxsize=8)
+def _report(store: Store, run_id: str, revision: int) -> Report | None:
+    with store.snapshot():
+        run = store.run(run_id)
+        if run is None:
+            return None
+        variants, groups, failures = store.variants(run), store.groups(run_id), store.failures(run_id)
     cells = [c for group in groups for c in _cells(run, group, variants)]
     unique: dict[tuple[int, int, float], Cell] = {}
     for c in cells:  # a baseline that memory made run in several blocks is shown once
         unique.setdefault((c.position, c.batch, c.length_s), c)
-    return Report(run, variants, groups, list(unique.values()), store.failures(run_id))
+    return Report(run, variants, groups, list(unique.values()), failures)
 
 
 def rates(store: Store) -> dict[tuple[str, int], float]:
@@ -116,6 +128,8 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
             busy_visits=sum((r.others_cpu_ratio or 0) > BUSY_RATIO for r in readings),
             visits=len(visits),
             temperature_c=_highest(r.temperature_c for r in readings),
+            clock_hz=min((r.clock_hz for r in readings if r.clock_hz is not None), default=None),
+            throttled_visits=sum(r.throttled is True for r in readings),
             is_baseline=position == baseline,
         )
 
@@ -162,7 +176,9 @@ def _summary_row(r: Report, c: Cell) -> Row:
         "pss_bytes": c.pss_bytes,
         "busy_visits": c.busy_visits,
         "visits": c.visits,
+        "throttled_visits": c.throttled_visits,
         "temperature_c": c.temperature_c,
+        "clock_hz": c.clock_hz,
         "build_s": artefact.build_s if artefact else None,
         "checkpoint": artefact.checkpoint if artefact else None,
         "input": r.run.spec.input_kind,
@@ -220,7 +236,7 @@ def to_csv(rows: Sequence[Mapping[str, Value]]) -> str:
 
 
 def to_json(r: Report) -> str:
-    """The whole run: spec, device, artefacts, coverage, every pass, failures, and the summary."""
+    """The whole run: spec, device, artefacts, coverage, every pass that counts, failures, and the summary."""
     whole = {
         "run": asdict(r.run),
         "variants": [asdict(v) for v in r.variants],
@@ -234,6 +250,14 @@ def to_json(r: Report) -> str:
 def when(seconds: float) -> str:
     """A moment for people, in the device's own time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def label(run: Run, position: int) -> str:
+    """A variant's name within its run: the mode, and what else tells it from the others."""
+    v, vs = run.spec.variants[position], run.spec.variants
+    more = [v.model] if len({x.model for x in vs}) > 1 else []
+    more += [f"{v.threads} threads"] if len({x.threads for x in vs}) > 1 else []
+    return ", ".join([v.mode, *more])
 
 
 def title(run: Run) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,19 +77,21 @@ class Runner:
         run_id = self.run_record.id
         self.store.supersede_unfinished(run_id)
         for g in self.store.groups(run_id):
-            self.done.setdefault((g.model, g.threads, g.batch, g.length_s), set()).update(g.variants)
+            rounds = Counter(v.variant for v in g.visits)
+            whole = {p for p in g.variants if rounds[p] == max(rounds.values(), default=0)}  # not what died on the way
+            self.done.setdefault((g.model, g.threads, g.batch, g.length_s), set()).update(whole)
         for (model, threads), positions in self.spec.families.items():
             for shape in self.spec.shapes:
                 if self.done.get((model, threads, *shape), set()).issuperset(positions):
-                    self.clock.skip(model, shape)
+                    self.clock.skip((model, threads, *shape))
         artefacts = self._prepare()
         self.store.set_state(run_id, "running")
         for (model, threads), positions in self.spec.families.items():
             self._family(model, threads, [p for p in positions if p in artefacts], artefacts)
-        if len(self.failed) == len(self.spec.variants):
+        if len(self.failed) == len(self.spec.variants) and not any(g.visits for g in self.store.groups(run_id)):
             raise RunFailed("Nothing could be measured: every variant failed.")
         if self.failed:
-            return f"{len(self.failed)} of {len(self.spec.variants)} variants failed; the rest is measured."
+            return f"{len(self.failed)} of {len(self.spec.variants)} variants failed; what could be measured is kept."
         return None
 
     # --- artefacts
@@ -97,10 +100,14 @@ class Runner:
         """Every variant's artefact by position; what fails is noted and left out."""
         found: dict[tuple[str, str, Any], Artefact] = {}
         out: dict[int, Artefact] = {}
+        known = self.store.variants(self.run_record)
         for position, v in enumerate(self.spec.variants):
             key = (v.model, v.mode, v.settings)
             with self._noting(position, "build"):
                 found[key] = found.get(key) or self._build(v)
+                was = known[position].artefact
+                if was and was.digest != found[key].digest:
+                    raise WorkerError("changed", f"{v.model} is not what it was when this run began: {was.checkpoint}.")
                 out[position] = found[key]
                 self.store.set_variant(self.run_record.id, position, artefact=found[key])
         return out
@@ -128,6 +135,8 @@ class Runner:
         """All groups of a model and thread count, in as many blocks as memory asks for."""
         todo = [p for p in positions if any(p not in self._done(model, threads, s) for s in self.spec.shapes)]
         if not todo:
+            for shape in self.spec.shapes:
+                self.clock.skip((model, threads, *shape))
             return
         baseline, rest = positions[0], [p for p in todo if p != positions[0]]
         while True:
@@ -144,7 +153,9 @@ class Runner:
                 for worker in workers.values():
                     worker.close()
             if not rest:
-                return
+                break
+        for shape in self.spec.shapes:
+            self.clock.skip((model, threads, *shape))
 
     def _open(
         self, baseline: int, rest: list[int], artefacts: dict[int, Artefact], workers: dict[int, Worker]
@@ -174,7 +185,7 @@ class Runner:
             answer = worker.ask("open", self.limits.heartbeat_s, digest=artefact.digest, threads=v.threads)
             rss, peak = readings.memory(worker.pid)
             load_s = float(answer["load_s"])
-            opening = Opening(time.monotonic() - begun - load_s, load_s, rss, peak)
+            opening = Opening(time.monotonic() - begun - load_s, load_s, rss, peak, answer["remark"])
             coverage = records.coverage_from(answer["coverage"])
             self.store.set_variant(self.run_record.id, position, opening=opening, coverage=coverage)
             worker.pause()
@@ -205,7 +216,7 @@ class Runner:
         passes = dict.fromkeys(alive, 0)
         slowest = dict.fromkeys(alive, estimate.work(model, batch, length_s) / CPU_MAC_PER_S)
         begun, number, ended = time.monotonic(), 0, None
-        self.clock.begin(model, shape, len(alive))
+        self.clock.begin((model, threads, *shape))
         while ended is None:
             for place, p in enumerate(order(alive, self.spec.seed, (model, threads, *shape), number)):
                 if p not in workers:
@@ -221,18 +232,19 @@ class Runner:
                 if p in self.failed:
                     workers.pop(p).close()
             number += 1
-            self.clock.round_done(number)
             alive = [p for p in alive if p in workers]
             if not alive:
                 ended = "no variant was left to measure"
                 break
+            fewest = min(passes[p] for p in alive)
+            self.clock.round_done(number, fewest)
             others = [p for p in alive if p != baseline]
             intervals = (
                 [stats.speedup(medians[baseline], medians[p]) for p in others]
                 if baseline in alive and others
                 else [stats.geometric_mean(list(medians[p].values())) for p in alive]
             )
-            ended = self.rule.ended(number, min(passes[p] for p in alive), time.monotonic() - begun, intervals)
+            ended = self.rule.ended(number, fewest, time.monotonic() - begun, intervals)
         self.store.end_group(group_id, ended)
         self.clock.end(number)
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from bench import models, modes
-from bench.records import SAMPLE_RATE_HZ, Variant
+from bench.records import SAMPLE_RATE_HZ, VariantRecord
 
 
-def code(variant: Variant, length_s: float, batch: int, repeats: int = 10) -> str:
-    """A script that times the variant as the lab asks: forward pass alone, first pass excluded, k repetitions."""
+def code(record: VariantRecord, length_s: float, batch: int, repeats: int = 10) -> str:
+    """A script that times the variant as the lab asks: forward pass alone, first pass excluded, k repetitions.
+
+    Raises ModelError or ModeError where the model or the mode is gone.
+    """
+    variant, artefact = record.variant, record.artefact
     checkpoint, mode = models.find(variant.model), modes.find(variant.mode)
     load = models.family(checkpoint).code(checkpoint)
-    quantize = f"{mode.CODE}\n" if mode.CODE else ""
+    engine = artefact.details.get("quantized engine") if artefact else None
+    quantize = f"torch.backends.quantized.engine = {engine!r}\n" if engine else ""
+    quantize += f"{mode.CODE}\n" if mode.CODE else ""
     return f"""import statistics
 import time
 

@@ -47,7 +47,8 @@ MIGRATIONS = (
         artefact TEXT, opening TEXT, coverage TEXT, PRIMARY KEY (run_id, position));
     CREATE TABLE failure (
         id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, variant INTEGER,
-        stage TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL, log TEXT NOT NULL);
+        stage TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL, log TEXT NOT NULL,
+        superseded INTEGER NOT NULL DEFAULT 0);
     CREATE TABLE measured_group (
         id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, model TEXT NOT NULL,
         threads INTEGER NOT NULL, batch INTEGER NOT NULL, length_s REAL NOT NULL, variants TEXT NOT NULL,
@@ -131,10 +132,10 @@ class Store:
 
     def delete_run(self, run_id: str) -> None:
         """Remove a run and all that was measured in it. Raises StoreError while it is live."""
-        found = self.run(run_id)
-        if found and found.state in records.LIVE_STATES:
-            raise StoreError(f"Run {run_id} is {found.state}; cancel it before deleting it.")
         with self._write() as db:
+            found = self.run(run_id)
+            if found and found.state in records.LIVE_STATES:
+                raise StoreError(f"Run {run_id} is {found.state}; cancel it before deleting it.")
             db.execute("DELETE FROM run WHERE id = ?", (run_id,))
 
     # --- variants and failures
@@ -180,7 +181,7 @@ class Store:
 
     def failures(self, run_id: str) -> list[Failure]:
         """What went wrong in a run, in order."""
-        rows = self._db.execute("SELECT * FROM failure WHERE run_id = ? ORDER BY id", (run_id,))
+        rows = self._db.execute("SELECT * FROM failure WHERE run_id = ? AND NOT superseded ORDER BY id", (run_id,))
         return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in rows]
 
     # --- groups and visits
@@ -203,8 +204,12 @@ class Store:
             db.execute("UPDATE measured_group SET state = 'done', ended = ? WHERE id = ?", (ended, group_id))
 
     def supersede_unfinished(self, run_id: str) -> None:
-        """Set the unfinished groups of a run aside: a resumed variant can't be paired with old baseline passes."""
+        """Set the unfinished groups and the failures of a run aside, as it is resumed.
+
+        A resumed variant can't be paired with old baseline passes, and what failed is tried again.
+        """
         with self._write() as db:
+            db.execute("UPDATE failure SET superseded = 1 WHERE run_id = ?", (run_id,))
             db.execute(
                 "UPDATE measured_group SET state = 'superseded' WHERE run_id = ? AND state = 'running'", (run_id,)
             )
@@ -224,6 +229,25 @@ class Store:
 
     def groups(self, run_id: str, *, superseded: bool = False) -> list[Group]:
         """The groups of a run with visits and passes, in the order they were begun."""
+        with self.snapshot():
+            return self._groups(run_id, superseded)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read within is of one moment, whatever others write meanwhile. May be nested."""
+        db = self._db
+        if db.in_transaction:
+            yield
+            return
+        db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            db.execute("COMMIT")
+
+    # --- plumbing
+
+    def _groups(self, run_id: str, superseded: bool) -> list[Group]:
         passes: dict[int, list[Pass]] = {}
         for row in self._db.execute(
             "SELECT p.visit_id, p.kind, p.seconds FROM pass p JOIN visit v ON v.id = p.visit_id "
@@ -262,8 +286,6 @@ class Store:
             if superseded or row["state"] != "superseded"
         ]
 
-    # --- plumbing
-
     @property
     def _db(self) -> sqlite3.Connection:
         """This thread's connection."""
@@ -284,10 +306,11 @@ class Store:
         try:
             yield db
             db.execute("UPDATE meta SET revision = revision + 1")
+            db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # SQLite itself rolls back where the disk is full
+                db.execute("ROLLBACK")
             raise
-        db.execute("COMMIT")
 
     def _migrate(self) -> None:
         try:

@@ -68,7 +68,7 @@ class Worker:
         coverage = mode.coverage(self._forward, self._family, config)
         gc.collect()
         gc.freeze()
-        return {"load_s": load_s, "coverage": asdict(coverage)}
+        return {"load_s": load_s, "coverage": asdict(coverage), "remark": mode.check()}
 
     def visit(self, batch: int, length_s: float, seed: int, input_kind: str) -> dict[str, Any]:
         """Timed passes over one prepared input; the first ones of a shape are cold."""

@@ -5,6 +5,7 @@ import streamlit as st
 
 from bench import report
 from bench.jobs import Refused
+from bench.models import ModelError
 from bench.records import RESUMABLE_STATES
 from bench.store import StoreError
 from bench.ui import page, results
@@ -40,7 +41,7 @@ with st.container(horizontal=True):
     ):
         try:
             st.session_state["run"] = jobs.resume(chosen)
-        except Refused as e:
+        except (Refused, ModelError) as e:
             st.error(str(e))
         else:
             st.switch_page("pages/1_Benchmark.py")

@@ -51,6 +51,10 @@ def state(manager: Jobs, run_id: str) -> tuple[str, str | None]:
     return run.state, run.message
 
 
+def stage(manager: Jobs) -> str:
+    return manager.live.progress.stage if manager.live else ""
+
+
 def cancel_in_time(manager: Jobs, run_id: str) -> None:
     """Cancel, and see that within two seconds the job has ended, the run says so, and no worker is left."""
     assert workers()
@@ -122,12 +126,12 @@ def test_one_job_from_a_double_start_over_a_cancel_to_the_end(manager: Jobs, tin
 
 def test_cancel_while_an_artefact_is_built_and_while_it_is_opened(manager: Jobs, tiny_model: Path) -> None:
     run_id = manager.start(spec(tiny_model))
-    wait_for(lambda: manager.live and manager.live.progress.stage.startswith("opening"), "the opening", LIMIT_S)
+    wait_for(lambda: stage(manager).startswith("opening") and workers(), "the opening", LIMIT_S)
     cancel_in_time(manager, run_id)
 
     paths.cache().unlink()  # the session's: now there is something to build
     run_id = manager.start(spec(tiny_model))
-    wait_for(lambda: manager.live and manager.live.progress.stage.endswith("float model"), "the build", LIMIT_S)
+    wait_for(lambda: stage(manager).endswith("float model"), "the build", LIMIT_S)
     cancel_in_time(manager, run_id)
     assert not list((paths.cache() / "artefacts").iterdir()), "half an artefact is swept"
 

@@ -250,6 +250,7 @@ def test_unknown_mode() -> None:
 
 def test_the_probe_tells_of_every_mode_and_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
+    probe._known.clear()
     found = probe.availability()
     assert list(found) == list(modes.modes())
     assert found["torch-fp32"] == probe.Availability("available")
@@ -262,6 +263,9 @@ def test_the_probe_tells_of_every_mode_and_asks_once(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(subprocess, "run", never)
     assert probe.availability() == found
+    probe._known.clear()
+    assert probe.availability() == found, "the file remembers for the next process"
+    probe._known.clear()
     monkeypatch.setattr(device, "cpu_name", lambda: "another processor")
     with pytest.raises(AssertionError, match="asked again"):  # what was remembered is of another device
         probe.availability()

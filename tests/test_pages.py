@@ -28,11 +28,9 @@ FOUND = {
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     job_manager._jobs.cache_clear()
-    choose._availability.cache_clear()
     monkeypatch.setattr(choose, "availability", lambda: FOUND)
     yield job_manager.jobs().store
     job_manager._jobs.cache_clear()
-    choose._availability.cache_clear()
 
 
 def finished_run(store: Store, *, state: str = "done", failed: bool = False) -> str:

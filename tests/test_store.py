@@ -290,7 +290,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 
 
 def test_a_folder_in_the_place_of_the_database_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="can't be opened"):
+    with pytest.raises(StoreError, match="can't be used now"):
         Store(tmp_path)
 
 

@@ -249,7 +249,10 @@ def code(checkpoint: Checkpoint) -> str:
         made = f"torch.manual_seed({RANDOM_SEED})\nmodel = Wav2Vec2ForCTC(Wav2Vec2Config({sizes})).eval()"
         imported = "Wav2Vec2Config, Wav2Vec2ForCTC"
     else:
-        made, imported = f"model = Wav2Vec2ForCTC.from_pretrained({checkpoint.where!r}).eval()", "Wav2Vec2ForCTC"
+        made, imported = (
+            f"model = Wav2Vec2ForCTC.from_pretrained({checkpoint.where!r}, dtype=torch.float32).eval()",
+            "Wav2Vec2ForCTC",
+        )
     fold = "torch.nn.utils.parametrize.remove_parametrizations(model.wav2vec2.encoder.pos_conv_embed.conv, 'weight')"
     return f"from transformers import {imported}\n\n{made}\n{fold}"
 
@@ -274,6 +277,16 @@ def _folded(model: nn.Module) -> nn.Module:
 def _download(repository: str, progress: Progress) -> Path:
     """The folder of a repository's newest commit, or of the commit that is cached where the hub can't be reached."""
     from huggingface_hub import list_repo_files, snapshot_download
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        """Tells how far a download is, which is a sign of life too."""
+
+        def update(self, n: float | None = 1) -> bool | None:
+            done: bool | None = super().update(n)
+            if self.unit == "B":
+                progress(f"downloading {repository}: {self.n / 1e6:.0f} of {(self.total or self.n) / 1e6:.0f} MB")
+            return done
 
     progress(f"downloading {repository}")
     try:
@@ -281,7 +294,7 @@ def _download(repository: str, progress: Progress) -> Path:
         wanted = [name for name in _FILES if name in offered]
         if "model.safetensors" not in offered:
             wanted.append("pytorch_model.bin")
-        return Path(snapshot_download(repository, allow_patterns=wanted))
+        return Path(snapshot_download(repository, allow_patterns=wanted, tqdm_class=Bar))
     except Exception as e:  # its HTTP library's errors have no common name with its own
         try:
             return Path(snapshot_download(repository, local_files_only=True))

@@ -6,7 +6,7 @@ and a mode's place in it is its colour; the first one is the original that all a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Progress = Callable[[str], None]
+Clips = Iterable[tuple[Array, str]]  # (samples,) float32 at 16 kHz, and what is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,11 @@ class Mode(Protocol):
         """A remark on how the mode will run here. Raises RuntimeError with the reason if it can't."""
 
     def build(
-        self, model: nn.Module, settings: dict[str, Setting], directory: Path, progress: Progress
+        self, model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
     ) -> dict[str, str]:
         """Write the float model's weights into the directory in this mode; returns what was chosen on the way.
 
+        `data` are clips to calibrate or to tune on; no mode asks for any yet, so there are none.
         The configuration files are there already. `progress` is called at least every few minutes.
         """
 

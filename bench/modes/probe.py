@@ -24,8 +24,21 @@ class Availability:
     remark: str = ""
 
 
+_known: dict[str, Availability] = {}
+
+
 def availability() -> dict[str, Availability]:
     """Every mode's availability by name, remembered for these library versions on this processor."""
+    if not _known:
+        found = _ask()
+        if isinstance(found, str):
+            return {name: Availability("unavailable", f"asking failed: {found}") for name in modes()}
+        _known.update(found)
+    return dict(_known)
+
+
+def _ask() -> dict[str, Availability] | str:
+    """What a process of its own says, or what it said before; a sentence if it fails."""
     packages = {p for mode in modes().values() for p in mode.NEEDS.packages}
     key = json.dumps([device.versions(tuple(sorted(packages))), device.cpu_name(), sys.prefix, sorted(modes())])
     remembered = paths.cache() / "modes.json"
@@ -34,12 +47,13 @@ def availability() -> dict[str, Availability]:
     except (OSError, ValueError):
         known = {}
     if known.get("key") != key:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.modes.probe"], capture_output=True, text=True, cwd=paths.ROOT, timeout=300
-        )
+        command = [sys.executable, "-m", "bench.modes.probe"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT, timeout=300)
+        except (OSError, subprocess.TimeoutExpired) as e:
+            return str(e)
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            return {name: Availability("unavailable", f"asking failed: {reason}") for name in modes()}
+            return (done.stderr.strip().splitlines() or ["no output"])[-1]
         known = {"key": key, "modes": json.loads(done.stdout.splitlines()[-1])}
         remembered.parent.mkdir(parents=True, exist_ok=True)
         remembered.write_text(json.dumps(known))

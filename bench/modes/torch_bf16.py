@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Needs, Progress, _torch
+from bench.modes import Clips, Needs, Progress, _torch
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def check() -> str:
     return ""
 
 
-def build(model: nn.Module, settings: dict[str, Setting], directory: Path, progress: Progress) -> dict[str, str]:
+def build(
+    model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
+) -> dict[str, str]:
     """Write every weight rounded to bfloat16."""
     import torch
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Needs, Progress, _torch
+from bench.modes import Clips, Needs, Progress, _torch
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def check() -> str:
     return ""
 
 
-def build(model: nn.Module, settings: dict[str, Setting], directory: Path, progress: Progress) -> dict[str, str]:
+def build(
+    model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
+) -> dict[str, str]:
     """Write the weights as they are."""
     progress("writing the weights")
     _torch.save(model, directory)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Needs, Progress, _torch
+from bench.modes import Clips, Needs, Progress, _torch
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def check() -> str:
     return f"engine {_engine()}"
 
 
-def build(model: nn.Module, settings: dict[str, Setting], directory: Path, progress: Progress) -> dict[str, str]:
+def build(
+    model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
+) -> dict[str, str]:
     """Quantize every nn.Linear and write the state dict, which opens with weights_only=True."""
     import torch
     from torch.ao.quantization import quantize_dynamic

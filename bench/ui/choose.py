@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import streamlit as st
 
 from bench import device, models, modes, report
@@ -59,11 +57,11 @@ def form(jobs: Jobs) -> None:
         seed = three.number_input("Seed", 0, 2**32 - 1, 0, key="seed", help="Of the inputs and the order of visits.")
     try:
         spec = RunSpec.grid(
-            chosen_models,
+            [models.find(name).name for name in chosen_models],
             chosen_modes,
             lengths(lengths_text),
-            batches=whole_numbers(batches),
-            threads=whole_numbers(threads),
+            batches=whole_numbers(batches, "Batch sizes"),
+            threads=whole_numbers(threads, "Threads"),
             repeats=int(repeats),
             precision_target=target / 100,
             seed=int(seed),
@@ -88,7 +86,11 @@ def form(jobs: Jobs) -> None:
     if start and spec:
         _start(jobs, spec)
     if lab:
-        _start(jobs, RunSpec.grid(chosen_models, LAB_MODES, LAB_LENGTHS_S, threads=[device.default_threads()]))
+        try:
+            found_models = [models.find(name).name for name in chosen_models]
+            _start(jobs, RunSpec.grid(found_models, LAB_MODES, LAB_LENGTHS_S, threads=[device.default_threads()]))
+        except ModelError as e:
+            st.error(str(e))
 
 
 def _models() -> list[str]:
@@ -131,7 +133,6 @@ def _modes(found: dict[str, Availability]) -> list[str]:
     return chosen
 
 
-@lru_cache(maxsize=1)
 def _availability() -> dict[str, Availability]:
     with st.spinner("Asking which modes run here …"):
         return availability()

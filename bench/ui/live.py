@@ -39,13 +39,13 @@ def card(jobs: Jobs) -> None:
     job = jobs.live
     if job is None:
         st.rerun()
+    st.session_state["run"] = job.run_id  # whoever watched it sees its results when it ends
     p = job.progress
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"#### {'Cancelling' if job.pool.cancelled else 'Measuring' if p.round else 'Preparing'}")
             if st.button("Cancel", icon=":material/stop_circle:", key="cancel", disabled=job.pool.cancelled):
                 jobs.cancel()
-                st.rerun(scope="fragment")
         st.progress(min(1.0, p.done_ratio), text=_where(job))
         st.caption(
             "Closing the browser changes nothing: the run goes on, and any browser can watch and cancel it. "

@@ -15,6 +15,7 @@ PAGES = (
     ("pages/1_Benchmark.py", "Benchmark", ":material/speed:"),
     ("pages/2_Results.py", "Results", ":material/monitoring:"),
 )
+CHOICES = ("models", "modes", "lengths", "batches", "threads", "repeats", "target", "kind", "seed")
 # Charts need the width; the default page wastes a sixth of a phone on its sides.
 _STYLE = """<style>
 .block-container { padding-top: 4.5rem; padding-bottom: 3rem; max-width: 1180px; }
@@ -36,6 +37,11 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
     except StoreError as e:
         st.error(str(e))
         st.stop()
+    for key in CHOICES:  # Streamlit forgets what a page does not draw
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
+    if jobs.live is None:
+        jobs.recover()  # a run of another process may have died since
     if banner:
         live.banner(jobs)
     return jobs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from bench import charts, findings, report, snippet
+from bench.models import ModelError
+from bench.modes import ModeError
 from bench.records import LIVE_STATES, Failure
 from bench.report import Report, Row
 from bench.store import Store
@@ -18,8 +19,8 @@ _STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warnin
 
 
 def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
-    """Everything that can be said of a run so far. Computed once for all viewers while the store's revision stands."""
-    r = _report(store, run_id, store.revision())
+    """Everything that can be said of a run so far. Raises nothing for a model or mode that is gone."""
+    r = report.report(store, run_id)
     if r is None:
         st.error(f"There is no run {run_id} here. It may have been deleted; the list below has those that are.")
         return None
@@ -74,11 +75,6 @@ def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
                 st.vega_lite_chart(drawn[name], width="stretch", key=f"{name}-{r.run.id}")
 
 
-@lru_cache(maxsize=8)
-def _report(store: Store, run_id: str, revision: int) -> Report | None:
-    return report.report(store, run_id)
-
-
 _drawn: dict[tuple[int, tuple[str, int, int], bool], tuple[Report, dict[str, charts.Spec]]] = {}
 
 
@@ -89,13 +85,21 @@ def _specs(r: Report, family: tuple[str, int, int], log: bool) -> dict[str, char
     if found is None or found[0] is not r:
         rows = [x for x in report.summary_rows(r) if (x["model"], x["threads"], x["batch"]) == family]
         parts = [x for x in report.coverage_rows(r) if x["model"] == family[0]]
-        specs = {"latency": charts.latency(rows, log=log), "speedup": charts.speedup(rows), "size": charts.size(rows)}
+        specs = {
+            "latency": charts.latency(rows, log=log),
+            "speedup": charts.speedup(rows, r.run.spec.variants[_baseline(r, family)].mode),
+            "size": charts.size(rows),
+        }
         if parts:
             specs |= {"weights": charts.weights(parts), "work": charts.work(parts)}
         while len(_drawn) > 7:
             _drawn.pop(next(iter(_drawn)), None)
         found = _drawn[key] = r, specs
     return found[1]
+
+
+def _baseline(r: Report, family: tuple[str, int, int]) -> int:
+    return r.run.spec.families[family[0], family[1]][0]
 
 
 def _table(r: Report) -> None:
@@ -113,7 +117,7 @@ def _table(r: Report) -> None:
                 "Std, ms": None if s.std_s is None else s.std_s * 1e3,
                 "k": s.passes,
                 "Speed-up": 1.0 if c.is_baseline else c.speedup.value if c.speedup else None,
-                "95 % interval": "the original" if c.is_baseline else _interval(c),
+                "95 % interval": "the baseline" if c.is_baseline else _interval(c),
                 "RTF": c.rtf,
                 "Size, MB": artefact.size_bytes / 1e6 if artefact else None,
                 "Peak memory, MB": c.peak_rss_bytes / 1e6 if c.peak_rss_bytes else None,
@@ -153,6 +157,8 @@ def _remarks(c: report.Cell) -> str:
         found.append(c.group.ended)
     if c.summary.noisy:
         found.append(f"noisy: the middle half spreads over {c.summary.iqr_ratio:.0%} of the median")
+    if c.throttled_visits:
+        found.append(f"the device throttled in {c.throttled_visits} of {c.visits} visits")
     if c.busy_visits:
         found.append(f"other programs were busy in {c.busy_visits} of {c.visits} visits")
     return "; ".join(found)
@@ -176,12 +182,13 @@ def _more(r: Report) -> None:
         cell = st.selectbox(
             "Result",
             r.cells,
-            format_func=lambda c: (
-                f"{c.record.variant.model}, {c.record.variant.mode}, {c.length_s:g} s, batch {c.batch}"
-            ),
+            format_func=lambda c: f"{report.label(r.run, c.position)}, {c.length_s:g} s, batch {c.batch}",
             key=f"code-{r.run.id}",
         )
-        st.code(snippet.code(cell.record.variant, cell.length_s, cell.batch), language="python")
+        try:
+            st.code(snippet.code(cell.record, cell.length_s, cell.batch), language="python")
+        except (ModelError, ModeError) as e:
+            st.caption(f"There is no code to show any more. {e}")
     with st.expander("Device and circumstances"):
         _circumstances(r)
     downloads(r)
@@ -248,18 +255,18 @@ def _circumstances(r: Report) -> None:
         "Asked for": f"at least {spec.repeats} passes, speed-up within ±{spec.precision_target:.1%}",
         "Hottest reading": f"{max(temperatures):.0f} °C" if temperatures else "no sensor here",
     }
-    for record in r.variants:
-        v, a, o = record.variant, record.artefact, record.opening
+    for position, record in enumerate(r.variants):
+        a, o = record.artefact, record.opening
         if a and o:
-            chosen = "".join(f", {k}: {x}" for k, x in a.details.items())
+            chosen = f", {o.remark}" if o.remark else ""
             peak = f", {o.peak_rss_bytes / 1e6:.0f} MB at most" if o.peak_rss_bytes else ""
-            facts[f"{v.mode}, {v.threads} threads"] = (
+            facts[report.label(r.run, position)] = (
                 f"{a.checkpoint}; built in {a.build_s:.1f} s{' earlier (from the cache)' if a.from_cache else ''}; "
                 f"process started in {o.start_s:.1f} s, model loaded in {o.load_s:.2f} s{peak}{chosen}"
             )
     for c in r.cells:
         if c.group.ended and not c.is_baseline:
-            key = f"{c.record.variant.mode}, {c.length_s:g} s, batch {c.batch}"
+            key = f"{report.label(r.run, c.position)}, {c.length_s:g} s, batch {c.batch}"
             facts[key] = f"{c.group.ended} after {len({v.round for v in c.group.visits})} rounds"
     st.table(pd.DataFrame({"": facts.keys(), " ": facts.values()}).set_index(""))
 
@@ -270,7 +277,7 @@ def _failures(r: Report) -> None:
     for f in r.failures:
         befell.setdefault((f.stage, f.kind, f.message), []).append(f)
     for (stage, kind, message), fs in befell.items():
-        names = ", ".join(r.run.spec.variants[f.variant].mode if f.variant is not None else "The run" for f in fs)
+        names = ", ".join(report.label(r.run, f.variant) if f.variant is not None else "The run" for f in fs)
         where = {"build": "while it was built", "open": "while it was opened", "run": ""}.get(stage, f"at {stage}")
         st.error(f"**{names}** failed {where} ({kind}). {message}", icon=":material/error:")
         if kind != "unavailable" and any(f.log for f in fs):
