@@ -33,7 +33,7 @@ def test_lengths_that_are_none(text: str) -> None:
 
 def test_whole_numbers() -> None:
     assert whole_numbers("4, 1,2", "Threads") == [4, 1, 2]
-    with pytest.raises(SpecError, match=r"Got “1\.5”\. Allowed: whole numbers"):
+    with pytest.raises(SpecError, match=r"Threads: got “1\.5”\. Allowed: whole numbers"):
         whole_numbers("1.5", "Threads")
     with pytest.raises(SpecError):
         whole_numbers("", "Threads")
