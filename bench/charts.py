@@ -5,7 +5,9 @@ A mode keeps its colour on every page: its place in the list of modes is its pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
@@ -18,7 +20,9 @@ PALETTE = ("#8b929c", "#3f8fd2", "#e07b28", "#1fa187", "#c4589f", "#b8960c", "#d
 # Precisions have a hue of their own, so that no one takes them for a mode.
 BITS_COLOURS = {"32 bit": "#8b929c", "16 bit": "#a99be0", "8 bit": "#7a5cc4", "4 bit": "#52309e"}
 _MUTED = "#76808c"  # legible on light and on dark ground
+_TABLE = alt.Data(name="table")
 Spec = dict[str, Any]
+Modes = tuple[str, ...]
 
 
 def mode_colour(mode: str) -> str:
@@ -38,15 +42,17 @@ def latency(rows: Sequence[Row], *, log: bool = False) -> Spec:
         }
         for r in rows
     ]
+    return _filled(_latency(_order(rows), tuple(sorted({float(str(r["length_s"])) for r in rows})), log), shown)
+
+
+@lru_cache(maxsize=32)
+def _latency(order: Modes, lengths_s: tuple[float, ...], log: bool) -> Spec:
     scale = alt.Scale(type="log" if log else "linear", zero=not log, nice=True)
-    base = alt.Chart(alt.Data(values=shown)).encode(
-        x=alt.X(
-            "length_s:Q",
-            title="Input length, s",
-            scale=scale,
-            axis=_ticks(rows),
-        ),
-        color=_mode_colour(rows),
+    few = len(lengths_s) <= 8  # a tick at every measured length
+    ticks = alt.Axis(values=list(lengths_s), format="~f", grid=False) if few else alt.Axis(format="~f", grid=False)
+    base = alt.Chart(_TABLE).encode(
+        x=alt.X("length_s:Q", title="Input length, s", scale=scale, axis=ticks),
+        color=_mode_colour(order),
         tooltip=[
             alt.Tooltip("mode:N", title="Mode"),
             alt.Tooltip("length_s:Q", title="Input, s"),
@@ -67,11 +73,18 @@ def speedup(rows: Sequence[Row], baseline: str) -> Spec:
     """Speed-up over the baseline with its 95 % interval, a bar a mode and length."""
     keys = ("mode", "length_s", "speedup_ratio", "speedup_low", "speedup_high")
     shown = [{k: r[k] for k in keys} for r in rows if r["speedup_ratio"] is not None]
-    lengths = len({r["length_s"] for r in shown})
-    base = alt.Chart(alt.Data(values=shown)).encode(
+    top = max((float(r["speedup_ratio"] or 1) for r in shown), default=1.0)
+    # An interval of two rounds may reach far beyond the bars; in steps, so that the axis does not tremble.
+    end = math.ceil(1.35 * max(1.0, top) * 2) / 2
+    return _filled(_speedup(_order(rows), len({r["length_s"] for r in shown}), baseline, end), shown)
+
+
+@lru_cache(maxsize=32)
+def _speedup(order: Modes, lengths: int, baseline: str, end: float) -> Spec:
+    base = alt.Chart(_TABLE).encode(
         y=alt.Y("length_s:O", title="Input length, s"),
-        yOffset=alt.YOffset("mode:N", sort=_order(rows)),
-        color=_mode_colour(rows),
+        yOffset=alt.YOffset("mode:N", sort=list(order)),
+        color=_mode_colour(order),
         tooltip=[
             alt.Tooltip("mode:N", title="Mode"),
             alt.Tooltip("length_s:Q", title="Input, s"),
@@ -80,17 +93,16 @@ def speedup(rows: Sequence[Row], baseline: str) -> Spec:
             alt.Tooltip("speedup_high:Q", title="to", format=".2f"),
         ],
     )
-    top = max((float(r["speedup_ratio"] or 1) for r in shown), default=1.0)
     x = alt.X(
         "speedup_ratio:Q",
         title=f"Times as fast as {baseline}",
         axis=alt.Axis(format="~g"),
-        scale=alt.Scale(domain=[0, 1.4 * max(1.0, top)]),  # an interval of two rounds may reach far beyond
+        scale=alt.Scale(domain=[0, end]),
     )
     bars = base.mark_bar(opacity=0.55).encode(x=x)
     whiskers = base.mark_rule(strokeWidth=3, clip=True).encode(x=alt.X("speedup_low:Q", title=""), x2="speedup_high:Q")
-    one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(strokeDash=[4, 4], color=_MUTED).encode(x="one:Q")
-    height = 24 * len(_order(rows)) * lengths + 10 * lengths
+    one = alt.Chart(_TABLE).mark_rule(strokeDash=[4, 4], color=_MUTED).encode(x=alt.datum(1))
+    height = (24 * len(order) + 10) * lengths
     return _spec(bars + whiskers + one, "Speed-up", "whiskers: 95 % confidence interval; dashed: no change", height)
 
 
@@ -103,14 +115,19 @@ def size(rows: Sequence[Row]) -> Spec:
             label = f"{megabytes:.1f} MB" + (f" · {ratio:.2f}×" if abs(ratio - 1) > 0.005 else "")
             seen[r["mode"]] = {"mode": r["mode"], "size_mb": megabytes, "label": label}
     top = max((v["size_mb"] for v in seen.values()), default=1.0)
-    base = alt.Chart(alt.Data(values=list(seen.values()))).encode(
-        y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
+    return _filled(_size(_order(rows), top), list(seen.values()))
+
+
+@lru_cache(maxsize=32)
+def _size(order: Modes, top: float) -> Spec:
+    base = alt.Chart(_TABLE).encode(
+        y=alt.Y("mode:N", title="", sort=list(order), axis=alt.Axis(labelLimit=200)),
         x=alt.X("size_mb:Q", title="On disk, MB (10⁶ bytes)", scale=alt.Scale(domain=[0, 1.5 * top])),
     )
-    bars = base.mark_bar().encode(color=_mode_colour(rows, legend=False))
+    bars = base.mark_bar().encode(color=_mode_colour(order, legend=False))
     labels = base.mark_text(align="left", dx=6, color=_MUTED, fontWeight=600).encode(text="label:N")
-    subtitle = "all files that opening needs; ×: how many times smaller than the baseline"
-    return _spec(bars + labels, "Size on disk", subtitle, 38 * len(seen), legend=False)
+    subtitle = "all files that opening needs; ×: times smaller"
+    return _spec(bars + labels, "Size on disk", subtitle, 38 * len(order), legend=False)
 
 
 def weights(rows: Sequence[Row]) -> Spec:
@@ -136,9 +153,9 @@ def _shares(rows: Sequence[Row], bits: str, amount: str, title: str, subtitle: s
     ]
     present = [b for b in BITS_COLOURS if any(v["bits"] == b for v in values)]
     colours = alt.Scale(domain=present, range=[BITS_COLOURS[b] for b in present])
-    chart = alt.Chart(alt.Data(values=values)).mark_bar()
+    chart = alt.Chart(_TABLE).mark_bar()
     chart = chart.encode(
-        y=alt.Y("mode:N", title="", sort=_order(rows), axis=alt.Axis(labelLimit=200)),
+        y=alt.Y("mode:N", title="", sort=list(_order(rows)), axis=alt.Axis(labelLimit=200)),
         x=alt.X("share:Q", stack="zero", title="", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
         color=alt.Color("bits:N", title="", scale=colours, legend=alt.Legend(orient="top")),
         tooltip=[
@@ -147,27 +164,25 @@ def _shares(rows: Sequence[Row], bits: str, amount: str, title: str, subtitle: s
             alt.Tooltip("share:Q", title="Share", format=".1%"),
         ],
     )
-    return _spec(chart, title, subtitle, 30 * len(_order(rows)))
+    return _filled(_spec(chart, title, subtitle, 30 * len(_order(rows))), values)
 
 
-def _order(rows: Sequence[Row]) -> list[str]:
+def _order(rows: Sequence[Row]) -> Modes:
     present = {str(r["mode"]) for r in rows}
-    return [m for m in modes.modes() if m in present] + sorted(present - set(modes.modes()))
+    return (*(m for m in modes.modes() if m in present), *sorted(present - set(modes.modes())))
 
 
-def _mode_colour(rows: Sequence[Row], *, legend: bool = True) -> alt.Color:
-    order = _order(rows)
-    scale = alt.Scale(domain=order, range=[mode_colour(m) for m in order])
+def _mode_colour(order: Modes, *, legend: bool = True) -> alt.Color:
+    scale = alt.Scale(domain=list(order), range=[mode_colour(m) for m in order])
     shown = (
         alt.Legend(orient="top", labelLimit=240, columns=2, symbolOpacity=1, symbolStrokeWidth=0) if legend else None
     )
     return alt.Color("mode:N", title="", scale=scale, legend=shown)
 
 
-def _ticks(rows: Sequence[Row]) -> alt.Axis:
-    """A tick at every measured length while they are few."""
-    found = sorted({float(str(r["length_s"])) for r in rows})
-    return alt.Axis(values=found, format="~g", grid=False) if len(found) <= 8 else alt.Axis(format="~g", grid=False)
+def _filled(spec: Spec, values: Sequence[Any]) -> Spec:
+    """A drawn chart with its data. Drawing takes altair 40 ms, which is too much for every look at a live run."""
+    return {**spec, "data": {"values": list(values)}}
 
 
 def _ms(seconds: Any) -> float | None:

@@ -11,6 +11,7 @@ from bench.jobs import Job, Jobs
 from bench.text import duration
 
 POLL_S = 2.0
+FIGURES_POLL_S = 4.0  # drawing takes CPU time from what is being measured
 
 
 def banner(jobs: Jobs) -> None:
@@ -33,9 +34,22 @@ def _banner(jobs: Jobs) -> None:
         st.page_link("pages/1_Benchmark.py", label="Watch", icon=":material/arrow_forward:")
 
 
-@st.fragment(run_every=POLL_S)
 def card(jobs: Jobs) -> None:
     """Progress, cancel, and everything measured so far. Reruns the page when the job ends."""
+    _progress(jobs)
+    _figures(jobs)
+
+
+@st.fragment(run_every=FIGURES_POLL_S)
+def _figures(jobs: Jobs) -> None:
+    from bench.ui import results  # brings altair and pandas, which a page that draws nothing need not wait for
+
+    if job := jobs.live:
+        results.figures(jobs.store, job.run_id, live=True)
+
+
+@st.fragment(run_every=POLL_S)
+def _progress(jobs: Jobs) -> None:
     job = jobs.live
     if job is None:
         st.rerun()
@@ -51,9 +65,6 @@ def card(jobs: Jobs) -> None:
             "Closing the browser changes nothing: the run goes on, and any browser can watch and cancel it. "
             "Figures are provisional until a length is finished."
         )
-    from bench.ui import results  # brings altair and pandas, which a page that draws nothing need not wait for
-
-    results.figures(jobs.store, job.run_id, live=True)
 
 
 def _where(job: Job) -> str:

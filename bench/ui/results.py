@@ -61,45 +61,30 @@ def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
     log = st.toggle(
         "Logarithmic axes", key=f"log-{r.run.id}", help="A straight line of slope 1 is latency in proportion to length."
     )
-    drawn = _specs(r, family, log)
+    drawn = _specs(r, family, log, live=live)
     left, right = st.columns([3, 2])
     with left:
         st.vega_lite_chart(drawn["latency"], width="stretch", key=f"latency-{r.run.id}")
     with right:
         st.vega_lite_chart(drawn["speedup"], width="stretch", key=f"speedup-{r.run.id}")
         st.vega_lite_chart(drawn["size"], width="stretch", key=f"size-{r.run.id}")
-    if "work" in drawn and not live:
+    if "work" in drawn:
         st.markdown("##### What is quantized")
         for column, name in zip(st.columns(2), ("weights", "work"), strict=True):
             with column:
                 st.vega_lite_chart(drawn[name], width="stretch", key=f"{name}-{r.run.id}")
 
 
-_drawn: dict[tuple[int, tuple[str, int, int], bool], tuple[Report, dict[str, charts.Spec]]] = {}
-
-
-def _specs(r: Report, family: tuple[str, int, int], log: bool) -> dict[str, charts.Spec]:
-    """The charts of a report, drawn once for all viewers."""
-    key = (id(r), family, log)
-    found = _drawn.get(key)
-    if found is None or found[0] is not r:
-        rows = [x for x in report.summary_rows(r) if (x["model"], x["threads"], x["batch"]) == family]
-        parts = [x for x in report.coverage_rows(r) if x["model"] == family[0]]
-        specs = {
-            "latency": charts.latency(rows, log=log),
-            "speedup": charts.speedup(rows, r.run.spec.variants[_baseline(r, family)].mode),
-            "size": charts.size(rows),
-        }
-        if parts:
-            specs |= {"weights": charts.weights(parts), "work": charts.work(parts)}
-        while len(_drawn) > 7:
-            _drawn.pop(next(iter(_drawn)), None)
-        found = _drawn[key] = r, specs
-    return found[1]
-
-
-def _baseline(r: Report, family: tuple[str, int, int]) -> int:
-    return r.run.spec.families[family[0], family[1]][0]
+def _specs(r: Report, family: tuple[str, int, int], log: bool, *, live: bool) -> dict[str, charts.Spec]:
+    rows = [x for x in report.summary_rows(r) if (x["model"], x["threads"], x["batch"]) == family]
+    parts = [x for x in report.coverage_rows(r) if x["model"] == family[0]]
+    baseline = r.run.spec.variants[r.run.spec.families[family[0], family[1]][0]].mode
+    specs = {
+        "latency": charts.latency(rows, log=log),
+        "speedup": charts.speedup(rows, baseline),
+        "size": charts.size(rows),
+    }
+    return specs | ({"weights": charts.weights(parts), "work": charts.work(parts)} if parts and not live else {})
 
 
 def _table(r: Report) -> None:
