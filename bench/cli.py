@@ -30,7 +30,8 @@ from bench.store import StoreError
 from bench.text import duration, size
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+# No markup: what is printed holds paths and messages of others, in which a bracket is a bracket.
+out, err = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
 
 
 def main() -> None:
@@ -206,7 +207,7 @@ def _all_modes() -> list[str]:
     found = availability()
     for name, a in found.items():
         if a.state != "available":
-            err.print(f"Left out: {name} ({a.remark})", markup=False)
+            err.print(f"Left out: {name} ({a.remark})")
     return [name for name, a in found.items() if a.state == "available"]
 
 
@@ -239,7 +240,7 @@ def _follow(run_id: str) -> None:
         signal.signal(s, handler)
     run = manager.store.run(run_id)
     assert run
-    err.print(f"Run {run_id}: {run.state}" + (f". {run.message}" if run.message else ""), markup=False)
+    err.print(f"Run {run_id}: {run.state}" + (f". {run.message}" if run.message else ""))
 
 
 def _print_summary(r: report.Report) -> None:
@@ -273,7 +274,7 @@ def _print_summary(r: report.Report) -> None:
         out.print(f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median")
     for f in r.failures:
         name = report.label(r.run, f.variant) if f.variant is not None else "run"
-        err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}", markup=False)
+        err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
 
 
 def _table(*rest: str, first: str) -> Table:
@@ -301,5 +302,5 @@ def _sentences() -> Iterator[None]:
 
 
 def _refuse(e: Exception) -> NoReturn:
-    err.print(f"Error: {e}", markup=False)
+    err.print(f"Error: {e}")
     raise typer.Exit(2)

@@ -45,8 +45,10 @@ def size_against_latency(r: Report) -> list[str]:
 
 def _verdict(smaller: float, speedups: list[Interval]) -> str:
     """Whether the hypothesis that latency follows size is supported, judged by the intervals."""
-    lows = [i.low if i.low is not None else 0.0 for i in speedups]
-    highs = [i.high if i.high is not None else float("inf") for i in speedups]
+    lows = [i.low for i in speedups if i.low is not None]
+    highs = [i.high for i in speedups if i.high is not None]
+    if len(lows) < len(speedups) or len(highs) < len(speedups):
+        return "Too few rounds were measured to judge it."
     if all(low <= smaller <= high for low, high in zip(lows, highs, strict=True)):
         return "These figures agree with a latency that follows size."
     if smaller > 1 and min(lows) > 1:
@@ -56,6 +58,8 @@ def _verdict(smaller: float, speedups: list[Interval]) -> str:
             if less
             else "the speed does not follow the size in proportion."
         )
+    if min(lows) > 1:
+        return "Larger and yet faster: latency does not follow size here."
     if max(lows) <= 1:
         return "No gain in speed can be shown: latency does not follow size here."
     return "Whether it is faster depends on the input: latency does not simply follow size."

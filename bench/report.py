@@ -80,8 +80,10 @@ def _report(store: Store, run_id: str, revision: int) -> Report | None:
         variants, groups, failures = store.variants(run), store.groups(run_id), store.failures(run_id)
     cells = [c for group in groups for c in _cells(run, group, variants)]
     unique: dict[tuple[int, int, float], Cell] = {}
-    for c in cells:  # a baseline that memory made run in several blocks is shown once
-        unique.setdefault((c.position, c.batch, c.length_s), c)
+    for c in cells:  # once, though memory made a baseline run in several blocks, or a variant died and was resumed
+        key = (c.position, c.batch, c.length_s)
+        if key not in unique or unique[key].visits < c.visits:
+            unique[key] = c
     return Report(run, variants, groups, list(unique.values()), failures)
 
 

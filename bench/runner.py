@@ -18,6 +18,7 @@ from bench.records import Artefact, Failure, Opening, Pass, Run, Variant, Visit
 from bench.stats import StopRule
 from bench.store import Store
 
+NOTHING_LEFT = "no variant was left to measure"
 CPU_MAC_PER_S = (
     5e9  # what even a slow board does; only to guess how long a first pass may take before it counts as hung
 )
@@ -79,6 +80,8 @@ class Runner:
         for g in self.store.groups(run_id):
             rounds = Counter(v.variant for v in g.visits)
             whole = {p for p in g.variants if rounds[p] == max(rounds.values(), default=0)}  # not what died on the way
+            if g.ended == NOTHING_LEFT or g.variants[0] not in whole:  # without its baseline nothing is paired
+                continue
             self.done.setdefault((g.model, g.threads, g.batch, g.length_s), set()).update(whole)
         for (model, threads), positions in self.spec.families.items():
             for shape in self.spec.shapes:
@@ -234,7 +237,7 @@ class Runner:
             number += 1
             alive = [p for p in alive if p in workers]
             if not alive:
-                ended = "no variant was left to measure"
+                ended = NOTHING_LEFT
                 break
             fewest = min(passes[p] for p in alive)
             self.clock.round_done(number, fewest)

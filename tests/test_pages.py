@@ -63,7 +63,7 @@ def finished_run(store: Store, *, state: str = "done", failed: bool = False) -> 
         store.add_failure(
             run_id, Failure(1, "torch-int8-dynamic, 1 s", "killed", "It was killed from outside.", "last words")
         )
-    store.set_state(run_id, state, "1 of 2 variants failed; the rest is measured." if failed else None)  # type: ignore[arg-type]
+    store.set_state(run_id, state, "1 of 2 variants failed; what could be measured is kept." if failed else None)  # type: ignore[arg-type]
     return run_id
 
 

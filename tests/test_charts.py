@@ -1,0 +1,210 @@
+"""Charts as specifications: colours, values, units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import altair as alt
+import pytest
+from jsonschema import ValidationError
+
+from bench import charts, modes
+from bench.report import Row
+
+FP32, BF16, INT8 = "torch-fp32", "torch-bf16", "torch-int8-dynamic"
+
+
+def row(mode: str, length_s: float, mean_s: float, speedup: float | None, size: int) -> Row:
+    return {
+        "mode": mode,
+        "length_s": length_s,
+        "batch": 1,
+        "threads": 2,
+        "model": "tiny",
+        "passes": 30,
+        "mean_s": mean_s,
+        "std_s": mean_s / 50,
+        "median_s": mean_s,
+        "p5_s": mean_s * 0.875,
+        "p95_s": mean_s * 1.125,
+        "speedup_ratio": speedup,
+        "speedup_low": speedup and speedup * 0.9,
+        "speedup_high": speedup and speedup * 1.1,
+        "size_bytes": size,
+        "size_ratio": 400_000_000 / size,
+        "rtf": mean_s / length_s,
+    }
+
+
+ROWS = [
+    row(FP32, 1.0, 0.125, 1.0, 400_000_000),
+    row(INT8, 1.0, 0.0625, 2.0, 100_000_000),
+    row(FP32, 5.0, 0.75, 1.0, 400_000_000),
+    row(INT8, 5.0, 0.25, 3.0, 100_000_000),
+    row(BF16, 5.0, 0.5, None, 200_000_000),
+]
+
+
+def part(mode: str, name: str, bits: int | None, parameters: int, macs: int) -> Row:
+    return {
+        "model": "tiny",
+        "mode": mode,
+        "name": name,
+        "weight_bits": bits,
+        "activation_bits": bits or 32,
+        "parameters": parameters,
+        "macs": macs,
+    }
+
+
+PARTS = [
+    part(FP32, "linears", 32, 100, 1000),
+    part(INT8, "linears", 8, 60, 500),
+    part(INT8, "head", 8, 20, 100),
+    part(INT8, "conv", 32, 20, 200),
+    part(INT8, "attention products", None, 0, 200),
+]
+ALL = {
+    "latency": charts.latency(ROWS),
+    "log latency": charts.latency(ROWS, log=True),
+    "speedup": charts.speedup(ROWS, FP32),
+    "size": charts.size(ROWS),
+    "weights": charts.weights(PARTS),
+    "work": charts.work(PARTS),
+}
+
+
+def walk(spec: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(spec, dict):
+        yield spec
+        for value in spec.values():
+            yield from walk(value)
+    elif isinstance(spec, list):
+        for value in spec:
+            yield from walk(value)
+
+
+def values(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every row of data in the chart, without doubles."""
+    found = [v for d in walk(spec) if isinstance(d.get("values"), list) for v in d["values"] if isinstance(v, dict)]
+    found += [v for rows in spec.get("datasets", {}).values() for v in rows]
+    return [dict(x) for x in {tuple(v.items()): None for v in found}]
+
+
+def encodings(spec: dict[str, Any], *channels: str) -> list[dict[str, Any]]:
+    return [e for d in walk(spec) for e in (d.get("encoding", {}).get(c) for c in channels) if e]
+
+
+def mode_colours(spec: dict[str, Any]) -> dict[str, str]:
+    scales = [e["scale"] for e in encodings(spec, "color", "fill") if e.get("field") == "mode"]
+    assert scales
+    found = {tuple(zip(s["domain"], s["range"], strict=True)) for s in scales}
+    assert len(found) == 1, "layers disagree"
+    return dict(found.pop())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_altair_takes_the_spec(name: str) -> None:
+    spec = ALL[name]
+    (alt.LayerChart if "layer" in spec else alt.Chart).from_dict(spec)
+    with pytest.raises(ValidationError):  # the check is one
+        alt.Chart.from_dict({"mark": "bar", "encoding": {"x": {"field": 1, "type": "none"}}})
+
+
+def test_a_mode_has_one_colour_whoever_else_is_shown() -> None:
+    known = {m: charts.mode_colour(m) for m in modes.modes()}
+    assert len(set(known.values())) == len(known), "two modes of one colour"
+    for name in ("latency", "speedup", "size"):
+        found = mode_colours(ALL[name])
+        assert found == {m: known[m] for m in found}, name
+    assert mode_colours(ALL["latency"]).keys() == {FP32, BF16, INT8}
+    alone = [r for r in ROWS if r["mode"] == INT8]
+    for spec in (charts.latency(alone), charts.speedup(alone, FP32), charts.size(alone)):
+        assert mode_colours(spec) == {INT8: known[INT8]}
+
+
+def test_a_mode_that_is_gone_has_a_colour() -> None:
+    rows = [{**r, "mode": "gone"} if r["mode"] == BF16 else r for r in ROWS]
+    colours = mode_colours(charts.latency(rows))
+    assert list(colours) == [FP32, INT8, "gone"] and colours["gone"].startswith("#")
+
+
+@pytest.mark.parametrize("name", ["latency", "log latency"])
+def test_every_latency_is_drawn(name: str) -> None:
+    drawn = {(v["mode"], v["length_s"]): v for v in values(ALL[name])}
+    assert len(drawn) == len(ROWS)
+    for r in ROWS:
+        v = drawn[r["mode"], r["length_s"]]
+        for key in ("mean", "p5", "p95"):
+            assert v[f"{key}_ms"] == pytest.approx(1000 * r[f"{key}_s"])  # type: ignore[operator]
+    assert drawn[FP32, 5.0]["mean_ms"] == 750.0
+
+
+def test_a_single_pass_has_no_spread() -> None:
+    spec = charts.latency([{**ROWS[0], "std_s": None}])
+    (v,) = values(spec)
+    assert v.get("std_ms") is None and v["mean_ms"] == 125.0
+
+
+def test_every_known_speed_up_is_drawn_with_its_interval() -> None:
+    drawn = {(v["mode"], v["length_s"]): v for v in values(ALL["speedup"]) if "mode" in v}
+    for r in ROWS:
+        if r["mode"] == INT8:
+            v = drawn[r["mode"], r["length_s"]]
+            assert all(v[k] == r[k] for k in ("speedup_ratio", "speedup_low", "speedup_high"))
+    assert not any(mode == BF16 for mode, _ in drawn), "what is not known is not drawn"
+
+
+def test_every_size_is_drawn_and_labelled() -> None:
+    drawn = {v["mode"]: v for v in values(ALL["size"])}
+    assert {m: v["size_mb"] for m, v in drawn.items()} == {FP32: 400.0, INT8: 100.0, BF16: 200.0}
+    assert drawn[FP32]["label"] == "400.0 MB" and drawn[INT8]["label"].endswith("4.00×")
+
+
+def test_shares_by_hand() -> None:
+    def shares(name: str) -> dict[tuple[str, str], float]:
+        return {(v["mode"], v["bits"]): v["share"] for v in values(ALL[name])}
+
+    assert shares("weights") == pytest.approx({(FP32, "32 bit"): 1, (INT8, "8 bit"): 0.8, (INT8, "32 bit"): 0.2})
+    # 600 of 1000; the attention's products have no weights, but they are work
+    assert shares("work") == pytest.approx({(FP32, "32 bit"): 1, (INT8, "8 bit"): 0.6, (INT8, "32 bit"): 0.4})
+
+
+def test_the_switch_gives_logarithmic_scales() -> None:
+    def kinds(name: str) -> set[str]:
+        found = [e["scale"] for e in encodings(ALL[name], "x", "y") if "scale" in e]
+        assert len({e.get("field") for e in encodings(ALL[name], "x", "y") if "scale" in e}) >= 2
+        return {s.get("type", "linear") for s in found}
+
+    assert kinds("latency") == {"linear"} and kinds("log latency") == {"log"}
+    assert not any(s.get("zero") for s in walk(ALL["log latency"]) if s.get("type") == "log"), "no log of zero"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("latency", {"Input length, s", "One forward pass, ms"}),
+        ("speedup", {"Input length, s", f"Times as fast as {FP32}"}),
+        ("size", {"On disk, MB (10⁶ bytes)"}),
+    ],
+)
+def test_axes_have_titles_with_units(name: str, wanted: set[str]) -> None:
+    assert wanted <= {e.get("title") for e in encodings(ALL[name], "x", "y")}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_charts_say_what_they_are(name: str) -> None:
+    title = ALL[name]["title"]
+    assert title["text"] and title["subtitle"]
+    assert ALL[name]["width"] == "container" and ALL[name]["height"] > 0
+
+
+def test_shares_are_told_in_percent() -> None:
+    for name in ("weights", "work"):
+        assert {e["axis"]["format"] for e in encodings(ALL[name], "x")} == {"%"}
+
+
+def test_nothing_measured_is_still_a_chart() -> None:
+    for spec in (charts.latency([]), charts.speedup([], FP32), charts.size([]), charts.weights([]), charts.work([])):
+        (alt.LayerChart if "layer" in spec else alt.Chart).from_dict(spec)

@@ -1,0 +1,290 @@
+"""The command line: what it prints, writes and refuses, with a job manager that measures nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from rich.console import Console
+from typer.testing import CliRunner
+
+from bench import cli, device, models, modes
+from bench import jobs as job_manager
+from bench.modes.probe import Availability
+from bench.records import Artefact, Failure, Opening, Pass, Reading, RunSpec, Visit
+from bench.store import Store, StoreError
+
+FP32, INT8, BASE = "torch-fp32", "torch-int8-dynamic", "wav2vec2-base-random"
+_COLUMNS = """
+    run_id device model mode engine threads batch length_s passes cold_s mean_s std_s median_s iqr_ratio speedup_ratio
+    speedup_low speedup_high rtf size_bytes size_ratio load_s peak_rss_bytes
+"""
+COLUMNS = _COLUMNS.split()
+FOUND = {
+    FP32: Availability("available"),
+    "torch-bf16": Availability("emulated", "emulated: slow"),
+    INT8: Availability("available", "engine x86"),
+}
+
+
+def measure(store: Store, run_id: str) -> None:
+    """fp32 at 100 ms and int8 at 50 ms a second of audio, two rounds."""
+    run = store.run(run_id)
+    assert run
+    for position, size in enumerate((400, 100)):
+        artefact = Artefact("d", "seed 0", size * 10**6, 1.0, None, False)
+        store.set_variant(run_id, position, artefact=artefact, opening=Opening(3.0, 0.5, 10, 20))
+    for length_s in run.spec.lengths_s:
+        group = store.start_group(run_id, run.spec.variants[0].model, 2, 1, length_s, [0, 1])
+        for number in (0, 1):
+            for position, s in enumerate((0.1 * length_s, 0.05 * length_s)):
+                cold = (Pass("cold", 1.0),) if number == 0 else ()
+                passes = (*cold, Pass("discarded", s), Pass("kept", s), Pass("kept", s))
+                store.add_visit(group, Visit(position, number, position, 0.0, passes, Reading(10, 20)))
+        store.end_group(group, "target reached")
+    store.set_state(run_id, "done")
+
+
+class FakeJobs:
+    """Runs end as they begin, by `end`."""
+
+    live = None
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.end: Callable[[Store, str], None] = measure
+        self.started: list[RunSpec] = []
+
+    def start(self, spec: RunSpec) -> str:
+        self.started.append(spec)
+        run_id = self.store.create_run(spec, device.device())
+        self.end(self.store, run_id)
+        return run_id
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(cli, "availability", lambda: FOUND)
+    monkeypatch.setattr(cli, "out", Console(highlight=False, markup=False, width=200))
+    monkeypatch.setattr(cli, "err", Console(stderr=True, highlight=False, markup=False, width=1000))
+    job_manager._jobs.cache_clear()
+    yield tmp_path
+    job_manager._jobs.cache_clear()
+
+
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
+    fake = FakeJobs(job_manager.jobs().store)
+    monkeypatch.setattr(cli, "jobs", lambda: fake)
+    return fake
+
+
+def bench(*arguments: object) -> Result:
+    done = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def refused(*arguments: object) -> str:
+    """What a command with wrong arguments says: one sentence on stderr, nothing on stdout."""
+    done = bench(*arguments)
+    assert done.exit_code == 2, done.output
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+# --- lists
+
+
+def test_models_are_listed_with_their_weights() -> None:
+    done = bench("models")
+    assert done.exit_code == 0
+    assert all(c.name in done.stdout for c in models.catalogue())
+    assert re.search(rf"{BASE} +94 ", done.stdout)  # 94.27 million, counted in test_estimate
+    assert "PATH" in done.stdout
+
+
+def test_modes_are_listed_with_how_they_run_here() -> None:
+    done = bench("modes")
+    assert done.exit_code == 0
+    assert all(re.search(rf"^ ?{name} ", done.stdout, re.MULTILINE) for name in modes.modes())
+    assert "emulated: slow" in done.stdout and "available: engine x86" in done.stdout
+
+
+def test_names_are_never_cut_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "out", Console(highlight=False, markup=False, width=80))
+    assert all(c.name in bench("models").stdout for c in models.catalogue())
+    assert all(name in bench("modes").stdout for name in modes.modes())
+
+
+def test_no_runs_say_how_to_begin() -> None:
+    assert "python -m bench run" in bench("runs").stdout
+    ids = bench("runs", "--ids")
+    assert (ids.exit_code, ids.stdout) == (0, "")
+
+
+def test_runs_newest_first_an_id_a_line(manager: FakeJobs) -> None:
+    spec = RunSpec.grid([BASE], [FP32, INT8], [1, 5], threads=[2])
+    old, new = manager.start(spec), manager.start(spec)
+    manager.store.set_state(old, "cancelled")
+    assert bench("runs", "--ids").stdout == f"{new}\n{old}\n"
+    lines = [line for line in bench("runs").stdout.splitlines() if BASE in line]
+    assert [line.split()[0] for line in lines] == [new, old]
+    assert [line.split()[-1] for line in lines] == ["done", "cancelled"]
+    assert "1, 5 s" in lines[0] and f"{FP32}, {INT8}" in lines[0]
+
+
+# --- export
+
+
+def test_export_prints_csv_and_writes_files(manager: FakeJobs, folder: Path) -> None:
+    run_id = manager.start(RunSpec.grid([BASE], [FP32, INT8], [1, 5], threads=[2]))
+    printed = bench("export", run_id)
+    rows = list(csv.DictReader(io.StringIO(printed.stdout)))
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    assert [(r["mode"], r["length_s"]) for r in rows] == [(m, s) for s in ("1.0", "5.0") for m in (FP32, INT8)]
+    assert [c for c in rows[0] if c in COLUMNS] == COLUMNS
+    paths = {name: folder / f"run.{name}" for name in ("csv", "raw", "json")}
+    done = bench("export", run_id, *(x for name, path in paths.items() for x in (f"--{name}", path)))
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert paths["csv"].read_text() == printed.stdout
+    # 2 lengths, 2 variants: 4 passes in round 0 with its cold one, 3 in round 1
+    assert len(list(csv.DictReader(paths["raw"].open()))) == 2 * 2 * 7
+    assert json.loads(paths["json"].read_text())["run"]["id"] == run_id
+
+
+def test_export_of_no_run() -> None:
+    assert refused("export", "20000101-000000-dead") == (
+        "Error: There is no run 20000101-000000-dead. `python -m bench runs` lists them.\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["--csv", "--raw", "--json"])
+def test_export_to_where_nothing_can_be_written(manager: FakeJobs, folder: Path, option: str) -> None:
+    run_id = manager.start(RunSpec.grid([BASE], [FP32, INT8], [1], threads=[2]))
+    for path in (folder, folder / "absent" / "x.csv"):
+        assert f"{path} can't be written" in refused("export", run_id, option, path)
+
+
+# --- run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--lengths", "five"], "got “five”. Allowed: seconds separated by commas"),
+        (["--lengths", "1:5"], "got “1:5”"),
+        (["--lengths", "0"], "Lengths: got 0.0; allowed: seconds from 0.1 to 60."),
+        (["--lengths", "61"], "got 61.0"),
+        (["--lengths", "nan"], "Lengths: got nan"),
+        (["--lengths", ""], "No name given"),
+        (["--modes", "nope"], "There is no mode “nope”. Allowed: torch-fp32,"),
+        (["--model", "nope"], "There is no model or folder “nope”. Allowed: wav2vec2-base-random,"),
+        (["--model", "[/x][red]"], "“[/x][red]”"),
+        (["--modes", "[/x]"], "“[/x]”"),
+        (["--batch", "1.5"], "Batch sizes: got “1.5”"),
+        (["--batch", "65"], "from 1 to 64"),
+        (["--threads", "0"], "Threads: got 0"),
+        (["--repeats", "1"], "from 2 to 1000"),
+        (["--target", "nan"], "Precision target: got nan"),
+        (["--target", "2"], "Precision target: got 2"),
+        (["--seed", "-1"], "Seed: got -1"),
+        (["--input", "music"], "Input: got music; allowed: speech or noise."),
+        (["--csv", "/no/such/folder/x.csv"], "The folder of /no/such/folder/x.csv does not exist."),
+        (["--json", "/no/[/x]/x.json"], "The folder of /no/[/x]/x.json does not exist."),
+    ],
+)
+def test_wrong_arguments_start_nothing(manager: FakeJobs, arguments: list[str], sentence: str) -> None:
+    assert sentence in refused("run", *arguments)
+    assert not manager.started
+
+
+def test_what_cannot_be_resumed_is_told(folder: Path) -> None:
+    store = job_manager.jobs().store
+    run_id = store.create_run(RunSpec.grid([BASE], [FP32], [1], threads=[2]), device.device())
+    store.set_state(run_id, "done")
+    assert f"Run {run_id} is done." in refused("run", "--resume", run_id)
+    assert "There is no run [/x]." in refused("run", "--resume", "[/x]")
+
+
+def test_a_database_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise StoreError("x.db can't be opened [/now].")
+
+    monkeypatch.setattr(cli, "jobs", broken)
+    for command in (["runs"], ["runs", "--ids"], ["export", "x"], ["run"], ["run", "--resume", "x"]):
+        assert refused(*command) == "Error: x.db can't be opened [/now].\n"
+
+
+def test_a_run_prints_its_table_and_writes_its_files(manager: FakeJobs, folder: Path) -> None:
+    one, two = folder / "run.csv", folder / "run.json"
+    done = bench("run", "--threads", 2, "--lengths", "1,5", "--repeats", 3, "--csv", one, "--json", two)
+    assert done.exit_code == 0, done.output
+    assert manager.started == [RunSpec.grid([BASE], [FP32, INT8], [1, 5], threads=[2], repeats=3)]
+    assert "to download" in done.stderr and ": done" in done.stderr
+    assert f"model {BASE}, threads 2, batch 1" in done.stdout
+    # 50 ms at 1 s of audio, twice as fast as 100 ms, 100 MB
+    assert re.search(rf"{INT8} +1 +4 +50\.0 ± 0\.0 +2\.00 \[2\.00, 2\.00\] +0\.050 +100\.0", done.stdout)
+    rows = list(csv.DictReader(one.open()))
+    assert len(rows) == 4 and [c for c in rows[0] if c in COLUMNS] == COLUMNS
+    assert [r["speedup_ratio"] for r in rows[::2]] == ["1.0", "1.0"]
+    assert [float(r["speedup_ratio"]) for r in rows[1::2]] == pytest.approx([2, 2])
+    assert len(json.loads(two.read_text())["summary"]) == 4
+
+
+def test_all_modes_are_those_that_run_well_here(manager: FakeJobs) -> None:
+    done = bench("run", "--modes", "ALL", "--threads", 2, "--lengths", 1)
+    assert [v.mode for v in manager.started[0].variants] == [FP32, INT8]
+    assert "Left out: torch-bf16 (emulated: slow)" in done.stderr
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
+def test_a_run_that_does_not_end_well_is_1(manager: FakeJobs, state: str) -> None:
+    def end(store: Store, run_id: str) -> None:
+        store.add_failure(run_id, Failure(1, "open", "killed", "It took [/all] memory [Errno 12]."))
+        store.set_state(run_id, state, "Nothing could be measured [/here].")  # type: ignore[arg-type]
+
+    manager.end = end
+    done = bench("run", "--threads", 2)
+    assert done.exit_code == 1
+    assert f": {state}. Nothing could be measured [/here]." in done.stderr
+    assert f"{INT8} failed (open, killed): It took [/all] memory [Errno 12]." in done.stderr
+
+
+def test_failed_variants_do_not_make_a_finished_run_fail(manager: FakeJobs) -> None:
+    def end(store: Store, run_id: str) -> None:
+        measure(store, run_id)
+        store.add_failure(run_id, Failure(1, "x", "killed", "It was killed."))
+
+    manager.end = end
+    done = bench("run", "--threads", 2)
+    assert done.exit_code == 0 and f"{INT8} failed (x, killed): It was killed." in done.stderr
+
+
+def test_a_file_that_cannot_be_written_after_the_run(manager: FakeJobs, folder: Path) -> None:
+    done = bench("run", "--threads", 2, "--csv", folder)
+    assert done.exit_code == 2 and f"Error: {folder} can't be written" in done.stderr
+    assert len(manager.store.runs()) == 1, "the run is kept: it can be exported"
+
+
+def test_brackets_are_shown_as_they_are(manager: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Availability("unavailable", "torch can't be imported ([/x] of [torch])")
+    monkeypatch.setattr(cli, "availability", lambda: FOUND | {"torch-bf16": broken})
+    assert "([/x] of [torch])" in bench("modes").stdout
+
+
+def test_folders_with_brackets_are_shown_as_they_are(manager: FakeJobs) -> None:
+    manager.start(RunSpec.grid(["/models/[v2]/tiny"], [FP32, INT8], [1], threads=[2]))
+    assert "/models/[v2]/tiny" in bench("runs").stdout
+
+
+def test_no_command_is_help() -> None:
+    assert "Exit codes" in bench().output

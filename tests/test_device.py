@@ -1,0 +1,146 @@
+"""Limits of control groups from a tree of files made here, and readings that may be missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from bench import device, readings
+from bench.readings import Usage
+from bench.records import Reading
+
+NO_PROCESS = 2**22 + 1  # above the highest id that Linux gives
+Tree = Callable[..., None]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A device of 8 cores and 1000 bytes, 900 of them free; this process in the group /a/b."""
+    root, read = tmp_path / "cgroup", device._read
+    (root / "a" / "b").mkdir(parents=True)
+    monkeypatch.setattr(device, "CGROUPS", root)
+    monkeypatch.setattr(device, "_read", lambda p: "1:cpu:/x\n0::/a/b" if p == "/proc/self/cgroup" else read(p))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=1000, available=900))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+    def write(group: str, **files: str) -> None:
+        for name, text in files.items():
+            (root / group / name.replace("_", ".", 1)).write_text(text + "\n")
+
+    return write
+
+
+def test_without_limits_the_device_counts(tree: Tree) -> None:
+    tree("a/b", memory_max="max", memory_current="700", cpu_max="max 100000")
+    assert (device.memory_bytes(), device.available_memory_bytes(), device.default_threads()) == (1000, 900, 8)
+
+
+def test_the_limit_of_a_group_above_counts(tree: Tree) -> None:
+    tree("a", memory_max="500", memory_current="350")
+    tree("a/b", memory_max="800", memory_current="100")
+    assert device.memory_bytes() == 500
+    assert device.available_memory_bytes() == 150  # 500 - 350, under 800 - 100
+
+
+def test_cached_files_are_given_back(tree: Tree) -> None:
+    tree("a/b", memory_max="500", memory_current="450", memory_stat="anon 1\ninactive_file 120\nactive_file 80")
+    assert device.available_memory_bytes() == 170  # 500 - 450 + 120
+
+
+def test_no_less_than_nothing_is_free_and_no_more_than_the_device_has(tree: Tree) -> None:
+    tree("a/b", memory_max="400", memory_current="450")
+    assert device.available_memory_bytes() == 0
+    tree("a/b", memory_max="5000", memory_current="450")
+    assert (device.available_memory_bytes(), device.memory_bytes()) == (900, 1000)
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "threads"),
+    [
+        ("max 100000", "300000 100000", 3),
+        ("200000 100000", "300000 100000", 2),
+        ("10000 100000", "max 100000", 1),  # a tenth of a core is one thread
+        ("1600000 100000", "max 100000", 8),  # more than there are
+    ],
+)
+def test_the_cpu_quota_cuts_threads(tree: Tree, own: str, above: str, threads: int) -> None:
+    tree("a/b", cpu_max=own)
+    tree("a", cpu_max=above)
+    assert device.default_threads() == threads
+
+
+@pytest.mark.parametrize("text", [None, "4:memory:/x\n3:cpu:/x"], ids=["no file", "version 1"])
+def test_no_groups_of_version_2(tree: Tree, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    tree("a/b", memory_max="1", memory_current="1", cpu_max="100000 100000")
+    monkeypatch.setattr(device, "_read", lambda _: text)
+    assert device._cgroups() == []
+    assert (device.memory_bytes(), device.available_memory_bytes(), device.default_threads()) == (1000, 900, 8)
+
+
+def test_oom_kills(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_read", lambda _: "nr_free_pages 5\noom_kill 12\noom_kill_x 3")
+    assert device.oom_kills() == 12
+    monkeypatch.setattr(device, "_read", lambda _: None)
+    assert device.oom_kills() is None
+
+
+def test_the_device_is_told_without_secrets() -> None:
+    found = device.device()
+    assert len(found.id) == 12 and found.id != device._read("/etc/machine-id")
+    assert found.cores >= 1 and found.ram_bytes > 0 and "python" in found.versions
+
+
+# --- readings
+
+
+def test_others_cpu_ratio_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    before = Usage(10, 100, 20)
+    # 2 s on 4 cores are 8 s of CPU; 6 s were used, 3 of them by the worker
+    assert readings.others_cpu_ratio(before, Usage(12, 106, 23)) == pytest.approx(3 / 8)
+    assert readings.others_cpu_ratio(before, Usage(12, 106, 30)) == 0.0  # ticks of 10 ms may say less than nothing
+    assert readings.others_cpu_ratio(before, Usage(12, 200, 20)) == 1.0
+    assert readings.others_cpu_ratio(before, Usage(10, 106, 23)) is None
+
+
+def test_stolen_time_counts_and_guests_not_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = SimpleNamespace(user=1.0, nice=2.0, system=4.0, irq=8.0, softirq=16.0, steal=32.0, guest=64.0, idle=128.0)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
+    found = readings.usage(NO_PROCESS)
+    assert (found.all_s, found.process_s) == (63.0, 0.0)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """What readings find under / lies here instead."""
+    monkeypatch.setattr(readings, "Path", lambda p: tmp_path / p.lstrip("/"))
+    monkeypatch.setattr(psutil, "sensors_temperatures", dict, raising=False)
+
+    def write(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    return write
+
+
+def test_what_is_missing_is_none(files: Callable[[str, str], None]) -> None:
+    assert readings.reading(NO_PROCESS, None) == Reading()
+    assert not readings.reset_peak(NO_PROCESS)
+
+
+def test_what_is_there_is_read_in_si_units(files: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    files("proc/7/status", "VmPeak:\t9 kB\nVmHWM:\t     300 kB\nVmRSS:\t     200 kB\n")
+    files("proc/7/smaps_rollup", "Rss: 200 kB\nPss:      150 kB\nPss_Dirty: 1 kB\n")
+    for core, khz in ((0, "1200000"), (1, "2400000"), (2, "none")):
+        files(f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq", khz)
+    files("sys/devices/platform/soc/soc:firmware/get_throttled", "50005\n")
+    heat = {"nvme": [SimpleNamespace(current=99.0)], "coretemp": [SimpleNamespace(current=x) for x in (51.0, 62.5)]}
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: heat, raising=False)
+    assert readings.reading(7, 0.25) == Reading(204_800, 307_200, 153_600, 0.25, 62.5, 2.4e9, True)
+    files("sys/devices/platform/soc/soc:firmware/get_throttled", "50000\n")  # it was throttled, and is not now
+    assert readings.throttled() is False

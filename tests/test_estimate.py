@@ -1,0 +1,129 @@
+"""What a run will take, against arithmetic by hand for wav2vec2-base."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+
+from bench import device, estimate
+from bench.estimate import Estimate
+from bench.models import ModelError
+from bench.modes import ModeError
+from bench.records import RunSpec, Variant
+
+BASE, HUB = "wav2vec2-base-random", "facebook/wav2vec2-base-960h"
+FP32, INT8 = "torch-fp32", "torch-int8-dynamic"
+EXTRACTOR = 512 * 10 + 4 * 512 * 512 * 3 + 2 * 512 * 512 * 2  # 4 199 424
+POSITIONAL = 768 * 48 * 128  # 16 groups: 48 channels in; 4 718 592
+LINEARS = 12 * (4 * 768 * 768 + 2 * 768 * 3072) + 512 * 768  # 85 327 872
+HEAD = 768 * 32
+ALL = 94_270_464
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Much memory and disk, two cores of 1e9 MAC/s."""
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
+    monkeypatch.setattr(device, "available_memory_bytes", lambda: 10**12)
+    monkeypatch.setattr(device, "default_threads", lambda: 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
+    monkeypatch.setattr(estimate, "_product_rate", lambda: 1e9)
+
+
+def grid(*modes: str, models: tuple[str, ...] = (BASE,), lengths: tuple[float, ...] = (1,), **more: object) -> RunSpec:
+    return RunSpec.grid(models, modes, lengths, **({"threads": [2]} | more))  # type: ignore[arg-type]
+
+
+def test_size_on_disk_by_hand() -> None:
+    assert EXTRACTOR + POSITIONAL + LINEARS + HEAD == ALL
+    size = {m: estimate.artefact_bytes(Variant(BASE, m, 2)) for m in (FP32, "torch-bf16", INT8)}
+    assert size == {
+        FP32: 4 * ALL,  # 377 081 856
+        "torch-bf16": 2 * ALL,
+        INT8: 4 * (EXTRACTOR + POSITIONAL) + LINEARS + HEAD,  # 121 024 512
+    }
+    assert size[INT8] == 121_024_512
+
+
+def test_memory_and_disk_by_hand() -> None:
+    found = estimate.estimate(grid(FP32, INT8))
+    # Opening: 450 MB of libraries, 1.1 times the file, and of a pass the first convolution's output three times:
+    # 16 000 / 5 = 3200 frames of 512 channels of 4 bytes.
+    one_pass = 3 * 4 * 512 * 3200
+    assert one_pass == estimate.pass_bytes(BASE, [(1, 1.0)]) == 19_660_800
+    fp32, int8 = 450_000_000 + 414_790_042 + one_pass, 450_000_000 + 133_126_963 + one_pass
+    assert found.memory_bytes == fp32 + int8 == 1_487_238_605
+    assert found.disk_bytes == 377_081_856 + 121_024_512
+    # One variant alone: building it takes more than holding it, 2.2 times the float weights.
+    assert estimate.estimate(grid(FP32)).memory_bytes == 450_000_000 + 829_580_083
+    # The largest shape counts, batch included; two variants at once are enough, whatever else is asked for.
+    longer = estimate.estimate(grid(FP32, INT8, "torch-bf16", lengths=(1, 2), batches=(1, 4)))
+    bf16 = 450_000_000 + 207_395_021
+    assert longer.memory_bytes == (fp32 - one_pass) + bf16 + 2 * 8 * one_pass
+    # An artefact is shared by thread counts.
+    assert estimate.estimate(grid(FP32, INT8, threads=[1, 2])).disk_bytes == found.disk_bytes
+
+
+def test_duration_uses_measured_rates_and_guesses_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "work", lambda model, batch, length_s: batch * length_s * 1e9)
+    build = 5 + ALL * 1e-7
+    # The guess: two cores of 1e9, half of it reached: a pass of 1 s, a visit of 5, ten rounds.
+    assert estimate.estimate(grid(FP32)).duration_s == pytest.approx(50 + build)
+    # More threads than cores are no faster.
+    assert estimate.estimate(grid(FP32, threads=[8])).duration_s == pytest.approx(50 + build)
+    assert estimate.estimate(grid(FP32, threads=[1])).duration_s == pytest.approx(100 + build)
+    measured = {(FP32, 2): 4e9, (INT8, 1): 1.0}
+    assert estimate.estimate(grid(FP32), measured).duration_s == pytest.approx(10 * 5 / 4 + build)
+    assert estimate.estimate(grid(FP32, INT8), measured).duration_s == pytest.approx(10 * 5 / 4 + 50 + 2 * build)
+    # No visit is shorter than 0.4 s.
+    assert estimate.estimate(grid(FP32), {(FP32, 2): 1e12}).duration_s == pytest.approx(4 + build)
+    # Over 2 s a visit has one discarded and one kept pass, so 20 repeats are 20 rounds.
+    slow = estimate.estimate(grid(FP32, lengths=(3,), repeats=20))
+    assert slow.duration_s == pytest.approx(20 * 2 * 3 + build)
+
+
+def made(memory: int = 0, disk: int = 0, download: int = 0) -> Estimate:
+    return Estimate(1, memory, 2_000_000_000, disk, 3_000_000_000, download)
+
+
+def test_refusals_are_sentences_with_a_way_out(tmp_path: Path) -> None:
+    assert made(2_000_000_000, 2_000_000_000, 1_000_000_000).refusal is None  # all of it is enough
+    assert made(2_500_000_000).refusal == (
+        "This run needs about 2.5 GB of memory at once, and 2.0 GB are free. Close other programs, or choose a "
+        "smaller model, a shorter length or a smaller batch."
+    )
+    assert made(0, 2_100_000_000, 1_000_000_000).refusal == (
+        f"This run writes about 3.1 GB, and 3.0 GB are free on {tmp_path}. Make room there, or name another folder "
+        "in EARBENCH_DATA."
+    )
+
+
+def test_what_is_free_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "available_memory_bytes", lambda: 1_487_238_604)  # one byte less than by hand above
+    assert "of memory at once" in str(estimate.estimate(grid(FP32, INT8)).refusal)
+    monkeypatch.setattr(device, "available_memory_bytes", lambda: 1_487_238_605)
+    assert estimate.estimate(grid(FP32, INT8)).refusal is None
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=498_106_367))
+    assert "This run writes about 0.5 GB" in str(estimate.estimate(grid(FP32, INT8)).refusal)
+
+
+def test_a_download_counts_once_and_only_where_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached: dict[str, object] = {}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda where, name: cached.get(name))
+    assert estimate.estimate(grid(FP32, INT8, models=(BASE, HUB))).download_bytes == 378_000_000
+    cached["model.safetensors"] = object()  # the hub's word for: known not to exist
+    assert estimate.estimate(grid(FP32, models=(HUB,))).download_bytes == 378_000_000
+    cached["pytorch_model.bin"] = "/somewhere/pytorch_model.bin"
+    assert estimate.estimate(grid(FP32, models=(HUB,))).download_bytes == 0
+    assert estimate.estimate(grid(FP32)).download_bytes == 0
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ModelError, match="no model or folder “nope”"):
+        estimate.estimate(grid(FP32, models=("nope",)))
+    with pytest.raises(ModeError, match="no mode “nope”"):
+        estimate.estimate(grid("nope"))
