@@ -48,10 +48,11 @@ def latency(rows: Sequence[Row], *, log: bool = False) -> Spec:
 @lru_cache(maxsize=32)
 def _latency(order: Modes, lengths_s: tuple[float, ...], log: bool) -> Spec:
     scale = alt.Scale(type="log" if log else "linear", zero=not log, nice=True)
+    middle = alt.Scale(domain=[0, 2 * lengths_s[0]]) if len(lengths_s) == 1 and not log else scale
     few = len(lengths_s) <= 8  # a tick at every measured length
     ticks = alt.Axis(values=list(lengths_s), format="~f", grid=False) if few else alt.Axis(format="~f", grid=False)
     base = alt.Chart(_TABLE).encode(
-        x=alt.X("length_s:Q", title="Input length, s", scale=scale, axis=ticks),
+        x=alt.X("length_s:Q", title="Input length, s", scale=middle, axis=ticks),
         color=_mode_colour(order),
         tooltip=[
             alt.Tooltip("mode:N", title="Mode"),
@@ -74,8 +75,9 @@ def speedup(rows: Sequence[Row], baseline: str) -> Spec:
     keys = ("mode", "length_s", "speedup_ratio", "speedup_low", "speedup_high")
     shown = [{k: r[k] for k in keys} for r in rows if r["speedup_ratio"] is not None]
     top = max((float(r["speedup_ratio"] or 1) for r in shown), default=1.0)
-    # An interval of two rounds may reach far beyond the bars; in steps, so that the axis does not tremble.
-    end = math.ceil(1.35 * max(1.0, top) * 2) / 2
+    # Intervals are shown whole, but for those of the first rounds, which reach anywhere; the axis grows in steps.
+    reach = min(3 * top, max((float(r["speedup_high"] or 1) for r in shown), default=1.0))
+    end = math.ceil(max(1.35, 1.35 * top, 1.05 * reach) * 2) / 2
     return _filled(_speedup(_order(rows), len({r["length_s"] for r in shown}), baseline, end), shown)
 
 

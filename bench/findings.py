@@ -5,6 +5,8 @@ from __future__ import annotations
 from bench.report import Report, label
 from bench.stats import Interval
 
+WIDE = 0.15  # half width of an interval, as a ratio, beyond which agreement means nothing
+
 
 def headline(r: Report) -> str | None:
     """The run in one sentence: the fastest quantized mode at the longest input; None before there is one."""
@@ -50,6 +52,8 @@ def _verdict(smaller: float, speedups: list[Interval]) -> str:
     if len(lows) < len(speedups) or len(highs) < len(speedups):
         return "Too few rounds were measured to judge it."
     if all(low <= smaller <= high for low, high in zip(lows, highs, strict=True)):
+        if any(i.half_width_ratio > WIDE for i in speedups):
+            return "The intervals are too wide to judge it: measure again while the device is quiet."
         return "These figures agree with a latency that follows size."
     if smaller > 1 and min(lows) > 1:
         less = all(high < smaller for high in highs)

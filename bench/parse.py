@@ -5,11 +5,11 @@ from __future__ import annotations
 from bench.records import SpecError
 
 
-def names(text: str) -> list[str]:
-    """Names separated by commas. Raises SpecError where there is none."""
+def names(text: str, what: str = "Names") -> list[str]:
+    """What stands between commas; `what` names it in the error. Raises SpecError where there is none."""
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
-        raise SpecError("No name given. Allowed: one name or several, separated by commas.")
+        raise SpecError(f"{what}: nothing was given. Allowed: one or several, separated by commas.")
     return found
 
 
@@ -17,7 +17,7 @@ def lengths(text: str) -> list[float]:
     """Seconds separated by commas, and ranges FROM:TO:HOW_MANY: `1,2,5`, `1:20:5`. Raises SpecError."""
     allowed = "Allowed: seconds separated by commas, such as 1,2,5, or a range from:to:how many, such as 1:20:5."
     found: list[float] = []
-    for part in names(text):
+    for part in names(text, "Lengths"):
         try:
             if ":" in part:
                 first, last, count = part.split(":")
@@ -32,7 +32,7 @@ def lengths(text: str) -> list[float]:
 def whole_numbers(text: str, what: str) -> list[int]:
     """Whole numbers separated by commas; `what` names them in the error. Raises SpecError."""
     try:
-        return [int(part) for part in names(text)]
+        return [int(part) for part in names(text, what)]
     except ValueError as e:
         raise SpecError(f"{what}: got “{text}”. Allowed: whole numbers separated by commas, such as 1,2,4.") from e
 

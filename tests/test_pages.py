@@ -140,7 +140,7 @@ def test_delete_asks_first(store: Store) -> None:
     [
         ("lengths", "five", "got “five”"),
         ("lengths", "0", "from 0.1 to 60"),
-        ("lengths", "", "No name given"),
+        ("lengths", "", "nothing was given"),
         ("batches", "1.5", "whole numbers"),
         ("threads", "0", "1 to 256"),
     ],

@@ -10,7 +10,7 @@ from bench.records import SpecError
 
 def test_names() -> None:
     assert names(" torch-fp32, torch-bf16 ,,") == ["torch-fp32", "torch-bf16"]
-    with pytest.raises(SpecError, match="one name or several, separated by commas"):
+    with pytest.raises(SpecError, match="one or several, separated by commas"):
         names(" , ")
 
 

@@ -14,6 +14,7 @@ from bench.parse import lengths, whole_numbers
 from bench.records import RunSpec, SpecError
 from bench.text import duration, size
 
+DEFAULTS = {"lengths": "1, 5", "batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
 DEFAULT_MODEL = "wav2vec2-base-random"
 LAB_MODES = ("torch-fp32", "torch-int8-dynamic")
 LAB_LENGTHS_S = (1.0, 2.0, 5.0, 10.0, 20.0)
@@ -21,32 +22,37 @@ LAB_LENGTHS_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 
 def form(jobs: Jobs) -> None:
     """Everything that can be chosen, what it will take, and the buttons that start it."""
-    chosen_models = _models()
     found = _availability()
+    usable = [name for name in LAB_MODES if found[name].state != "unavailable"]
+    defaults = {"models": [DEFAULT_MODEL], "modes": usable, "threads": str(device.default_threads()), **DEFAULTS}
+    for key, value in defaults.items():
+        st.session_state.setdefault(key, value)
+    chosen_models = _models()
     chosen_modes = _modes(found)
     lengths_text = st.text_input(
         "Input lengths, s",
-        "1, 5",
         key="lengths",
         help="Seconds separated by commas, or a range from:to:how many, such as 1:20:5.",
     )
     with st.expander("Advanced: batch, threads, repeats, precision, input, seed"):
         one, two, three = st.columns(3)
-        batches = one.text_input("Batch sizes", "1", key="batches", help="Whole numbers separated by commas.")
+        batches = one.text_input("Batch sizes", key="batches", help="Whole numbers separated by commas.")
         threads = two.text_input(
             "Threads",
-            str(device.default_threads()),
             key="threads",
             help=f"This device has {device.default_threads()} usable cores.",
         )
         repeats = three.number_input(
-            "Repeats at least (k)", 2, 1000, 10, key="repeats", help="Kept passes of every cell."
+            "Passes at least (k)",
+            2,
+            1000,
+            key="repeats",
+            help="Timed passes of every mode and length; a round brings 3.",
         )
         target = one.number_input(
             "Precision target, ± %",
             0.1,
             100.0,
-            2.0,
             step=0.5,
             key="target",
             help="Half width of the speed-up's 95 % interval.",
@@ -54,7 +60,7 @@ def form(jobs: Jobs) -> None:
         kind = two.selectbox(
             "Input", ["speech", "noise"], key="kind", help="Speech: a synthetic voice, tiled to length."
         )
-        seed = three.number_input("Seed", 0, 2**32 - 1, 0, key="seed", help="Of the inputs and the order of visits.")
+        seed = three.number_input("Seed", 0, 2**32 - 1, key="seed", help="Of the inputs and the order of visits.")
     try:
         spec = RunSpec.grid(
             [models.find(name).name for name in chosen_models],
@@ -71,8 +77,10 @@ def form(jobs: Jobs) -> None:
     except (SpecError, ModelError, ModeError) as e:
         st.error(str(e))
         spec, expected = None, None
-    if expected:
+    if expected and spec:
         _tell(expected)
+        if max(v.threads for v in spec.variants) > device.default_threads():
+            st.warning(f"More threads than the {device.default_threads()} usable cores usually run slower, not faster.")
     with st.container(horizontal=True):
         ready = spec is not None and expected is not None and expected.refusal is None
         start = st.button("Start", type="primary", icon=":material/play_arrow:", key="start", disabled=not ready)
@@ -98,7 +106,6 @@ def _models() -> list[str]:
     chosen: list[str] = st.multiselect(
         "Models",
         list(labels),
-        [DEFAULT_MODEL],
         format_func=lambda name: labels.get(name, name),
         key="models",
         placeholder="Choose a model or type a folder's path",
@@ -115,7 +122,6 @@ def _modes(found: dict[str, Availability]) -> list[str]:
     chosen = st.multiselect(
         "Quantization modes",
         usable,
-        [name for name in LAB_MODES if name in usable],
         format_func=lambda name: known[name].LABEL,
         key="modes",
         placeholder="Choose at least one mode",

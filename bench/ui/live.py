@@ -60,7 +60,10 @@ def _progress(jobs: Jobs) -> None:
             st.markdown(f"#### {'Cancelling' if job.pool.cancelled else 'Measuring' if p.round else 'Preparing'}")
             if st.button("Cancel", icon=":material/stop_circle:", key="cancel", disabled=job.pool.cancelled):
                 jobs.cancel()
-        st.progress(min(1.0, p.done_ratio), text=_where(job))
+        if p.round:
+            st.progress(min(1.0, p.done_ratio), text=_where(job))
+        else:
+            st.markdown(_where(job))
         st.caption(
             "Closing the browser changes nothing: the run goes on, and any browser can watch and cancel it. "
             "Figures are provisional until a length is finished."

@@ -37,6 +37,13 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
         return r
     if not live and (sentence := findings.headline(r)):
         st.markdown(f"##### {sentence}")
+    busy, visits = sum(c.busy_visits for c in r.cells), sum(c.visits for c in r.cells)
+    if busy > visits / 4:
+        st.warning(
+            f"Other programs were busy during {busy} of {visits} visits, so these figures are less sure than they "
+            "could be. Close what is not needed and measure again.",
+            icon=":material/group:",
+        )
     _charts(r, _family_choice(r), live=live)
     _table(r)
     if not live:
