@@ -83,7 +83,6 @@ class Jobs:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return []
-            end_orphans()
             if found := self.store.interrupt_live(INTERRUPTED):
                 end_orphans()
                 artefacts.sweep()

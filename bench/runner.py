@@ -91,6 +91,8 @@ class Runner:
         self.store.set_state(run_id, "running")
         for (model, threads), positions in self.spec.families.items():
             self._family(model, threads, [p for p in positions if p in artefacts], artefacts)
+            for shape in self.spec.shapes:
+                self.clock.skip((model, threads, *shape))
         if len(self.failed) == len(self.spec.variants) and not any(g.visits for g in self.store.groups(run_id)):
             raise RunFailed("Nothing could be measured: every variant failed.")
         if self.failed:
@@ -138,8 +140,6 @@ class Runner:
         """All groups of a model and thread count, in as many blocks as memory asks for."""
         todo = [p for p in positions if any(p not in self._done(model, threads, s) for s in self.spec.shapes)]
         if not todo:
-            for shape in self.spec.shapes:
-                self.clock.skip((model, threads, *shape))
             return
         baseline, rest = positions[0], [p for p in todo if p != positions[0]]
         while True:
@@ -156,9 +156,7 @@ class Runner:
                 for worker in workers.values():
                     worker.close()
             if not rest:
-                break
-        for shape in self.spec.shapes:
-            self.clock.skip((model, threads, *shape))
+                return
 
     def _open(
         self, baseline: int, rest: list[int], artefacts: dict[int, Artefact], workers: dict[int, Worker]
