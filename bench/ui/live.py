@@ -5,13 +5,15 @@ Fragments poll while a job is live and not otherwise.
 
 from __future__ import annotations
 
+import gc
+from functools import lru_cache
+
 import streamlit as st
 
 from bench.jobs import Job, Jobs
 from bench.text import duration
 
-POLL_S = 2.0
-FIGURES_POLL_S = 4.0  # drawing takes CPU time from what is being measured
+POLL_S = 3.0  # every poll of every browser takes CPU time from what is being measured
 
 
 def banner(jobs: Jobs) -> None:
@@ -34,22 +36,11 @@ def _banner(jobs: Jobs) -> None:
         st.page_link("pages/1_Benchmark.py", label="Watch", icon=":material/arrow_forward:")
 
 
+@st.fragment(run_every=POLL_S)
 def card(jobs: Jobs) -> None:
     """Progress, cancel, and everything measured so far. Reruns the page when the job ends."""
-    _progress(jobs)
-    _figures(jobs)
-
-
-@st.fragment(run_every=FIGURES_POLL_S)
-def _figures(jobs: Jobs) -> None:
     from bench.ui import results  # brings altair and pandas, which a page that draws nothing need not wait for
 
-    if job := jobs.live:
-        results.figures(jobs.store, job.run_id, live=True)
-
-
-@st.fragment(run_every=POLL_S)
-def _progress(jobs: Jobs) -> None:
     job = jobs.live
     if job is None:
         st.rerun()
@@ -68,6 +59,17 @@ def _progress(jobs: Jobs) -> None:
             "Closing the browser changes nothing: the run goes on, and any browser can watch and cancel it. "
             "Figures are provisional until a length is finished."
         )
+    results.figures(jobs.store, job.run_id, live=True)
+    _spare_the_collector(job.run_id)
+
+
+@lru_cache(maxsize=1)
+def _spare_the_collector(_run_id: str) -> None:
+    """Once a run: Streamlit collects garbage after every poll, and would look through all imported modules each time,
+    which took more than the rest of a poll.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _where(job: Job) -> str:
