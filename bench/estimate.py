@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+import wave
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +23,8 @@ PASSES_A_VISIT = 5  # the discarded one, three kept ones, and a share of what 0.
 SHORTEST_VISIT_S = 0.4
 DEVICE_SHARE = 0.5  # of the matrix product's rate that a whole model reaches
 BUILD_S_PER_PARAMETER = 1e-7
+DECODE_S = 0.5  # of a clip, in a process of its own
+HEADERS = 20  # clips that are looked at to tell how long an evaluation takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +73,51 @@ def estimate(spec: RunSpec, measured: Mapping[tuple[str, int], float] | None = N
     stored = {(v.model, v.mode): artefact_bytes(v) for v in spec.variants}
     for v in spec.variants:
         duration += 5 + _parameters(v.model) * BUILD_S_PER_PARAMETER
+    opened = [open_bytes(v.model, artefact_bytes(v), spec.shapes) for v in spec.variants]
     return Estimate(
         duration_s=duration,
         memory_bytes=max(
             max(build_bytes(v) for v in spec.variants),
-            max(
-                sum(sorted(open_bytes(spec.variants[i], artefact_bytes(spec.variants[i]), spec) for i in f)[-2:])
-                for f in spec.families.values()
-            ),
+            max(sum(sorted(opened[i] for i in f)[-2:]) for f in spec.families.values()),
         ),
         memory_available_bytes=device.available_memory_bytes(),
         disk_bytes=sum(stored.values()),
         disk_free_bytes=shutil.disk_usage(paths.data_folder()).free,
         download_bytes=sum(c.download_bytes for c in checkpoints.values() if not _cached(c)),
     )
+
+
+def evaluation_s(
+    variants: Sequence[Variant], clips: Sequence[Path], measured: Mapping[tuple[str, int], float] | None = None
+) -> float | None:
+    """Seconds that an evaluation will take, from the headers of some clips; None where they don't tell a length.
+
+    Raises ModelError for a name that is not known.
+    """
+    some = clips[:: max(1, len(clips) // HEADERS)]
+    lengths_s = [s for path in some if (s := header_s(path))]
+    if not lengths_s:
+        return None
+    clip_s = sum(lengths_s) / len(lengths_s)
+    rate = {(v.mode, v.threads): _guess(v.threads) for v in variants} | dict(measured or {})
+    passes = sum(work(v.model, 1, clip_s) / rate[v.mode, v.threads] for v in variants)
+    start = sum(5 + _parameters(v.model) * BUILD_S_PER_PARAMETER for v in variants)
+    return start + len(clips) * (DECODE_S + passes)
+
+
+def header_s(path: Path) -> float | None:
+    """How long a WAV or FLAC file says it is; None for other files and broken ones."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(26)
+            if head[:4] == b"fLaC":  # STREAMINFO: 20 bits of rate from byte 18 on, 36 bits of samples at byte 21.5
+                rate_hz = int.from_bytes(head[18:21]) >> 4
+                return (int.from_bytes(head[21:26]) & (1 << 36) - 1) / rate_hz
+            file.seek(0)
+            with wave.open(file) as sound:
+                return sound.getnframes() / sound.getframerate()
+    except (OSError, wave.Error, EOFError, ZeroDivisionError):
+        return None
 
 
 def work(model: str, batch: int, length_s: float) -> int:
@@ -104,9 +139,9 @@ def build_bytes(variant: Variant) -> int:
     return ENGINE_BYTES + round(4 * FLOAT_COPIES_IN_BUILD * _parameters(variant.model))
 
 
-def open_bytes(variant: Variant, size_bytes: int, spec: RunSpec) -> int:
-    """Memory of a worker with an artefact of this size opened, and the run's largest pass."""
-    return ENGINE_BYTES + round(1.1 * size_bytes) + pass_bytes(variant.model, spec.shapes)
+def open_bytes(model: str, size_bytes: int, shapes: Iterable[tuple[int, float]]) -> int:
+    """Memory of a worker with an artefact of this size opened, and the largest of some passes."""
+    return ENGINE_BYTES + round(1.1 * size_bytes) + pass_bytes(model, shapes)
 
 
 def pass_bytes(model: str, shapes: Iterable[tuple[int, float]]) -> int:

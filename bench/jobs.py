@@ -13,16 +13,21 @@ import os
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TextIO
+from typing import Literal, TextIO
 
-from bench import artefacts, device, models, paths
+from bench import artefacts, datasets, device, models, modes, paths
 from bench.client import Cancelled, Pool, end_orphans
 from bench.estimate import estimate
-from bench.records import RESUMABLE_STATES, Failure, RunSpec
-from bench.runner import Limits, Progress, RunFailed, Runner
+from bench.evaluator import Evaluator
+from bench.opening import Limits
+from bench.records import RESUMABLE_STATES, ClipRecord, Evaluation, EvaluationSpec, Failure, Run, RunSpec
+from bench.runner import Progress, RunFailed, Runner
 from bench.store import Store
+from bench.transcriber import Transcriber
 
 INTERRUPTED = "The program ended while this run was under way. What was measured is kept."
 GLANCE_S = 0.5  # a look at the lock, from a page or by a start-up, holds it for a moment
@@ -34,9 +39,10 @@ class Refused(RuntimeError):
 
 @dataclass(slots=True)
 class Job:
-    """The run that is live in this process."""
+    """The run or the evaluation that is live in this process."""
 
     run_id: str
+    kind: Literal["benchmark", "evaluation"]
     pool: Pool
     progress: Progress
     thread: threading.Thread | None = None
@@ -52,6 +58,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._job: Job | None = None
         self._lock_path = paths.data_folder() / "earbench.lock"
+        self.transcriber = Transcriber(self._for_transcription, limits)
         atexit.register(self.shutdown)
         self.recover()
 
@@ -90,16 +97,22 @@ class Jobs:
 
     # --- start, resume, cancel
 
-    def start(self, spec: RunSpec) -> str:
-        """Begin a run, or return the id of the one that runs. Raises Refused, ModelError or ModeError."""
+    def start(self, spec: RunSpec | EvaluationSpec) -> str:
+        """Begin a run or an evaluation, or return the id of the one that runs.
+
+        Raises Refused, ModelError, ModeError or DatasetError.
+        """
         with self._lock:
             if job := self.live:
                 return job.run_id
-            if refusal := estimate(spec).refusal:
+            clips = _clips(spec) if isinstance(spec, EvaluationSpec) else None
+            if isinstance(spec, RunSpec) and (refusal := estimate(spec).refusal):
                 raise Refused(refusal)
             file = self._take()
             try:
                 run_id = self.store.create_run(spec, device.device())
+                if clips is not None:
+                    self.store.set_clips(run_id, clips)
                 self._begin(run_id, file)
             except BaseException:
                 file.close()
@@ -107,7 +120,10 @@ class Jobs:
             return run_id
 
     def resume(self, run_id: str) -> str:
-        """Go on with an interrupted or cancelled run: finished groups are kept. Raises Refused or ModelError."""
+        """Go on with what was interrupted or cancelled: finished groups, or clips, are kept.
+
+        Raises Refused, ModelError or DatasetError.
+        """
         with self._lock:
             if job := self.live:
                 return job.run_id
@@ -138,20 +154,38 @@ class Jobs:
 
     def shutdown(self) -> None:
         """Kill the workers: the process ends. The run is marked by the thread, or else at the next start."""
+        self.transcriber.cancel()
         if job := self.live:
             job.cut_off = True
             job.pool.cancel()
             if job.thread:
                 job.thread.join(2)
 
+    @contextmanager
+    def _for_transcription(self) -> Iterator[None]:
+        """Hold the device while a recording is transcribed. Raises Refused."""
+        if job := self.live:
+            raise Refused(
+                f"{'A benchmark' if job.kind == 'benchmark' else 'An evaluation'} is under way, and a transcription "
+                "beside it would spoil its times. Wait for it to end, or cancel it, then try again."
+            )
+        with self._take() as file:
+            _sign(file, "a transcription")
+            yield
+
     def _check_resumable(self, run_id: str) -> None:
-        run = self.store.run(run_id)
+        run = self.store.run(run_id) or self.store.evaluation(run_id)
         if run is None:
             raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
         if run.state not in RESUMABLE_STATES:
             raise Refused(f"Run {run_id} is {run.state}. Only a run that was cancelled or interrupted can be resumed.")
         for name in {v.model for v in run.spec.variants}:
             models.find(name)
+        if isinstance(run, Evaluation) and _clips(run.spec) != _bare(self.store.clips(run_id)):
+            raise Refused(
+                f"The clips in {run.spec.dataset} are not what they were when evaluation {run_id} began: "
+                "start a new one."
+            )
         if run.device.id != device.device().id or run.device.versions != device.device().versions:
             raise Refused(
                 f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
@@ -162,21 +196,26 @@ class Jobs:
     # --- the thread
 
     def _begin(self, run_id: str, file: TextIO) -> None:
-        job = Job(run_id, Pool(), Progress())
-        json.dump({"pid": os.getpid(), "run": run_id, "since_s": time.time()}, file)
-        file.flush()
-        job.thread = threading.Thread(target=self._work, args=(job, file), name=f"run {run_id}", daemon=True)
+        found = self.store.run(run_id) or self.store.evaluation(run_id)
+        assert found
+        kind: Literal["benchmark", "evaluation"] = "benchmark" if isinstance(found, Run) else "evaluation"
+        _sign(file, f"{'run' if kind == 'benchmark' else kind} {run_id}")
+        self.transcriber.close()  # its warm workers would take memory, and time when they are ended
+        job = Job(run_id, kind, Pool(), Progress())
+        job.thread = threading.Thread(target=self._work, args=(job, found, file), name=f"run {run_id}", daemon=True)
         self._job = job
         job.thread.start()
 
-    def _work(self, job: Job, file: TextIO) -> None:
+    def _work(self, job: Job, run: Run | Evaluation, file: TextIO) -> None:
         def observe(progress: Progress) -> None:
             job.progress = progress
 
         try:
-            run = self.store.run(job.run_id)
-            assert run
-            message = Runner(run, self.store, job.pool, observe, self._limits).run()
+            message = (
+                Runner(run, self.store, job.pool, observe, self._limits).run()
+                if isinstance(run, Run)
+                else Evaluator(run, self.store, job.pool, observe, self._limits).run()
+            )
             self.store.set_state(job.run_id, "done", message)
         except Cancelled:
             if job.cut_off:
@@ -231,12 +270,34 @@ def _jobs() -> Jobs:
     return Jobs(Store(paths.database()))
 
 
+def _sign(file: TextIO, what: str) -> None:
+    """Write into the lock who holds it."""
+    json.dump({"pid": os.getpid(), "what": what, "since_s": time.time()}, file)
+    file.flush()
+
+
+def _clips(spec: EvaluationSpec) -> list[ClipRecord]:
+    """The clips that an evaluation is to hear. Raises DatasetError, ModelError, ModeError."""
+    for v in spec.variants:
+        models.find(v.model)
+        modes.find(v.mode)
+    found = datasets.find(spec.dataset, spec.split)
+    if spec.limit:
+        found = datasets.choose(found, spec.limit, spec.seed)
+    return [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(found.clips)]
+
+
+def _bare(clips: list[ClipRecord]) -> list[ClipRecord]:
+    """Clips as they were before they were heard."""
+    return [replace(c, length_s=None) for c in clips]
+
+
 def _holder(file: TextIO) -> str:
     file.seek(0)
     try:
         found = json.loads(file.read())
         since = time.strftime("%H:%M:%S", time.localtime(found["since_s"]))
-        return f"This device is measuring: process {found['pid']} has held it since {since} for run {found['run']}."
+        return f"This device is busy: process {found['pid']} has held it since {since} for {found['what']}."
     except (ValueError, KeyError):
         return "Another process holds this device."
 

@@ -93,10 +93,7 @@ class RunSpec:
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> RunSpec:
         """The inverse of `to_json` for a RunSpec."""
-        variants = tuple(
-            Variant(v["model"], v["mode"], v["threads"], tuple((k, s) for k, s in v.get("settings", ())))
-            for v in d["variants"]
-        )
+        variants = tuple(_variant(v) for v in d["variants"])
         rest = {k: v for k, v in d.items() if k not in ("variants", "lengths_s", "batches")}
         return cls(variants, tuple(d["lengths_s"]), tuple(d["batches"]), **rest)
 
@@ -244,6 +241,24 @@ class VariantRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word that a model heard."""
+
+    text: str
+    begin_s: float
+    end_s: float
+    confidence: float  # 0 to 1; what exactly, says the family's decode
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """What a model heard in one clip."""
+
+    text: str
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """Where a run was measured."""
 
@@ -274,6 +289,96 @@ class Run:
     finished_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationSpec:
+    """Which variants are to transcribe which clips. The first variant of a model is its baseline."""
+
+    variants: tuple[Variant, ...]
+    dataset: str  # a folder on this device, or a manifest in one
+    split: str = "evaluate"
+    limit: int = 0  # clips at most, drawn by the seed; 0: all
+    seed: int = 0
+    normaliser: str = "basic"  # the one that was chosen at the start; what is stored is raw text
+
+    def __post_init__(self) -> None:
+        _each("variants", self.variants, lambda v: isinstance(v, Variant), "at least one model and mode")
+        _each("threads", [v.threads for v in self.variants], _whole(1, MAX_THREADS), f"1 to {MAX_THREADS}")
+        _each("data sets", [self.dataset], bool, "the path of a folder with clips and their texts")
+        _each("clips at most", [self.limit], _whole(0, 10**6), "a whole number, 0 for all")
+        _each("seed", [self.seed], _whole(0, 2**32 - 1), "a whole number from 0 to 2^32 - 1")
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> EvaluationSpec:
+        """The inverse of `to_json` for an EvaluationSpec."""
+        return cls(**{**d, "variants": tuple(_variant(v) for v in d["variants"])})
+
+    @property
+    def families(self) -> dict[str, list[int]]:
+        """Positions of the variants that are compared with one another, by model, in listed order."""
+        out: dict[str, list[int]] = {}
+        for i, v in enumerate(self.variants):
+            out.setdefault(v.model, []).append(i)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation's head; what was heard is read apart."""
+
+    id: str
+    created_s: float
+    state: RunState
+    spec: EvaluationSpec
+    device: Device
+    message: str | None = None
+    started_s: float | None = None
+    finished_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecord:
+    """A clip of an evaluation: its place in it, what is said, and how long it is once it was decoded."""
+
+    position: int
+    id: str
+    path: str
+    text: str
+    length_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one variant made of one clip: the raw text, and the seconds of its forward passes alone."""
+
+    variant: int  # position in the spec
+    clip: int  # position in the evaluation
+    seconds: float
+    transcription: Transcription
+
+
+@dataclass(frozen=True, slots=True)
+class VariantText:
+    """What one variant made of one recording: its text, or the sentence that says why there is none."""
+
+    variant: Variant
+    seconds: float | None = None  # of the forward passes alone
+    transcription: Transcription | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A recording and what the variants made of it."""
+
+    created_s: float
+    source: str  # where the audio came from, for people
+    length_s: float
+    reference: str  # what was said, if somebody typed it in
+    texts: tuple[VariantText, ...]  # the first is what the others are compared with where there is no reference
+    audio: str | None = None  # a WAV file, kept only if asked
+    id: int | None = None
+
+
 def to_json(record: Any) -> str:
     """A record as JSON, keys in the order of its fields."""
     return json.dumps(asdict(record), ensure_ascii=False)
@@ -284,9 +389,24 @@ def coverage_from(d: Mapping[str, Any]) -> Coverage:
     return Coverage(tuple(Part(**p) for p in d["parts"]))
 
 
+def transcription_from(d: Mapping[str, Any]) -> Transcription:
+    """The inverse of `to_json` for a Transcription."""
+    return Transcription(d["text"], tuple(Word(**w) for w in d["words"]))
+
+
+def variant_text_from(d: Mapping[str, Any]) -> VariantText:
+    """The inverse of `asdict` for a VariantText."""
+    heard = d["transcription"]
+    return VariantText(_variant(d["variant"]), d["seconds"], transcription_from(heard) if heard else None, d["error"])
+
+
 def device_from(d: Mapping[str, Any]) -> Device:
     """The inverse of `to_json` for a Device."""
     return Device(**{**d, "isa": tuple(d["isa"])})
+
+
+def _variant(d: Mapping[str, Any]) -> Variant:
+    return Variant(d["model"], d["mode"], d["threads"], tuple((k, s) for k, s in d.get("settings", ())))
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:

@@ -1,4 +1,4 @@
-"""One run from start to end: artefacts, workers, the order of visits, when a group is over, what is stored."""
+"""One run from start to end: the order of visits, when a group is over, what is stored."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import device, estimate, readings, records, stats
-from bench.client import Pool, Worker, WorkerError
+from bench import estimate, readings, stats
+from bench.client import Pool, Worker
 from bench.eta import Clock
-from bench.records import Artefact, Failure, Opening, Pass, Run, Variant, Visit
+from bench.opening import Limits, Variants
+from bench.records import Artefact, Pass, Run, Visit
 from bench.stats import StopRule
 from bench.store import Store
 
@@ -22,15 +22,6 @@ NOTHING_LEFT = "no variant was left to measure"
 CPU_MAC_PER_S = (
     5e9  # what even a slow board does; only to guess how long a first pass may take before it counts as hung
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a silent worker counts as hung."""
-
-    reply_s: float = 60.0
-    slowest_passes: float = 20.0  # a visit may take so many times the slowest pass
-    heartbeat_s: float = 300.0  # between two signs of life of a builder
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +34,15 @@ class Progress:
     round: int | None = None
     rounds: int | None = None  # at least so many
     cell: str | None = None
+    clip: int | None = None  # of an evaluation, in place of groups and rounds
+    clips: int = 0
     eta_s: float | None = None  # None until there is something to go by
     done_ratio: float = 0.0
+
+    @property
+    def measuring(self) -> bool:
+        """Whether preparations are over."""
+        return bool(self.round or self.clip)
 
 
 Shape = tuple[int, float]  # batch, length in seconds
@@ -70,7 +68,8 @@ class Runner:
         self.limits = limits or Limits()
         self.rule = StopRule(self.spec.precision_target, self.spec.repeats)
         self.clock = Clock(self.spec, self.rule)
-        self.failed: set[int] = set()
+        self.variants = Variants(run, store, pool, self.limits, self._stage)
+        self.failed = self.variants.failed
         self.done: dict[tuple[str, int, int, float], set[int]] = {}
 
     def run(self) -> str | None:
@@ -87,7 +86,7 @@ class Runner:
             for shape in self.spec.shapes:
                 if self.done.get((model, threads, *shape), set()).issuperset(positions):
                     self.clock.skip((model, threads, *shape))
-        artefacts = self._prepare()
+        artefacts = self.variants.prepare()
         self.store.set_state(run_id, "running")
         for (model, threads), positions in self.spec.families.items():
             self._family(model, threads, [p for p in positions if p in artefacts], artefacts)
@@ -98,41 +97,6 @@ class Runner:
         if self.failed:
             return f"{len(self.failed)} of {len(self.spec.variants)} variants failed; what could be measured is kept."
         return None
-
-    # --- artefacts
-
-    def _prepare(self) -> dict[int, Artefact]:
-        """Every variant's artefact by position; what fails is noted and left out."""
-        found: dict[tuple[str, str, Any], Artefact] = {}
-        out: dict[int, Artefact] = {}
-        known = self.store.variants(self.run_record)
-        for position, v in enumerate(self.spec.variants):
-            key = (v.model, v.mode, v.settings)
-            with self._noting(position, "build"):
-                found[key] = found.get(key) or self._build(v)
-                was = known[position].artefact
-                if was and was.digest != found[key].digest:
-                    raise WorkerError("changed", f"{v.model} is not what it was when this run began: {was.checkpoint}.")
-                out[position] = found[key]
-                self.store.set_variant(self.run_record.id, position, artefact=found[key])
-        return out
-
-    def _build(self, v: Variant) -> Artefact:
-        what = f"{v.mode} of {v.model}"
-        self._stage(f"preparing {what}")
-        worker = self.pool.start(f"The builder of {what}", v.threads)
-        try:
-            answer = worker.ask(
-                "build",
-                self.limits.heartbeat_s,
-                lambda text: self._stage(f"preparing {what}: {text}"),
-                model=v.model,
-                mode=v.mode,
-                settings=dict(v.settings),
-            )
-        finally:
-            worker.close()
-        return Artefact(**answer)
 
     # --- workers
 
@@ -162,38 +126,15 @@ class Runner:
         self, baseline: int, rest: list[int], artefacts: dict[int, Artefact], workers: dict[int, Worker]
     ) -> list[int]:
         """Open the baseline and as many others as fit into memory beside it; returns who was tried."""
-        reserved, tried = 0, []
-        for position in (p for p in [baseline, *rest] if p not in self.failed):
-            v = self.spec.variants[position]
-            size = artefacts[position].size_bytes
-            need = estimate.open_bytes(v, size, self.spec)
-            short = device.available_memory_bytes() - reserved < need
-            if short and len(workers) > (baseline in workers):
-                break  # the next block takes it
-            tried.append(position)
-            with self._noting(position, "open"):
-                if short:
-                    raise WorkerError("out of memory", f"{v.mode} needs about {need / 1e9:.1f} GB, more than is free")
-                workers[position] = self._opened(position, v, artefacts[position])
-                reserved += estimate.pass_bytes(v.model, self.spec.shapes)
-        return tried
+        spec = self.spec
 
-    def _opened(self, position: int, v: Variant, artefact: Artefact) -> Worker:
-        self._stage(f"opening {v.mode} of {v.model}")
-        begun = time.monotonic()
-        worker = self.pool.start(f"The worker of {v.mode}", v.threads)
-        try:
-            answer = worker.ask("open", self.limits.heartbeat_s, digest=artefact.digest, threads=v.threads)
-            rss, peak = readings.memory(worker.pid)
-            load_s = float(answer["load_s"])
-            opening = Opening(time.monotonic() - begun - load_s, load_s, rss, peak, answer["remark"])
-            coverage = records.coverage_from(answer["coverage"])
-            self.store.set_variant(self.run_record.id, position, opening=opening, coverage=coverage)
-            worker.pause()
-        except BaseException:
-            worker.close()
-            raise
-        return worker
+        def need(position: int) -> int:
+            return estimate.open_bytes(spec.variants[position].model, artefacts[position].size_bytes, spec.shapes)
+
+        def reserve(position: int) -> int:
+            return estimate.pass_bytes(spec.variants[position].model, spec.shapes)
+
+        return self.variants.open_block([baseline, *rest], artefacts, workers, need, reserve, shared=baseline)
 
     # --- groups
 
@@ -224,7 +165,7 @@ class Runner:
                     continue
                 cell = f"{self.spec.variants[p].mode}, {length_s:g} s" + (f", batch {batch}" if batch > 1 else "")
                 self._stage(f"{model}, {threads} thread{'s' if threads > 1 else ''}", round=number + 1, cell=cell)
-                with self._noting(p, cell):
+                with self.variants.noting(p, cell):
                     visit = self._visit(workers[p], p, number, place, shape, slowest[p])
                     self.store.add_visit(group_id, visit)
                     medians[p][number] = statistics.median(visit.kept_s)
@@ -277,15 +218,6 @@ class Runner:
 
     def _done(self, model: str, threads: int, shape: Shape) -> set[int]:
         return self.done.get((model, threads, *shape), set()) | self.failed
-
-    @contextmanager
-    def _noting(self, position: int, stage: str) -> Iterator[None]:
-        """A failure within is stored with its variant, and the run goes on without it."""
-        try:
-            yield
-        except WorkerError as e:
-            self.failed.add(position)
-            self.store.add_failure(self.run_record.id, Failure(position, stage, e.kind, str(e), e.log))
 
     def _stage(self, stage: str, *, round: int | None = None, cell: str | None = None) -> None:
         eta_s = self.clock.eta_s()

@@ -13,22 +13,28 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import records
 from bench.records import (
     Artefact,
+    ClipRecord,
     Coverage,
     Device,
+    Evaluation,
+    EvaluationSpec,
     Failure,
     Group,
+    Heard,
     Opening,
     Pass,
     Reading,
     Run,
     RunSpec,
     RunState,
+    Transcript,
     VariantRecord,
     Visit,
     to_json,
@@ -63,7 +69,22 @@ MIGRATIONS = (
     CREATE INDEX group_of_run ON measured_group (run_id);
     CREATE INDEX failure_of_run ON failure (run_id);
     """,
+    """
+    ALTER TABLE run ADD COLUMN kind TEXT NOT NULL DEFAULT 'benchmark';
+    CREATE TABLE clip (
+        run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, position INTEGER NOT NULL, id TEXT NOT NULL,
+        path TEXT NOT NULL, text TEXT NOT NULL, length_s REAL, PRIMARY KEY (run_id, position));
+    CREATE TABLE heard (
+        run_id TEXT NOT NULL REFERENCES run ON DELETE CASCADE, variant INTEGER NOT NULL, clip INTEGER NOT NULL,
+        seconds REAL NOT NULL, transcription TEXT NOT NULL, PRIMARY KEY (run_id, variant, clip));
+    CREATE TABLE transcript (
+        id INTEGER PRIMARY KEY, created_s REAL NOT NULL, source TEXT NOT NULL, length_s REAL NOT NULL,
+        reference TEXT NOT NULL, audio TEXT, texts TEXT NOT NULL);
+    """,
 )
+
+
+_KINDS = {RunSpec: "benchmark", EvaluationSpec: "evaluation"}
 
 
 class StoreError(RuntimeError):
@@ -85,14 +106,14 @@ class Store:
 
     # --- runs
 
-    def create_run(self, spec: RunSpec, device: Device) -> str:
-        """A new run in the state `preparing`; returns its id, which sorts by time."""
+    def create_run(self, spec: RunSpec | EvaluationSpec, device: Device) -> str:
+        """A new run or evaluation in the state `preparing`; returns its id, which sorts by time."""
         now = time.time()
         run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(2)
         with self._write() as db:
             db.execute(
-                "INSERT INTO run (id, created_s, state, spec, device) VALUES (?, ?, 'preparing', ?, ?)",
-                (run_id, now, to_json(spec), to_json(device)),
+                "INSERT INTO run (id, kind, created_s, state, spec, device) VALUES (?, ?, ?, 'preparing', ?, ?)",
+                (run_id, _KINDS[type(spec)], now, to_json(spec), to_json(device)),
             )
             db.executemany(
                 "INSERT INTO variant (run_id, position) VALUES (?, ?)", [(run_id, i) for i in range(len(spec.variants))]
@@ -115,27 +136,35 @@ class Store:
             )
 
     def interrupt_live(self, message: str) -> list[str]:
-        """Mark every run that claims to be live as interrupted. Only for who holds the device. Returns their ids."""
-        found = [r.id for r in self.runs() if r.state in records.LIVE_STATES]
+        """Mark all that claims to be live as interrupted. Only for who holds the device. Returns their ids."""
+        rows = self._db.execute("SELECT id, state FROM run").fetchall()
+        found = [row["id"] for row in rows if row["state"] in records.LIVE_STATES]
         for run_id in found:
             self.set_state(run_id, "interrupted", message)
         return found
 
     def run(self, run_id: str) -> Run | None:
-        """One run, or None."""
-        row = self._db.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone()
-        return _run(row) if row else None
+        """One benchmark run, or None."""
+        return next((_run(row) for row in self._rows("benchmark", run_id)), None)
 
     def runs(self) -> list[Run]:
-        """All runs, the newest first."""
-        return [_run(row) for row in self._db.execute("SELECT * FROM run ORDER BY created_s DESC, rowid DESC")]
+        """All benchmark runs, the newest first."""
+        return [_run(row) for row in self._rows("benchmark")]
+
+    def evaluation(self, run_id: str) -> Evaluation | None:
+        """One evaluation, or None."""
+        return next((_evaluation(row) for row in self._rows("evaluation", run_id)), None)
+
+    def evaluations(self) -> list[Evaluation]:
+        """All evaluations, the newest first."""
+        return [_evaluation(row) for row in self._rows("evaluation")]
 
     def delete_run(self, run_id: str) -> None:
-        """Remove a run and all that was measured in it. Raises StoreError while it is live."""
+        """Remove a run or an evaluation and all that belongs to it. Raises StoreError while it is live."""
         with self._write() as db:
-            found = self.run(run_id)
-            if found and found.state in records.LIVE_STATES:
-                raise StoreError(f"Run {run_id} is {found.state}; cancel it before deleting it.")
+            found = db.execute("SELECT state FROM run WHERE id = ?", (run_id,)).fetchone()
+            if found and found["state"] in records.LIVE_STATES:
+                raise StoreError(f"Run {run_id} is {found['state']}; cancel it before deleting it.")
             db.execute("DELETE FROM run WHERE id = ?", (run_id,))
 
     # --- variants and failures
@@ -158,7 +187,7 @@ class Store:
                 (*values, run_id, position),
             )
 
-    def variants(self, run: Run) -> list[VariantRecord]:
+    def variants(self, run: Run | Evaluation) -> list[VariantRecord]:
         """The variants of a run in the spec's order."""
         rows = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
         return [
@@ -232,6 +261,80 @@ class Store:
         with self.snapshot():
             return self._groups(run_id, superseded)
 
+    # --- evaluations
+
+    def set_clips(self, run_id: str, clips: Sequence[ClipRecord]) -> None:
+        """The clips of an evaluation, stored once at its start."""
+        with self._write() as db:
+            db.executemany(
+                "INSERT INTO clip (run_id, position, id, path, text, length_s) VALUES (?, ?, ?, ?, ?, ?)",
+                [(run_id, c.position, c.id, c.path, c.text, c.length_s) for c in clips],
+            )
+
+    def clips(self, run_id: str) -> list[ClipRecord]:
+        """The clips of an evaluation in order."""
+        rows = self._db.execute("SELECT * FROM clip WHERE run_id = ? ORDER BY position", (run_id,))
+        return [ClipRecord(r["position"], r["id"], r["path"], r["text"], r["length_s"]) for r in rows]
+
+    def add_heard(self, run_id: str, length_s: float, heard: Sequence[Heard]) -> None:
+        """What the variants made of one clip, in one commit."""
+        with self._write() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO heard (run_id, variant, clip, seconds, transcription) VALUES (?, ?, ?, ?, ?)",
+                [(run_id, h.variant, h.clip, h.seconds, to_json(h.transcription)) for h in heard],
+            )
+            db.execute(
+                "UPDATE clip SET length_s = ? WHERE run_id = ? AND position = ?", (length_s, run_id, heard[0].clip)
+            )
+
+    def heard(self, run_id: str) -> list[Heard]:
+        """All that was heard in an evaluation, by clip and variant."""
+        rows = self._db.execute("SELECT * FROM heard WHERE run_id = ? ORDER BY clip, variant", (run_id,))
+        return [
+            Heard(r["variant"], r["clip"], r["seconds"], records.transcription_from(json.loads(r["transcription"])))
+            for r in rows
+        ]
+
+    # --- transcripts
+
+    def add_transcript(self, transcript: Transcript) -> int:
+        """Keep a transcript; returns its id. The id that it came with is not looked at."""
+        t = transcript
+        with self._write() as db:
+            row = db.execute(
+                "INSERT INTO transcript (created_s, source, length_s, reference, audio, texts) "
+                "VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+                (
+                    t.created_s,
+                    t.source,
+                    t.length_s,
+                    t.reference,
+                    t.audio,
+                    json.dumps([asdict(x) for x in t.texts], ensure_ascii=False),
+                ),
+            ).fetchone()
+            return int(row[0])
+
+    def transcripts(self) -> list[Transcript]:
+        """All transcripts, the newest first."""
+        return [
+            Transcript(
+                id=r["id"],
+                created_s=r["created_s"],
+                source=r["source"],
+                length_s=r["length_s"],
+                reference=r["reference"],
+                audio=r["audio"],
+                texts=tuple(records.variant_text_from(x) for x in json.loads(r["texts"])),
+            )
+            for r in self._db.execute("SELECT * FROM transcript ORDER BY id DESC")
+        ]
+
+    def delete_transcript(self, transcript_id: int) -> None:
+        """Forget a transcript."""
+        with self._write() as db:
+            db.execute("DELETE FROM transcript WHERE id = ?", (transcript_id,))
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Everything read within is of one moment, whatever others write meanwhile. May be nested."""
@@ -246,6 +349,11 @@ class Store:
             db.execute("COMMIT")
 
     # --- plumbing
+
+    def _rows(self, kind: str, run_id: str | None = None) -> list[Any]:
+        one, arguments = (" AND id = ?", (kind, run_id)) if run_id is not None else ("", (kind,))
+        query = f"SELECT * FROM run WHERE kind = ?{one} ORDER BY created_s DESC, rowid DESC"
+        return self._db.execute(query, arguments).fetchall()
 
     def _groups(self, run_id: str, superseded: bool) -> list[Group]:
         passes: dict[int, list[Pass]] = {}
@@ -342,13 +450,13 @@ class Store:
 
 
 def _run(row: Any) -> Run:
-    return Run(
-        id=row["id"],
-        created_s=row["created_s"],
-        state=row["state"],
-        spec=RunSpec.from_dict(json.loads(row["spec"])),
-        device=records.device_from(json.loads(row["device"])),
-        message=row["message"],
-        started_s=row["started_s"],
-        finished_s=row["finished_s"],
-    )
+    return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_head(row))
+
+
+def _evaluation(row: Any) -> Evaluation:
+    return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_head(row))
+
+
+def _head(row: Any) -> dict[str, Any]:
+    names = ("id", "created_s", "state", "message", "started_s", "finished_s")
+    return {**{name: row[name] for name in names}, "device": records.device_from(json.loads(row["device"]))}

@@ -39,6 +39,7 @@ class Worker:
         self._say = say
         self._forward: Any = None
         self._family: Any = None
+        self._files: dict[str, Any] = {}  # what the artefact carries beside weights
         self._inputs: tuple[tuple[Any, ...], Any] | None = None
         self._met: set[tuple[int, float]] = set()
 
@@ -64,8 +65,9 @@ class Worker:
         begun = time.perf_counter()
         self._forward = mode.open(directory, threads, self._family)
         load_s = time.perf_counter() - begun
-        config = json.loads((directory / "config.json").read_text())
-        coverage = mode.coverage(self._forward, self._family, config)
+        names = ("config.json", "vocab.json", "preprocessor_config.json")
+        self._files = {name: json.loads((directory / name).read_text()) for name in names}
+        coverage = mode.coverage(self._forward, self._family, self._files["config.json"])
         gc.collect()
         gc.freeze()
         return {"load_s": load_s, "coverage": asdict(coverage), "remark": mode.check()}
@@ -91,6 +93,39 @@ class Worker:
         finally:
             gc.enable()
         return {"passes": passes + [("kept", s) for s in kept]}
+
+    def transcribe(self, path: str) -> dict[str, Any]:
+        """The text of a .npy file, (samples,) float32 at 16 kHz; long audio is passed in overlapping chunks.
+
+        Seconds are those of the forward passes alone.
+        """
+        from dataclasses import asdict
+
+        import numpy as np
+
+        from bench import longform
+
+        config, seconds = self._files["config.json"], 0.0
+
+        def forward(x: Any) -> Any:
+            nonlocal seconds
+            begun = time.perf_counter()
+            logits = self._forward(x)
+            seconds += time.perf_counter() - begun
+            return logits
+
+        def progress(done: int, count: int) -> None:
+            if count > 1:
+                self._say({"progress": f"{done}/{count}"})
+
+        kernels, strides = self._family.frontend(config)
+        x = self._family.prepare(np.load(path, allow_pickle=False), self._files["preprocessor_config.json"])
+        gc.disable()  # a collection would fall into somebody's pass
+        try:
+            logits = longform.logits(forward, x, kernels, strides, progress)
+        finally:
+            gc.enable()
+        return {"seconds": seconds, **asdict(self._family.decode(logits, self._files["vocab.json"], config))}
 
     def _timed(self, x: Any) -> float:
         begun = time.perf_counter()

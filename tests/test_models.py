@@ -103,6 +103,29 @@ def test_speech_longer_than_the_clip_is_the_clip_again() -> None:
     assert x[: clip // 2].std() > 0.1  # and no silence
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("samples", [1, 2, 399, 16_000, 480_001])
+def test_preparation_equals_the_feature_extractors(samples: int, normalised: bool) -> None:
+    from transformers import Wav2Vec2FeatureExtractor
+
+    # Quiet, and off zero, as cheap microphones are.
+    audio = (np.random.default_rng(samples).standard_normal(samples) * 0.03 + 0.01).astype(np.float32)
+    preparation = {"do_normalize": normalised, "sampling_rate": 16_000, "feature_size": 1, "padding_value": 0.0}
+    theirs = Wav2Vec2FeatureExtractor(**preparation)(audio, sampling_rate=16_000, return_tensors="np").input_values
+    ours = wav2vec2.prepare(audio, preparation)
+    assert ours.shape == theirs.shape == (1, samples) and ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_preparation_normalises_where_nothing_is_said_and_leaves_the_audio_alone() -> None:
+    audio = np.array([1, 2, 3], dtype=np.float32)
+    found = wav2vec2.prepare(audio, {})
+    np.testing.assert_allclose(found, [[-(1.5**0.5), 0, 1.5**0.5]], atol=1e-6)  # the variance is 2/3
+    np.testing.assert_array_equal(audio, [1, 2, 3])
+    assert wav2vec2.prepare(audio[:0], {}).shape == (1, 0)
+    np.testing.assert_array_equal(wav2vec2.prepare(np.full(500, 0.5, np.float32), {}), np.zeros((1, 500)))  # silence
+
+
 # --- names
 
 

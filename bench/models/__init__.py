@@ -7,7 +7,7 @@ family's file imports torch: the dashboard reads names, sizes and work from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from bench.records import InputKind
+from bench.records import InputKind, Transcription
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +80,15 @@ class Family(Protocol):
     def inputs(self, length_s: float, batch: int, seed: int, kind: InputKind) -> Array:
         """A prepared batch, (batch, samples) float32; the same arguments give the same numbers."""
 
+    def prepare(self, audio: Array, preparation: Config) -> Array:
+        """(samples,) float32 at 16 kHz -> (1, samples) float32, as an artefact's preparation asks."""
+
+    def frontend(self, config: Config) -> tuple[Sequence[int], Sequence[int]]:
+        """(kernels, strides) of the convolutions that turn samples into frames: where long audio can be cut."""
+
+    def decode(self, logits: Array, vocabulary: Mapping[str, int], config: Config) -> Transcription:
+        """(frames, vocab) of one clip -> its text, and its words with times in seconds. Raises ModelError."""
+
     def code(self, checkpoint: Checkpoint) -> str:
         """Plain lines that load the float model as `model`, for people to copy."""
 
@@ -94,6 +103,12 @@ def families() -> dict[str, Family]:
 def catalogue() -> list[Checkpoint]:
     """The checkpoints that have a name of their own, in the menu's order."""
     return [c for family in families().values() for c in family.CHECKPOINTS]
+
+
+def default_speech() -> str:
+    """The model to begin with where texts matter: the trained one that is shipped, or else random weights."""
+    known = [c.name for c in catalogue()]
+    return "demo" if "demo" in known else "wav2vec2-base-random"
 
 
 def find(name: str) -> Checkpoint:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.models import Array, Checkpoint, Config, ModelError, Progress
+from bench.models import Array, Checkpoint, Config, ModelError, Progress, _ctc
 from bench.paths import SPEECH_CLIP
-from bench.records import SAMPLE_RATE_HZ, InputKind
+from bench.records import SAMPLE_RATE_HZ, InputKind, Transcription
 
 if TYPE_CHECKING:
     from torch import nn
@@ -236,9 +238,26 @@ def inputs(length_s: float, batch: int, seed: int, kind: InputKind) -> Array:
         clip = _clip()
         starts = [0, *rng.integers(0, len(clip), batch - 1)]
         x = np.stack([np.resize(np.roll(clip, -start), samples) for start in starts])
-    x -= x.mean(axis=1, keepdims=True)
-    x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-7)
-    return np.ascontiguousarray(x, dtype=np.float32)  # (batch, samples)
+    return _normalised(x)  # (batch, samples)
+
+
+def prepare(audio: Array, preparation: Config) -> Array:
+    """(samples,) float32 at 16 kHz -> (1, samples), zero mean and unit variance where the preparation asks for it.
+
+    A test holds it equal to the Hugging Face feature extractor. Audio of any length, a single sample too.
+    """
+    x = np.ascontiguousarray(audio, dtype=np.float32)[None]  # (1, samples)
+    return _normalised(x) if preparation.get("do_normalize", True) and x.size else x
+
+
+def frontend(config: Config) -> tuple[Sequence[int], Sequence[int]]:
+    """(kernels, strides) of the feature extractor."""
+    return config["conv_kernel"], config["conv_stride"]
+
+
+def decode(logits: Array, vocabulary: Mapping[str, int], config: Config) -> Transcription:
+    """Greedy CTC; a frame lasts the product of the convolutions' strides. Details and errors: `_ctc.decode`."""
+    return _ctc.decode(logits, vocabulary, config["pad_token_id"], math.prod(config["conv_stride"]) / SAMPLE_RATE_HZ)
 
 
 def code(checkpoint: Checkpoint) -> str:
@@ -263,6 +282,13 @@ def _clip() -> Array:
     clip, rate = soundfile.read(SPEECH_CLIP, dtype="float32")
     assert rate == SAMPLE_RATE_HZ and clip.ndim == 1, SPEECH_CLIP
     return np.asarray(clip, dtype=np.float32)
+
+
+def _normalised(x: Array) -> Array:
+    """Each row with zero mean and unit variance."""
+    x = x - x.mean(axis=1, keepdims=True)
+    x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-7)  # as the Hugging Face feature extractor has it
+    return np.ascontiguousarray(x, dtype=np.float32)
 
 
 def _folded(model: nn.Module) -> nn.Module:

@@ -1,0 +1,286 @@
+"""An evaluation as read from the store: errors, intervals, times and the worst clips, counted anew from raw texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from bench import models, report, scoring
+from bench.records import ClipRecord, Evaluation, Failure, Heard, Variant, VariantRecord
+from bench.report import Row
+from bench.scoring import Comparison, Errors
+from bench.store import Store
+
+
+MOSTLY_WRONG = 0.5  # WER of an original above which a reader is warned
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScore:
+    """One clip as one variant heard it, beside its model's baseline."""
+
+    clip: ClipRecord
+    heard: Heard
+    words: Errors
+    baseline: Errors  # none where the baseline heard nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One variant over the clips that it and its baseline heard."""
+
+    position: int
+    record: VariantRecord
+    is_baseline: bool
+    clips: tuple[ClipScore, ...]
+    words: Errors
+    characters: Errors
+    comparison: Comparison
+    audio_s: float
+    compute_s: float  # of the forward passes alone
+
+    @property
+    def rtf(self) -> float | None:
+        """Real-time factor: seconds of computing for a second of audio."""
+        return self.compute_s / self.audio_s if self.audio_s else None
+
+    @property
+    def mean_s(self) -> float | None:
+        """Mean seconds of a clip's forward passes."""
+        return self.compute_s / len(self.clips) if self.clips else None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The artefact on disk."""
+        return self.record.artefact.size_bytes if self.record.artefact else None
+
+    def worst(self, count: int) -> list[ClipScore]:
+        """The clips that lost most against the baseline; of the baseline itself, those with most errors."""
+        lost = {c.clip.position: c.words.count - (0 if self.is_baseline else c.baseline.count) for c in self.clips}
+        found = sorted(self.clips, key=lambda c: (-lost[c.clip.position], -c.words.count, c.clip.position))
+        return [c for c in found if lost[c.clip.position] > 0][:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Everything that can be said of an evaluation so far."""
+
+    evaluation: Evaluation
+    clips: tuple[ClipRecord, ...]
+    scores: tuple[Score, ...]
+    failures: tuple[Failure, ...]
+    normaliser: str
+
+
+def result(
+    store: Store, run_id: str, normaliser: str | None = None, *, intervals: bool = True
+) -> Result | None:
+    """An evaluation, scored with the normaliser that it was started with or another one; None if it is not there.
+
+    Without intervals it is cheap enough for every look at a live one.
+    """
+    return _result(store, run_id, normaliser, intervals, store.revision())
+
+
+@lru_cache(maxsize=4)
+def _result(
+    store: Store, run_id: str, normaliser: str | None, intervals: bool, _revision: int
+) -> Result | None:
+    with store.snapshot():
+        evaluation = store.evaluation(run_id)
+        if evaluation is None:
+            return None
+        clips, heard, failures = store.clips(run_id), store.heard(run_id), store.failures(run_id)
+        variants = store.variants(evaluation)
+    name = normaliser or evaluation.spec.normaliser
+    by_variant: dict[int, dict[int, Heard]] = {p: {} for p in range(len(variants))}
+    for h in heard:
+        by_variant[h.variant][h.clip] = h
+    errors = {(h.variant, h.clip): _words(clips[h.clip].text, h.transcription.text, name) for h in heard}
+    scores = []
+    for positions in evaluation.spec.families.values():
+        baseline = positions[0]
+        for p in positions:
+            alone = not by_variant[baseline]  # the baseline failed, yet the others have a WER of their own
+            both = sorted(by_variant[p].keys() if alone else by_variant[p].keys() & by_variant[baseline].keys())
+            if not both:
+                continue
+            scored = tuple(
+                ClipScore(clips[i], by_variant[p][i], errors[p, i], errors.get((baseline, i), Errors())) for i in both
+            )
+            words = [c.words for c in scored]
+            baselines = words if alone else [c.baseline for c in scored]
+            comparison = scoring.bootstrap(
+                baselines, words, evaluation.spec.seed, scoring.RESAMPLES if intervals else 1
+            )
+            if not intervals:
+                comparison = replace(comparison, wer_low=None, wer_high=None, delta_low=None, delta_high=None)
+            if alone:
+                comparison = replace(comparison, delta=None, delta_low=None, delta_high=None, no_worse_ratio=None)
+            scores.append(
+                Score(
+                    position=p,
+                    record=variants[p],
+                    is_baseline=p == baseline,
+                    clips=scored,
+                    words=sum(words, Errors()),
+                    characters=sum(
+                        (_characters(c.clip.text, c.heard.transcription.text, name) for c in scored), Errors()
+                    ),
+                    comparison=comparison,
+                    audio_s=sum(c.clip.length_s or 0.0 for c in scored),
+                    compute_s=sum(c.heard.seconds for c in scored),
+                )
+            )
+    return Result(evaluation, tuple(clips), tuple(sorted(scores, key=lambda s: s.position)), tuple(failures), name)
+
+
+# A live page reads again after every clip; what was scored before is not scored anew.
+_words = lru_cache(maxsize=100_000)(scoring.words)
+_characters = lru_cache(maxsize=100_000)(scoring.characters)
+
+
+def summary_rows(r: Result) -> list[Row]:
+    """A row a variant; rates are fractions, differences are variant minus baseline."""
+    d = r.evaluation.device
+    return [
+        {
+            "run_id": r.evaluation.id,
+            "dataset": r.evaluation.spec.dataset,
+            "split": r.evaluation.spec.split,
+            "normaliser": r.normaliser,
+            "model": s.record.variant.model,
+            "mode": s.record.variant.mode,
+            "threads": s.record.variant.threads,
+            "clips": len(s.clips),
+            "words": s.words.reference_count,
+            "wer": s.comparison.wer,
+            "wer_low": s.comparison.wer_low,
+            "wer_high": s.comparison.wer_high,
+            "wer_delta": s.comparison.delta,
+            "wer_delta_low": s.comparison.delta_low,
+            "wer_delta_high": s.comparison.delta_high,
+            "no_worse_ratio": s.comparison.no_worse_ratio,
+            "cer": s.characters.rate,
+            "substitutions": s.words.substitutions,
+            "deletions": s.words.deletions,
+            "insertions": s.words.insertions,
+            "audio_s": s.audio_s,
+            "rtf": s.rtf,
+            "mean_s": s.mean_s,
+            "size_bytes": s.size_bytes,
+            "device_id": d.id,
+            "cpu": d.cpu,
+            "os": d.os,
+            **{f"{k}_version": v for k, v in d.versions.items()},
+        }
+        for s in r.scores
+    ]
+
+
+def clip_rows(r: Result) -> list[Row]:
+    """A row a clip and variant, with the raw texts."""
+    return [
+        {
+            "run_id": r.evaluation.id,
+            "clip": c.clip.id,
+            "length_s": c.clip.length_s,
+            "model": s.record.variant.model,
+            "mode": s.record.variant.mode,
+            "seconds": c.heard.seconds,
+            "reference": c.clip.text,
+            "text": c.heard.transcription.text,
+            "words": c.words.reference_count,
+            "substitutions": c.words.substitutions,
+            "deletions": c.words.deletions,
+            "insertions": c.words.insertions,
+            "device_id": r.evaluation.device.id,
+        }
+        for s in r.scores
+        for c in s.clips
+    ]
+
+
+def unbeaten(scores: Sequence[Score]) -> list[Score]:
+    """Those that no other one of the same evaluation beats in WER, latency and size at once (the Pareto front)."""
+
+    def marks(s: Score) -> tuple[float, float, float]:
+        return (s.comparison.wer or 0.0, s.compute_s / s.audio_s, float(s.size_bytes or 0))
+
+    known = [s for s in scores if s.audio_s and s.comparison.wer is not None]
+    return [s for s in known if not any(_dominates(marks(o), marks(s)) for o in known if o is not s)]
+
+
+def to_json(r: Result) -> str:
+    """The whole evaluation: spec, device, failures, the summary, and every clip with its texts."""
+    whole = {
+        "evaluation": asdict(r.evaluation),
+        "failures": [asdict(f) for f in r.failures],
+        "summary": summary_rows(r),
+        "clips": clip_rows(r),
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False)
+
+
+def headline(r: Result) -> str:
+    """The evaluation in a sentence or two: the fastest quantized mode against the original; "" before there is one."""
+    others = [s for s in r.scores if not s.is_baseline and s.comparison.delta is not None]
+    if not others:
+        return ""
+    s = min(others, key=lambda s: s.rtf or 0.0)
+    c = s.comparison
+    assert c.delta is not None and c.wer is not None
+    name = label(r.evaluation, s.record.variant)
+    said = f"{name}: WER {c.wer:.1%} against {c.wer - c.delta:.1%} of the original"  # on the clips that both heard
+    if c.delta_low is None or c.delta_high is None:
+        return f"{said}. One clip is too few to say more."
+    points = f"(95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
+    if c.delta_low > 0:
+        return f"{said}: it hears worse {points}."
+    if c.delta_high < 0:
+        return f"{said}: it hears better {points}."
+    if c.delta_low == c.delta_high == 0:
+        return f"{said}: as many errors in every clip."
+    return f"{said}: {s.words.reference_count} words show no difference for sure {points}."
+
+
+def doubts(r: Result) -> list[str]:
+    """Why the original of a model may hear so badly that differences mean little."""
+    out = []
+    for s in r.scores:
+        if s.is_baseline and s.comparison.wer is not None and s.comparison.wer > MOSTLY_WRONG:
+            model = s.record.variant.model
+            random = models.exists(model) and models.find(model).source == "random"
+            why = (
+                "It has random weights, so its texts mean nothing: choose a trained model."
+                if random
+                else "It may have been trained on another language or vocabulary, or the references do not fit the "
+                "clips: look at the worst clips below, or choose another normaliser."
+            )
+            out.append(
+                f"{model} itself gets most words wrong (WER {s.comparison.wer:.0%}). {why} Differences between its "
+                "variants tell little."
+            )
+    return out
+
+
+def title(evaluation: Evaluation) -> str:
+    """An evaluation in a line: when and what."""
+    spec = evaluation.spec
+    count = len(dict.fromkeys(v.mode for v in spec.variants))
+    name = spec.dataset.rstrip("/").rsplit("/", 1)[-1]
+    heard = ", ".join(dict.fromkeys(v.model for v in spec.variants))
+    return f"{report.when(evaluation.created_s)} · {name} · {heard} · {count} mode{'s' if count > 1 else ''}"
+
+
+def label(evaluation: Evaluation, variant: Variant) -> str:
+    """A variant's name within its evaluation."""
+    several = len({v.model for v in evaluation.spec.variants}) > 1
+    return f"{variant.mode}, {variant.model}" if several else variant.mode
+
+
+def _dominates(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True)) and a != b

@@ -1,0 +1,164 @@
+"""One evaluation from start to end: every variant transcribes every clip once, and what it heard is stored.
+
+Timing and scoring are apart: here are forward passes and raw texts, `evaluation` counts errors when it is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import audio, estimate, longform, paths
+from bench.audio import AudioError
+from bench.client import Pool, Worker
+from bench.opening import Limits, Variants
+from bench.records import ClipRecord, Evaluation, Failure, Heard, transcription_from
+from bench.runner import CPU_MAC_PER_S, Progress, RunFailed
+from bench.store import Store
+
+LONGEST_PASS = ((1, longform.CHUNK_S),)
+
+
+class Evaluator:
+    """Carries out one evaluation; `run()` returns the message for its end."""
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        store: Store,
+        pool: Pool,
+        observe: Callable[[Progress], None] = lambda _: None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Nothing starts before `run()`. `observe` is called with every change of progress."""
+        self.id, self.spec, self.store, self.pool, self.observe = evaluation.id, evaluation.spec, store, pool, observe
+        self.limits = limits or Limits()
+        self.variants = Variants(evaluation, store, pool, self.limits, lambda text: observe(Progress(text)))
+        self.clips = store.clips(self.id)
+        self.heard = {(h.clip, h.variant) for h in store.heard(self.id)}
+        self.unreadable: set[int] = set()
+        self._audio_done_s = self._audio_s = 0.0
+        self._begun = time.monotonic()
+
+    def run(self) -> str | None:
+        """Transcribe what is not transcribed yet. Raises Cancelled, and RunFailed if nothing works."""
+        self.store.supersede_unfinished(self.id)
+        artefacts = self.variants.prepare()
+        self.store.set_state(self.id, "running")
+        self._begun = time.monotonic()
+        positions = [p for p in range(len(self.spec.variants)) if p in artefacts]
+        asked = len(positions)
+
+        def need(position: int) -> int:
+            model = self.spec.variants[position].model
+            return estimate.open_bytes(model, artefacts[position].size_bytes, LONGEST_PASS)
+
+        def reserve(position: int) -> int:
+            return estimate.pass_bytes(self.spec.variants[position].model, LONGEST_PASS)
+
+        rest = [p for p in positions if any((c.position, p) not in self.heard for c in self.clips)]
+        while rest:
+            workers: dict[int, Worker] = {}
+            try:
+                block = self.variants.open_block(rest, artefacts, workers, need, reserve)
+                rest = [p for p in rest if p not in block and p not in self.variants.failed]
+                self._block(workers, share=(len(positions) - len(rest), asked))
+            finally:
+                for worker in workers.values():
+                    worker.close()
+        failed = self.variants.failed
+        if not self.heard:
+            raise RunFailed(
+                "Nothing could be transcribed: every variant failed."
+                if len(failed) == len(self.spec.variants)
+                else "Nothing could be transcribed: no clip could be read."
+            )
+        told = [f"{len(failed)} of {len(self.spec.variants)} variants failed"] if failed else []
+        told += [f"{len(self.unreadable)} of {len(self.clips)} clips can't be read"] if self.unreadable else []
+        return f"{' and '.join(told)}; the rest is kept." if told else None
+
+    def _block(self, workers: dict[int, Worker], share: tuple[int, int]) -> None:
+        """Clip by clip, the variants in turn forwards and backwards, so that drift falls on all alike."""
+        warm: set[int] = set()
+        todo = [c for c in self.clips if any((c.position, p) not in self.heard for p in workers)]
+        for number, clip in enumerate(todo):
+            self._tell(number, len(todo), clip)
+            wanted = [p for p in sorted(workers, reverse=number % 2 == 1) if (clip.position, p) not in self.heard]
+            with self._decoded(clip) as decoded:
+                if decoded is None:
+                    continue
+                path, length_s = decoded
+                found = []
+                for p in wanted:
+                    with self.variants.noting(p, f"clip {clip.id}"):
+                        if p not in warm:  # a worker's first pass is cold, and belongs to no clip
+                            self._ask(p, workers[p], path)
+                            warm.add(p)
+                        found.append(self._ask(p, workers[p], path, clip))
+                    if p in self.variants.failed:
+                        workers.pop(p).close()
+                if found:
+                    self.store.add_heard(self.id, length_s, found)
+                    self.heard |= {(h.clip, h.variant) for h in found}
+            if not workers:
+                return
+
+    def _ask(self, p: int, worker: Worker, path: Path, clip: ClipRecord | None = None) -> Heard:
+        worker.resume()
+        answer = transcribe(worker, self.spec.variants[p].model, path, self.limits)
+        worker.pause()
+        return Heard(p, clip.position if clip else -1, answer.pop("seconds"), transcription_from(answer))
+
+    @contextmanager
+    def _decoded(self, clip: ClipRecord) -> Iterator[tuple[Path, float] | None]:
+        """The clip as a .npy file, and its length in seconds; None, noted as a failure, if it can't be read."""
+        if clip.position in self.unreadable:
+            yield None
+            return
+        try:
+            sound = audio.decode(Path(clip.path))
+        except AudioError as e:
+            self.unreadable.add(clip.position)
+            self.store.add_failure(self.id, Failure(None, f"clip {clip.id}", "unreadable", str(e)))
+            yield None
+            return
+        with samples_file(sound.samples) as path:
+            yield path, sound.duration_s
+
+    def _tell(self, number: int, count: int, clip: ClipRecord) -> None:
+        spent = time.monotonic() - self._begun
+        left = spent / number * (count - number) if number >= 2 else None
+        self.observe(
+            Progress(
+                stage=f"transcribing {clip.id}", clip=number + 1, clips=count, eta_s=left, done_ratio=number / count
+            )
+        )
+
+
+def transcribe(
+    worker: Worker, model: str, path: Path, limits: Limits, on_progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Ask a worker for the text of a .npy file; every chunk of a long one is a sign of life. Raises WorkerError."""
+    chunk_s = estimate.work(model, 1, longform.CHUNK_S) / CPU_MAC_PER_S
+    answer: dict[str, Any] = worker.ask(
+        "transcribe", max(limits.reply_s, limits.slowest_passes * chunk_s), on_progress, path=str(path)
+    )
+    return answer
+
+
+@contextmanager
+def samples_file(samples: audio.Array) -> Iterator[Path]:
+    """(samples,) float32 as a .npy file that workers can read, for as long as it is wanted."""
+    folder = paths.cache() / "audio"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{time.time_ns()}.npy"
+    np.save(path, samples)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,434 @@
+"""The device's own microphones, through PortAudio in child processes alone.
+
+A driver that hangs must not take the dashboard with it, and PortAudio freezes its list of devices when it starts: a
+microphone that was plugged in later appears in a fresh process only. `python -m bench.microphone list` answers one line
+of JSON; `... record DEVICE SECONDS AUDIO STATUS` writes raw float32 samples at 16 kHz to one pipe and JSON lines to
+another, until its stdin closes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import queue
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+from bench import paths
+from bench.audio import MAX_DURATION_S, Array, ask, dbfs, death, end
+from bench.records import SAMPLE_RATE_HZ
+
+LIST_S = 15.0
+BLOCK_S = 0.05
+STATUS_S = 0.2
+NO_SOUND_S = 5.0  # a device that delivers nothing for so long is gone
+LIFE_S = 12.0  # a child that says nothing for so long hangs: it has a status to tell five times a second
+GRACE_S = 2.0
+QUEUE_BLOCKS = 600
+
+_UNAVAILABLE = -9985  # PortAudio's code for a device that another program holds
+_NO_PORTAUDIO = (
+    "PortAudio is not installed. Debian, Ubuntu, Raspberry Pi OS: sudo apt install libportaudio2; Fedora: sudo dnf "
+    "install portaudio; macOS: brew install portaudio. Files and the browser's microphone work without it."
+)
+_NO_PERMISSION = (
+    "This user may not open the sound devices. Fix: sudo usermod -aG audio $USER, then log out and in again."
+)
+_NO_DEVICE = "No microphone was found. Plug one in and look again; {hint}. Files and the browser's microphone work too."
+
+
+class MicrophoneError(RuntimeError):
+    """No sound can be had from a microphone; the text says why and how to fix it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A device that can record. `index` holds until devices are plugged in or out."""
+
+    index: int
+    name: str
+    host_api: str
+    default_rate_hz: int
+    channels: int
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How loud the last moments were, in dB of full scale, -100 for silence."""
+
+    peak_dbfs: float
+    rms_dbfs: float
+
+
+def devices() -> list[Input]:
+    """Every microphone there is now; at least one. Takes a fraction of a second. Raises MicrophoneError."""
+    answer = ask("bench.microphone", "list", timeout_s=LIST_S)
+    if "error" in answer:
+        raise MicrophoneError(f"The microphones can't be listed: {answer['error']}")
+    if not answer["inputs"]:
+        raise MicrophoneError(answer["why"])
+    return [Input(**found) for found in answer["inputs"]]
+
+
+class Recorder:
+    """One recording: a child that records from its making until it has enough, is stopped, or fails.
+
+    For a level meter and live captions alike: nothing here waits longer than it is told to, `stop` for a few seconds.
+    """
+
+    def __init__(self, device: int | None = None, seconds: float | None = None) -> None:
+        """Record so many seconds from a device's `index`, by default until stopped from the default device.
+
+        Raises MicrophoneError; what goes wrong after the start is raised by `read`.
+        """
+        seconds = MAX_DURATION_S if seconds is None else seconds
+        if not (math.isfinite(seconds) and 0 < seconds <= MAX_DURATION_S):
+            raise MicrophoneError(f"Asked to record {seconds:g} s; allowed: up to {MAX_DURATION_S:g} s.")
+        self._news = threading.Condition()
+        self._chunks: list[Array] = []
+        self._came = 0
+        self._level: Level | None = None
+        self._rates: tuple[int, int] | None = None
+        self._overflows = 0
+        self._error: str | None = None
+        self._complete = self._stopped = self._ended = False
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
+        self._audio, audio = os.pipe()
+        self._status, status = os.pipe()
+        name = "default" if device is None else str(device)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.microphone", "record", name, str(seconds), str(audio), str(status)],
+                pass_fds=(audio, status),
+                stdin=subprocess.PIPE,
+                stdout=self._log,
+                stderr=self._log,
+                process_group=0,
+                cwd=paths.ROOT,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            )
+        except OSError as e:
+            os.close(self._audio)
+            os.close(self._status)
+            raise MicrophoneError(f"No process can be started for recording: {e.strerror}.") from e
+        finally:
+            os.close(audio)
+            os.close(status)
+        self._thread = threading.Thread(target=self._listen, name="microphone", daemon=True)
+        self._thread.start()
+
+    def read(self, timeout_s: float = 0.0) -> Array:
+        """What came since the last call, (n,) float32 at 16 kHz; waits for something up to the limit, then n = 0.
+
+        Raises MicrophoneError once all that came before the failure was read.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._chunks or self._ended, timeout_s)
+            chunks, self._chunks = self._chunks, []
+            if not chunks and self._error:
+                raise MicrophoneError(self._error)
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+
+    @property
+    def running(self) -> bool:
+        """Whether more may come. What came already still waits to be read."""
+        return not self._ended
+
+    @property
+    def level(self) -> Level | None:
+        """How loud it is just now; None before the first sound."""
+        return self._level
+
+    @property
+    def rates(self) -> tuple[int, int] | None:
+        """(the device's rate, the rate of what is read) in Hz; None before the device is open."""
+        return self._rates
+
+    @property
+    def overflows(self) -> int:
+        """How often sound was lost because this device is too busy."""
+        return self._overflows
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of sound that came."""
+        return self._came / SAMPLE_RATE_HZ
+
+    def stop(self) -> None:
+        """End the recording; what came until now can still be read."""
+        self._stopped = True
+        if self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()
+        self._thread.join(GRACE_S)
+        if self._thread.is_alive():  # the driver hangs on closing
+            end(self._process)
+            self._thread.join(GRACE_S)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _listen(self) -> None:
+        """Take in what the child sends, until it closes both pipes or says nothing for too long."""
+        rest = {self._audio: b"", self._status: b""}
+        living = set(rest)
+        while living:
+            ready, _, _ = select.select(living, [], [], LIFE_S)
+            if not ready:
+                self._error = f"The microphone's driver gave no sign of life for {LIFE_S:g} s and was ended."
+                break
+            for pipe in ready:
+                data = os.read(pipe, 65536)
+                if not data:
+                    living.discard(pipe)
+                    continue
+                data = rest[pipe] + data
+                whole = len(data) // 4 * 4 if pipe == self._audio else data.rfind(b"\n") + 1
+                data, rest[pipe] = data[:whole], data[whole:]
+                with self._news:
+                    if pipe == self._audio:
+                        self._chunks.append(np.frombuffer(data, np.float32))
+                        self._came += whole // 4
+                    else:
+                        for line in data.splitlines():
+                            self._take(json.loads(line))
+                    self._news.notify_all()
+        with suppress(subprocess.TimeoutExpired):
+            if not living:
+                self._process.wait(GRACE_S)
+        end(self._process)
+        with self._news:
+            if not (self._complete or self._stopped or self._error):
+                self._error = f"The recording broke off: {death(self._process.returncode, self._log)}"
+            self._ended = True
+            self._news.notify_all()
+        for pipe in rest:
+            os.close(pipe)
+        self._log.close()
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if "error" in told:
+            self._error = told["error"]
+        elif "rates" in told:
+            self._rates = (told["rates"][0], told["rates"][1])
+        elif "complete" in told:
+            self._complete = True
+        else:
+            self._level, self._overflows = Level(told["peak_dbfs"], told["rms_dbfs"]), told["overflows"]
+
+
+# --- what follows runs in the children alone
+
+
+def _portaudio() -> Any:
+    """The module `sounddevice`, whose import starts PortAudio. Raises MicrophoneError."""
+    try:
+        import sounddevice  # type: ignore[import-untyped]
+    except ImportError as e:
+        raise MicrophoneError(
+            f"{e.name} can't be imported; fix: {sys.executable} -m pip install -r requirements.txt"
+        ) from e
+    except OSError as e:
+        raise MicrophoneError(_NO_PORTAUDIO) from e
+    except Exception as e:  # PortAudio's own error, whose class could not be imported
+        raise MicrophoneError(f"PortAudio can't start ({e}). Is the sound system of this device running?") from e
+    return sounddevice
+
+
+def _list() -> list[Input]:
+    """Every device with input channels. Raises MicrophoneError if there is none."""
+    sound = _portaudio()
+    apis = sound.query_hostapis()
+    default = next((api["default_input_device"] for api in apis if api["default_input_device"] >= 0), None)
+    found = [
+        Input(
+            index=d["index"],
+            name=d["name"],
+            host_api=apis[d["hostapi"]]["name"],
+            default_rate_hz=round(d["default_samplerate"]),
+            channels=d["max_input_channels"],
+            is_default=d["index"] == default,
+        )
+        for d in sound.query_devices()
+        if d["max_input_channels"] > 0
+    ]
+    if not found:
+        raise MicrophoneError(_absence())
+    return found
+
+
+def _absence() -> str:
+    """Why there is no microphone, and what to do."""
+    captures = list(Path("/dev/snd").glob("pcmC*c"))
+    if captures and not any(os.access(p, os.R_OK) for p in captures):
+        return _NO_PERMISSION
+    hint = "`arecord -l` shows what Linux sees"
+    if platform.system() == "Darwin":
+        hint = "allow the terminal the microphone in System Settings, Privacy & Security"
+    return _NO_DEVICE.format(hint=hint)
+
+
+class _Capture:
+    """An open device. Its callback only copies to a queue and counts what was lost."""
+
+    def __init__(self, device: int | None, stop: threading.Event) -> None:
+        """Open at 16 kHz mono, or as near to it as the device can; after `stop` nothing more is taken in.
+
+        Raises MicrophoneError.
+        """
+        self.overflows = 0
+        self._blocks: queue.Queue[Any] = queue.Queue(QUEUE_BLOCKS)
+        self._stop = stop
+        inputs = _list()
+        chosen = next((i for i in inputs if (i.is_default if device is None else i.index == device)), None)
+        if not chosen:
+            present = ", ".join(f"{i.index} ({i.name})" for i in inputs)
+            asked = "no default microphone" if device is None else f"no microphone {device}"
+            raise MicrophoneError(f"There is {asked}; there are: {present}.")
+        sound = _portaudio()
+        try:
+            self._stream = self._open(sound, chosen)
+            self._stream.start()
+        except sound.PortAudioError as e:
+            if len(e.args) > 1 and e.args[1] == _UNAVAILABLE:
+                why = "Another program holds it, or it was unplugged: close what else records, and try again."
+            else:
+                why = "Choose another microphone."
+            raise MicrophoneError(f"{chosen.name} can't be opened ({e}). {why}") from e
+        self.rate_hz = round(self._stream.samplerate)
+
+    def _open(self, sound: Any, chosen: Input) -> Any:
+        """The device's stream. USB microphones often know 44.1 or 48 kHz only, some cards stereo only."""
+        rates, channels = (SAMPLE_RATE_HZ, chosen.default_rate_hz), (1, min(2, chosen.channels))
+        for count, rate_hz in (shapes := list(dict.fromkeys((c, r) for c in channels for r in rates))):
+            try:
+                return sound.InputStream(
+                    samplerate=rate_hz,
+                    blocksize=round(rate_hz * BLOCK_S),
+                    device=chosen.index,
+                    channels=count,
+                    dtype="int16",  # what microphones deliver: nothing on the way has to convert it
+                    latency="high",  # captions can wait a tenth of a second; lost sound is lost
+                    callback=self._callback,
+                )
+            except sound.PortAudioError:
+                if (count, rate_hz) == shapes[-1]:
+                    raise
+        raise AssertionError("there is at least one shape")
+
+    def _callback(self, block: Any, frames: int, when: Any, status: Any) -> None:
+        if self._stop.is_set():
+            return
+        self.overflows += bool(status.input_overflow)
+        try:
+            self._blocks.put_nowait(block.copy())
+        except queue.Full:
+            self.overflows += 1
+
+    def next(self) -> Array | None:
+        """A block, mixed down: (frames,) at the device's rate. None once stopped and all is taken.
+
+        Raises MicrophoneError if none comes.
+        """
+        deadline = time.monotonic() + NO_SOUND_S
+        while time.monotonic() < deadline:
+            stopped = self._stop.is_set()
+            with suppress(queue.Empty):
+                block = self._blocks.get(timeout=None if stopped else BLOCK_S, block=not stopped)
+                mono: Array = block.mean(axis=1, dtype=np.float32) / np.float32(32768)
+                return mono
+            if stopped:
+                return None
+        raise MicrophoneError(f"No sound came for {NO_SOUND_S:g} s. Was the microphone unplugged?")
+
+
+def _record(device: int | None, seconds: float, out: IO[bytes], say: Callable[..., None]) -> None:
+    """Send what a microphone hears until it is enough or stdin closes. Raises MicrophoneError."""
+    stop = threading.Event()
+
+    def listen() -> None:
+        while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter ends
+            pass
+        stop.set()
+        time.sleep(2 * GRACE_S)
+        os._exit(1)  # the driver hangs, and nobody may be left to kill this process
+
+    threading.Thread(target=listen, daemon=True).start()
+    capture = _Capture(device, stop)
+    say(rates=[capture.rate_hz, SAMPLE_RATE_HZ])
+    resampler = None
+    if capture.rate_hz != SAMPLE_RATE_HZ:
+        import soxr  # type: ignore[import-untyped]
+
+        resampler = soxr.ResampleStream(capture.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+    left, last = max(1, round(seconds * SAMPLE_RATE_HZ)), False
+    recent: list[Array] = []
+    told_s = time.monotonic()
+    while left and not last:
+        block = capture.next()
+        last = block is None
+        samples = np.zeros(0, np.float32) if block is None else block
+        if resampler:
+            samples = resampler.resample_chunk(samples, last=last)
+        samples = np.clip(samples, -1, 1)[:left]
+        left -= len(samples)
+        out.write(samples.tobytes())
+        out.flush()
+        recent.append(samples)
+        if time.monotonic() - told_s >= STATUS_S or last or not left:
+            heard = np.concatenate(recent)
+            if len(heard):
+                say(
+                    peak_dbfs=dbfs(float(np.abs(heard).max())),
+                    rms_dbfs=dbfs(float(np.sqrt(np.mean(heard**2)))),
+                    overflows=capture.overflows,
+                )
+            recent, told_s = [], time.monotonic()
+    say(complete=True)
+
+
+def main() -> None:
+    """List, or record."""
+    do, *arguments = sys.argv[1:]
+    if do == "list":
+        try:
+            answer: dict[str, Any] = {"inputs": [asdict(found) for found in _list()]}
+        except MicrophoneError as e:
+            answer = {"inputs": [], "why": str(e)}
+        print("\n" + json.dumps(answer), flush=True)
+        os._exit(0)  # closing PortAudio may hang, and a process's end closes it too
+    device, seconds, audio, status = arguments
+    words = os.fdopen(int(status), "w", buffering=1)
+
+    def say(**told: Any) -> None:
+        words.write(json.dumps(told) + "\n")
+
+    try:
+        _record(None if device == "default" else int(device), float(seconds), os.fdopen(int(audio), "wb"), say)
+    except MicrophoneError as e:
+        say(error=str(e))
+    except BrokenPipeError:
+        pass  # nobody listens any more
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

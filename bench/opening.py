@@ -1,0 +1,131 @@
+"""From a variant to a worker that answers: build the artefact in a process of its own, open it in another.
+
+Runs and evaluations note on the way what they learn (`Variants`); a transcription only wants the workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench import device, readings, records
+from bench.client import Pool, Worker, WorkerError
+from bench.records import Artefact, Coverage, Evaluation, Failure, Opening, Run, Variant
+from bench.store import Store
+
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a silent worker counts as hung."""
+
+    reply_s: float = 60.0
+    slowest_passes: float = 20.0  # a visit may take so many times the slowest pass
+    heartbeat_s: float = 300.0  # between two signs of life of a builder
+
+
+def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> Artefact:
+    """The variant's artefact, from the cache or built now. Raises WorkerError, Cancelled."""
+    what = f"{variant.mode} of {variant.model}"
+    stage(f"preparing {what}")
+    worker = pool.start(f"The builder of {what}", variant.threads)
+    try:
+        answer = worker.ask(
+            "build",
+            limits.heartbeat_s,
+            lambda text: stage(f"preparing {what}: {text}"),
+            model=variant.model,
+            mode=variant.mode,
+            settings=dict(variant.settings),
+        )
+    finally:
+        worker.close()
+    return Artefact(**answer)
+
+
+def open_worker(
+    variant: Variant, artefact: Artefact, pool: Pool, limits: Limits, stage: Stage
+) -> tuple[Worker, Opening, Coverage]:
+    """A worker that holds the variant, paused, and what opening it took. Raises WorkerError, Cancelled."""
+    stage(f"opening {variant.mode} of {variant.model}")
+    begun = time.monotonic()
+    worker = pool.start(f"The worker of {variant.mode}", variant.threads)
+    try:
+        answer = worker.ask("open", limits.heartbeat_s, digest=artefact.digest, threads=variant.threads)
+        rss, peak = readings.memory(worker.pid)
+        load_s = float(answer["load_s"])
+        opening = Opening(time.monotonic() - begun - load_s, load_s, rss, peak, answer["remark"])
+        worker.pause()
+    except BaseException:
+        worker.close()
+        raise
+    return worker, opening, records.coverage_from(answer["coverage"])
+
+
+class Variants:
+    """The variants of a run or an evaluation: what is learnt of each is stored, and who failed is left out."""
+
+    def __init__(self, run: Run | Evaluation, store: Store, pool: Pool, limits: Limits, stage: Stage) -> None:
+        """Nothing starts here."""
+        self._run, self._store, self._pool, self._limits, self._stage = run, store, pool, limits, stage
+        self._variants = run.spec.variants
+        self.failed: set[int] = set()
+
+    def prepare(self) -> dict[int, Artefact]:
+        """Every variant's artefact by position; what fails is noted and left out. Raises Cancelled."""
+        found: dict[tuple[str, str, Any], Artefact] = {}
+        out: dict[int, Artefact] = {}
+        known = self._store.variants(self._run)
+        for position, v in enumerate(self._variants):
+            key = (v.model, v.mode, v.settings)
+            with self.noting(position, "build"):
+                found[key] = found.get(key) or build(v, self._pool, self._limits, self._stage)
+                was = known[position].artefact
+                if was and was.digest != found[key].digest:
+                    raise WorkerError("changed", f"{v.model} is not what it was when this run began: {was.checkpoint}.")
+                out[position] = found[key]
+                self._store.set_variant(self._run.id, position, artefact=found[key])
+        return out
+
+    def open_block(
+        self,
+        positions: Sequence[int],
+        artefacts: dict[int, Artefact],
+        workers: dict[int, Worker],
+        need_bytes: Callable[[int], int],
+        reserve_bytes: Callable[[int], int],
+        shared: int | None = None,
+    ) -> list[int]:
+        """Open as many as fit into memory at once, in order; returns who was tried. Others are for the next block.
+
+        `need_bytes` is what opening and running one takes, `reserve_bytes` what of it comes only with the first pass.
+        `shared` is in every block, so it alone is no block; a variant that doesn't fit even beside it has failed.
+        """
+        reserved, tried = 0, []
+        for position in (p for p in positions if p not in self.failed):
+            v, need = self._variants[position], need_bytes(position)
+            short = device.available_memory_bytes() - reserved < need
+            if short and len(workers) > (shared in workers):
+                break
+            tried.append(position)
+            with self.noting(position, "open"):
+                if short:
+                    raise WorkerError("out of memory", f"{v.mode} needs about {need / 1e9:.1f} GB, more than is free")
+                worker, opening, coverage = open_worker(v, artefacts[position], self._pool, self._limits, self._stage)
+                workers[position] = worker
+                self._store.set_variant(self._run.id, position, opening=opening, coverage=coverage)
+                reserved += reserve_bytes(position)
+        return tried
+
+    @contextmanager
+    def noting(self, position: int, stage: str) -> Iterator[None]:
+        """A failure within is stored with its variant, and the rest goes on without it."""
+        try:
+            yield
+        except WorkerError as e:
+            self.failed.add(position)
+            self._store.add_failure(self._run.id, Failure(position, stage, e.kind, str(e), e.log))

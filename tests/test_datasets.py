@@ -1,0 +1,537 @@
+"""Data sets: each layout, each way in which a folder, a zip or the hub may fail to be one, and what nobody may do."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import subprocess
+import sys
+import types
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import datasets
+from bench.datasets import DatasetError, choose, find, from_hub, unpack
+from bench.paths import ROOT
+
+SPEECH = ROOT.parent / "shared" / "speech"
+LIBRISPEECH = SPEECH / "librispeech" / "test-other"
+DIGITS = SPEECH / "digits_fsdd"
+
+
+def made(folder: Path, files: dict[str, str | bytes]) -> Path:
+    """The folder with files of these contents."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def listed(folder: Path, manifest: str | bytes, name: str = "manifest.csv", clips: str = "a.wav b.wav c.wav") -> Path:
+    """The folder with a manifest and these clips."""
+    return made(folder, {name: manifest, **dict.fromkeys(clips.split(), b"sound")})
+
+
+def texts(where: Path, split: str = "evaluate") -> dict[str, str]:
+    return {clip.id: clip.text for clip in find(str(where), split).clips}
+
+
+def sentence(call: Callable[[], object]) -> str:
+    """What the error says; it is a sentence."""
+    with pytest.raises(DatasetError) as e:
+        call()
+    assert str(e.value).endswith(".")
+    return str(e.value)
+
+
+def test_nothing_but_the_standard_library_is_imported() -> None:
+    ask = "import sys, bench.datasets; print({'numpy', 'datasets', 'torch', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout == "set()\n", done.stderr
+
+
+# --- manifests
+
+
+@pytest.mark.parametrize(
+    ("name", "manifest"),
+    [
+        ("manifest.csv", "path,text\na.wav,hello there\nb.wav,you\n"),
+        ("manifest.csv", b"\xef\xbb\xbfpath,text\r\na.wav,hello there\r\nb.wav,you\r\n"),  # as Excel saves it
+        ("metadata.csv", "\n Speaker , File_Name , Transcription \n,a.wav,hello there\n\n,b.wav,you,,\n"),
+        ("test.tsv", "client\tpath\tsentence\n7\ta.wav\thello there\n7\tb.wav\tyou\n"),
+        ("manifest.jsonl", '{"audio_filepath": "a.wav", "TEXT": "hello there"}\n\n{"file": "b.wav", "text": "you"}\n'),
+        ("x.JSONL", b'\xef\xbb\xbf{"audio": "./a.wav", "transcript": " hello there "}\n{"audio":"b.wav","text":"you"}'),
+    ],
+)
+def test_a_manifest(tmp_path: Path, name: str, manifest: str | bytes) -> None:
+    listed(tmp_path, manifest, name)
+    found = find(str(tmp_path))
+    assert (found.name, found.where, found.layout) == (tmp_path.name, str(tmp_path), "manifest")
+    assert {clip.id: clip.text for clip in found.clips} == {"a.wav": "hello there", "b.wav": "you"}
+    assert found.clips[0].path == tmp_path / "a.wav" and found.words == 3 and found.remarks == ()
+    named = find(str(tmp_path / name))
+    assert named.clips == found.clips and named.name == Path(name).stem
+
+
+def test_quotes_in_a_csv(tmp_path: Path) -> None:
+    manifest = 'path,text\na.wav, "one, ""two"""\n"b.wav",say "three"\nc.wav,"four\nfive"\n'
+    assert texts(listed(tmp_path, manifest)) == {"a.wav": 'one, "two"', "b.wav": 'say "three"', "c.wav": "four\nfive"}
+
+
+def test_a_quote_in_a_tsv_swallows_nothing(tmp_path: Path) -> None:
+    manifest = 'path\ttext\na.wav\t"one, he said\nb.wav\t"two, ""three"""\nc.wav\t4" pipe\n'
+    wanted = {"a.wav": '"one, he said', "b.wav": 'two, "three"', "c.wav": '4" pipe'}
+    assert texts(listed(tmp_path, manifest, "manifest.tsv")) == wanted
+
+
+def test_the_path_column_is_the_first_allowed_one(tmp_path: Path) -> None:
+    assert texts(listed(tmp_path, "audio,path,sentence,text\nb.wav,a.wav,no,yes\n")) == {"a.wav": "yes"}
+
+
+def test_paths_as_windows_writes_them_and_a_clips_folder(tmp_path: Path) -> None:
+    listed(tmp_path, "path,text\nin\\a.wav,one\nb.mp3,two\n", clips="in/a.wav clips/b.mp3")
+    assert texts(tmp_path) == {"in/a.wav": "one", "clips/b.mp3": "two"}
+
+
+def test_a_split(tmp_path: Path) -> None:
+    listed(tmp_path, "path,text,Split\na.wav,one,evaluate\nb.wav,two,Calibrate\nc.wav,three, Evaluate \n")
+    assert list(texts(tmp_path)) == ["a.wav", "c.wav"]
+    assert list(texts(tmp_path, "calibrate")) == ["b.wav"]
+    assert "has no split “test”. Those that are there: “Calibrate”" in sentence(lambda: find(str(tmp_path), "test"))
+
+
+def test_the_named_manifest_goes_first(tmp_path: Path) -> None:
+    manifest = "path,text\na.wav,one\n"
+    made(tmp_path, {"other.csv": "x", "manifest.jsonl": "x", "._manifest.csv": "x", "x.csv/readme": "x"})
+    assert list(texts(listed(tmp_path, manifest))) == ["a.wav"]
+    (tmp_path / "manifest.csv").rename(tmp_path / "mine.csv")
+    (tmp_path / "manifest.jsonl").unlink()
+    assert "holds 2 files that may be the manifest: mine.csv, other.csv" in sentence(lambda: find(str(tmp_path)))
+    assert list(texts(tmp_path / "mine.csv")) == ["a.wav"]
+
+
+def test_what_was_left_out_is_told(tmp_path: Path) -> None:
+    rows = "a.wav,one\nx.wav,two\ny.wav,three\nb.wav,\n./a.wav,four\n,five\nz.wav,six\nc.wav\n"
+    found = find(str(listed(tmp_path, "path,text\n" + rows)))
+    assert [(clip.id, clip.text) for clip in found.clips] == [("a.wav", "one")]
+    assert found.remarks == (
+        "4 of 8 clips are missing (x.wav, y.wav, manifest.csv, line 7, …).",
+        "2 of 8 clips have no text (b.wav, c.wav).",
+        "1 of 8 clips is listed twice and kept once (./a.wav).",
+    )
+
+
+def test_names_that_no_file_system_takes_are_missing(tmp_path: Path) -> None:
+    found = find(str(listed(tmp_path, f"path,text\na.wav,one\n{'x' * 5000},two\n.,three\n")))
+    assert len(found.clips) == 1 and found.remarks[0].startswith("2 of 3 clips are missing")
+
+
+@pytest.mark.parametrize("path", ["../x.wav", "in/../../x.wav", "..\\x.wav", "/etc/hosts", "C:\\x.wav", "\\\\s\\x.wav"])
+def test_a_path_that_leaves_the_folder(tmp_path: Path, path: str) -> None:
+    made(tmp_path, {"x.wav": "secret"})
+    said = sentence(lambda: find(str(listed(tmp_path / "set", f"path,text\na.wav,one\n{path},two\n"))))
+    assert said.startswith(f"manifest.csv, line 3: “{path}” leads out of the data set's folder.")
+
+
+def test_a_link_that_leaves_the_folder(tmp_path: Path) -> None:
+    made(tmp_path, {"x.wav": "secret"})
+    folder = listed(tmp_path / "set", "path,text\na.wav,one\nlink.wav,two\n")
+    (folder / "link.wav").symlink_to("../x.wav")
+    assert "“link.wav” leads out" in sentence(lambda: find(str(folder)))
+    (folder / "link.wav").unlink()
+    (folder / "link.wav").symlink_to("a.wav")
+    assert list(texts(folder)) == ["a.wav", "link.wav"]
+
+
+@pytest.mark.parametrize(
+    ("name", "manifest", "said"),
+    [
+        ("manifest.csv", "path;text\na.wav;one\n", "no column of audio files; the columns are path;text. Allowed: pat"),
+        ("manifest.csv", "path,words\na.wav,one\n", "line 2: there is no column of texts; the columns are path, words"),
+        ("manifest.csv", "path,text\na.wav,yes, sir\n", "line 2: 3 cells under 2 columns. Put a text with commas into"),
+        ("manifest.tsv", "path\ttext\na.wav\tyes\tsir\n", "line 2: 3 cells under 2 columns. Allowed: no tab"),
+        ("manifest.csv", 'path,text\na.wav,"one\nb.wav,two\n', "this is no row of a table (unexpected end of data)"),
+        ("manifest.csv", 'path,text\na.wav,"one" two\n', "manifest.csv, line 2: this is no row of a table"),
+        ("manifest.csv", "path,text\n", "has no clip that can be used. It lists none."),
+        ("manifest.csv", b"", "It lists none."),
+        ("manifest.csv", "path,text\nx.wav,one\n", "1 of 1 clips is missing (x.wav). Paths count from the manifest's"),
+        ("manifest.csv", b"path,text\na.wav,caf\xe9\n", "manifest.csv is not UTF-8"),
+        ("manifest.csv", "path,text\na\0.wav,one\n", "line 2: “a\0.wav” leads out"),
+        ("manifest.jsonl", '{"path": "a.wav", "text": "one"}\n{oops\n', "manifest.jsonl, line 2: not JSON (Expecting"),
+        ("manifest.jsonl", "[" * 100_000, "line 1: not JSON (maximum recursion"),
+        ("manifest.jsonl", "1" * 5000, "line 1: not JSON (Exceeds the limit"),
+        ("manifest.jsonl", '["a.wav", "one"]\n', "line 1: got list. Allowed: one object a line"),
+        ("manifest.jsonl", '{"audio": {"path": "a.wav"}, "text": "x"}', "“audio” holds dict. Allowed: a text."),
+        ("manifest.jsonl", '{"path": "a.wav", "text": "\\ud800"}', "line 1: 'a.wav' or its text is not Unicode"),
+    ],
+)
+def test_manifests_that_are_none(tmp_path: Path, name: str, manifest: str | bytes, said: str) -> None:
+    assert said in sentence(lambda: find(str(listed(tmp_path, manifest, name))))
+
+
+def test_limits_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed(tmp_path, "path,text,split\na.wav,one,x\nb.wav,two,evaluate\nc.wav,three,evaluate\n")
+    monkeypatch.setattr(datasets, "MAX_CLIPS", 2)
+    assert list(texts(tmp_path)) == ["b.wav", "c.wav"]
+    monkeypatch.setattr(datasets, "MAX_CLIPS", 1)
+    assert "lists more than 1 clips" in sentence(lambda: find(str(tmp_path)))
+    monkeypatch.setattr(datasets, "MAX_MANIFEST_BYTES", 10)
+    assert "allowed: 0 MB" in sentence(lambda: find(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("absent", "There is no folder or file “absent”. Allowed: the path of a folder"),
+        ("", "There is no folder or file “”."),
+        ("a\0b", "can't be read (embedded null byte)"),
+        ("x" * 5000, "can't be read"),
+        ("empty", "is empty. Put audio files and a manifest.csv there."),
+        ("plain", "holds no data set of a known layout. Looked for: manifest.csv, manifest.tsv"),
+        ("plain/a.wav", "a.wav is no manifest. Allowed: .csv, .tsv, .jsonl, or a folder."),
+        ("closed/manifest.csv", "There is no folder or file"),  # a pipe would never end
+    ],
+)
+def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, said: str) -> None:
+    monkeypatch.chdir(made(tmp_path, {"plain/a.wav": "x", "closed/b.wav": "x"}))
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "closed" / "manifest.csv")
+    assert said in sentence(lambda: find(where))
+
+
+# --- LibriSpeech
+
+
+@pytest.mark.parametrize("top", ["", "LibriSpeech/test-x/"])
+def test_librispeech(tmp_path: Path, top: str) -> None:
+    lines = "1-2-0000 HELLO THERE\n1-2-0001 YOU\n\n1-2-0002 GONE\n1-2-0003\n"
+    files = {f"{top}1/2/1-2.trans.txt": lines, f"{top}SPEAKERS.TXT": "x"}
+    made(tmp_path, files | {f"{top}1/2/1-2-000{n}.flac": "x" for n in (0, 1, 3)})
+    found = find(str(tmp_path))
+    assert found.layout == "LibriSpeech" and found.words == 3
+    assert texts(tmp_path) == {f"{top}1/2/1-2-0000.flac": "HELLO THERE", f"{top}1/2/1-2-0001.flac": "YOU"}
+    assert found.remarks == (
+        f"1 of 4 clips is missing ({top}1/2/1-2-0002.flac).",
+        f"1 of 4 clips has no text ({top}1/2/1-2-0003.flac).",
+    )
+
+
+def test_librispeech_that_climbs_or_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, {"x.flac": "secret", "set/1/2/1-2.trans.txt": "../../../x HELLO\n"})
+    said = sentence(lambda: find(str(tmp_path / "set")))
+    assert said.startswith("1-2.trans.txt, line 1: “1/2/../../../x.flac” leads out")
+    monkeypatch.setattr(datasets, "MAX_ENTRIES", 2)
+    assert "holds more than 2 files; allowed: 100,000 clips" in sentence(lambda: find(str(tmp_path)))
+
+
+@pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason="no sample of LibriSpeech beside the repository")
+def test_a_real_librispeech() -> None:
+    found = find(str(LIBRISPEECH))
+    assert (found.name, len(found.clips), found.words, found.remarks) == ("test-other", 20, 372, ())
+    assert found.clips[0].id == "1688/142285/1688-142285-0000.flac"
+    assert found.clips[0].text.startswith("THERE'S IRON THEY SAY")
+
+
+@pytest.mark.skipif(not DIGITS.is_dir(), reason="no digits beside the repository")
+def test_a_real_manifest() -> None:
+    found = find(str(DIGITS))
+    assert (len(found.clips), found.words, found.remarks) == (2000, 2000, ())
+
+
+def test_the_shipped_clips_have_both_splits() -> None:
+    if not (datasets.bundled() / "manifest.csv").is_file():
+        pytest.skip("this checkout has no evaluation clips")
+    apart = texts(datasets.bundled(), "evaluate").keys() & texts(datasets.bundled(), "calibrate").keys()
+    assert not apart and find(str(datasets.bundled())).remarks == ()
+
+
+# --- digest and subset
+
+
+def test_the_digest_tells_a_change(tmp_path: Path) -> None:
+    listed(tmp_path, "path,text\na.wav,one\nb.wav,two\n")
+    first = find(str(tmp_path))
+    assert first.digest == find(str(tmp_path)).digest and len(first.digest) == 64
+    seen = {first.digest}
+    made(tmp_path, {"b.wav": "longer sound"})
+    seen.add(first.digest)
+    (tmp_path / "b.wav").unlink()
+    seen.add(first.digest)
+    listed(tmp_path, "path,text\na.wav,one\nb.wav,too\n")
+    seen.add(find(str(tmp_path)).digest)
+    seen.add(choose(first, 1, 0).digest)
+    assert len(seen) == 5
+
+
+def test_a_subset_is_seeded_ordered_and_grows(tmp_path: Path) -> None:
+    names = [f"{n:02}.wav" for n in range(50)]
+    folder = listed(tmp_path, "path,text\n" + "".join(f"{n},x\n" for n in names), clips=" ".join(names))
+    whole = find(str(folder))
+    ten = choose(whole, 10, 1)
+    ids = [clip.id for clip in ten.clips]
+    assert ten == choose(whole, 10, 1) and len(ids) == 10 and ids == sorted(ids)
+    assert ten.remarks == ("10 of 50 clips were chosen, with seed 1.",)
+    assert set(ids) < {clip.id for clip in choose(whole, 20, 1).clips}
+    assert ids != [clip.id for clip in choose(whole, 10, 2).clips]
+    assert choose(whole, 50, 1) is whole and choose(whole, 99, 1) is whole
+    assert "Got a limit of 0 clips. Allowed: 1 or more." in sentence(lambda: choose(whole, 0, 1))
+
+
+# --- zip
+
+
+GOOD = {"manifest.csv": "path,text\nin/a.wav,one\n", "in/a.wav": "sound"}
+
+
+def zipped(path: Path, files: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name) if name.endswith("/") else name, content)
+    return path
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[[Path], str]:
+    """Unpacks what must be refused -> the sentence; nothing may be left."""
+
+    def call(archive: Path) -> str:
+        before = sorted(p for p in tmp_path.rglob("*") if p.name != "uploads")
+        said = sentence(lambda: unpack(archive, tmp_path / "uploads" / "set"))
+        assert sorted(p for p in tmp_path.rglob("*") if p.name != "uploads") == before
+        return said
+
+    return call
+
+
+@pytest.mark.parametrize("top", ["", "my set/"])
+def test_unpack(tmp_path: Path, top: str) -> None:
+    files = {**GOOD, "README.md": "x", "__MACOSX/in/._a.wav": "x", ".hidden.csv": "x"}
+    archive = zipped(tmp_path / "x.zip", {"in/": "", **{top + name: content for name, content in files.items()}})
+    told: list[str] = []
+    folder = unpack(archive, tmp_path / "uploads" / "set", told.append)
+    assert folder == tmp_path / "uploads" / "set" / top
+    assert texts(folder) == {"in/a.wav": "one"}
+    assert sorted(p.name for p in folder.rglob("*")) == ["a.wav", "in", "manifest.csv"]
+    left = ", ".join(top + name for name in list(files)[2:])
+    assert told == [f"3 of its files were left out as neither audio nor manifest ({left})."]
+    assert [p.name for p in (tmp_path / "uploads").iterdir()] == ["set"]
+
+
+def test_unpack_keeps_librispeech_and_windows_paths(tmp_path: Path) -> None:
+    files = {"LibriSpeech\\1\\2\\1-2.trans.txt": "1-2-0 HELLO\n", "LibriSpeech\\1\\2\\1-2-0.flac": "x"}
+    folder = unpack(zipped(tmp_path / "x.zip", files, zipfile.ZIP_STORED), tmp_path / "set")
+    assert folder.name == "LibriSpeech" and texts(folder) == {"1/2/1-2-0.flac": "HELLO"}
+
+
+@pytest.mark.parametrize("name", ["../x.wav", "in/../../x.wav", "/tmp/x.wav", "..\\x.wav", "C:\\x.wav", "c:x.wav"])
+def test_a_zip_that_climbs(tmp_path: Path, refused: Callable[[Path], str], name: str) -> None:
+    assert f"holds “{name}”, which leads out" in refused(zipped(tmp_path / "x.zip", {**GOOD, name: "x"}))
+
+
+@pytest.mark.parametrize(
+    ("mode", "what"), [(stat.S_IFLNK | 0o777, "a symbolic link"), (stat.S_IFIFO | 0o600, "a special file")]
+)
+def test_a_zip_with_a_link_or_a_pipe(tmp_path: Path, refused: Callable[[Path], str], mode: int, what: str) -> None:
+    with zipfile.ZipFile(zipped(tmp_path / "x.zip", GOOD), "a") as archive:
+        link = zipfile.ZipInfo("in/b.wav")
+        link.external_attr = mode << 16
+        archive.writestr(link, "/etc/hosts")
+    assert f"x.zip holds “in/b.wav”, {what}. Allowed: plain files." in refused(tmp_path / "x.zip")
+
+
+def test_a_bomb(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+    archive = zipped(tmp_path / "x.zip", {**GOOD, "b.wav": bytes(datasets.RATIO_FROM_BYTES + 1)})
+    assert archive.stat().st_size < 100_000
+    assert "x.zip grows to more than 100 times its size" in refused(archive)
+
+
+def test_a_bomb_with_false_sizes(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+    archive = zipped(tmp_path / "x.zip", {**GOOD, "b.wav": bytes(datasets.RATIO_FROM_BYTES + 1)})
+    size = struct.pack("<L", datasets.RATIO_FROM_BYTES + 1)
+    archive.write_bytes(archive.read_bytes().replace(size, struct.pack("<L", 5)))
+    assert "x.zip can't be unpacked (Bad CRC-32 for file 'b.wav')" in refused(archive)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [
+        ("MAX_ARCHIVE_BYTES", 10, "x.zip has 0 MB; allowed: 0 MB."),
+        ("MAX_UNPACKED_BYTES", 10, "x.zip unpacks to more than 0 MB"),
+        ("MAX_FILES", 1, "x.zip holds more than 1 files"),
+    ],
+)
+def test_limits_of_a_zip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[Path], str], limit: str, value: int, said: str
+) -> None:
+    monkeypatch.setattr(datasets, limit, value)
+    assert said in refused(zipped(tmp_path / "x.zip", GOOD))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({**GOOD, "more.ZIP": "x"}, "holds the archive “more.ZIP”. Unpack it and zip what it holds."),
+        ({**GOOD, "more.tar.gz": "x"}, "holds the archive “more.tar.gz”"),
+        ({"readme.txt": "x"}, "holds neither audio nor a manifest. Allowed: .wav"),
+        ({}, "holds neither audio nor a manifest"),
+        ({"a.wav": "x", "a.wav/b.wav": "x"}, "can't be unpacked"),
+        ({"a.wav": "x", "./a.wav": "x"}, "can't be unpacked"),
+        ({"x" * 300 + ".wav": "x"}, "can't be unpacked"),
+    ],
+)
+def test_zips_that_are_no_data_set(
+    tmp_path: Path, refused: Callable[[Path], str], files: dict[str, str | bytes], said: str
+) -> None:
+    assert said in refused(zipped(tmp_path / "x.zip", files))
+
+
+def test_zips_that_are_none(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+    whole = zipped(tmp_path / "x.zip", GOOD).read_bytes()
+    for content in (b"", b"no zip at all", whole[:40], whole[:-30], whole[:60] + b"\0\0\0\0" + whole[64:]):
+        (tmp_path / "x.zip").write_bytes(content)
+        assert "x.zip can't be unpacked (" in refused(tmp_path / "x.zip")
+    encrypted = bytearray(whole)
+    encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "x.zip").write_bytes(encrypted)
+    assert "x.zip is encrypted (“manifest.csv”)" in refused(tmp_path / "x.zip")
+    assert "in an unusual way" in refused(zipped(tmp_path / "x.zip", GOOD, zipfile.ZIP_LZMA))
+    (tmp_path / "x.zip").unlink()
+    assert "can't be unpacked" in refused(tmp_path / "x.zip")
+
+
+def test_unpack_takes_the_place_of_nothing(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "x.zip", GOOD)
+    made(tmp_path, {"set/mine.txt": "x", ".set.999999999/left": "by a dead process", ".set.notes/x": "mine"})
+    assert "is there already" in sentence(lambda: unpack(archive, tmp_path / "set"))
+    (tmp_path / "set" / "mine.txt").unlink()
+    assert texts(unpack(archive, tmp_path / "set"))
+    assert not (tmp_path / ".set.999999999").exists() and (tmp_path / ".set.notes").exists()
+
+
+# --- the hub
+
+
+class Audio:
+    """Stands in for the library's feature."""
+
+
+class Stream:
+    """Stands in for the library's streamed data set; decoding is on until it is switched off."""
+
+    def __init__(self, rows: list[dict[str, Any]], columns: list[str], decodes: bool = True) -> None:
+        self.rows, self.columns, self.decodes = rows, columns, decodes
+
+    @property
+    def features(self) -> dict[str, object]:
+        return {column: Audio() if column == "sound" else "text" for column in self.columns}
+
+    def decode(self, enable: bool) -> Stream:
+        return Stream(self.rows, self.columns, enable)
+
+    def select_columns(self, columns: list[str]) -> Stream:
+        return Stream(self.rows, columns, self.decodes)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        assert not self.decodes
+        for row in self.rows:
+            if isinstance(row.get("sound"), Exception):
+                raise row["sound"]
+            yield {column: row[column] for column in self.columns}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
+    """A stand-in for the library, installed; `rows` and `columns` are what it has."""
+    library = types.ModuleType("datasets")
+    rows = [{"sound": {"bytes": b"x" * n, "path": f"{n}.FLAC"}, "Text": f'"{n}", n', "id": n} for n in range(1, 6)]
+    known: dict[str, Any] = {"rows": rows, "columns": ["id", "sound", "Text"], "Audio": Audio, "__version__": "5.2.0"}
+
+    def load_dataset(path: str, config: str | None, split: str, streaming: bool) -> Stream:
+        if split != "test":
+            raise ValueError(f"Bad split: {split}. Available splits: ['test']")
+        assert path == "own/set" and streaming and config in (None, "clean")
+        return Stream(library.__dict__["rows"], library.__dict__["columns"])
+
+    library.__dict__.update(known, load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
+    return library
+
+
+def left(tmp_path: Path) -> list[str]:
+    return [p.name for p in (tmp_path / "data" / "cache" / "datasets").glob("*")]
+
+
+def test_from_the_hub(hub: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    folder = from_hub("own/set:clean", "test", 3, told.append)
+    assert texts(folder) == {f"0000{n - 1}.flac": f'"{n}", n' for n in (1, 2, 3)}
+    assert [p.stat().st_size for p in sorted(folder.glob("*.flac"))] == [1, 2, 3]
+    assert told == ["asking the hub for own/set:clean", *(f"{n} of 3 clips of own/set:clean" for n in (1, 2, 3))]
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert from_hub("own/set:clean", "test", 3, told.append) == folder
+    assert left(tmp_path) == [folder.name]
+
+
+def test_the_hub_without_the_package(tmp_path: Path, hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    said = sentence(lambda: from_hub("own/set", "test", 3, print))
+    assert "needs the package datasets, which is missing. pip install datasets, or give a folder" in said
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"__version__": "2.19.0"}, "datasets 2.19.0 is too old: it can run code that a data set brings. Allowed: 4"),
+        ({"columns": ["id", "Text"]}, "own/set has no column of audio; its columns are id, Text. Take another."),
+        ({"columns": []}, "own/set has no column of audio; its columns are unknown."),
+        ({"columns": ["sound", "id"]}, "own/set: there is no column of texts; the columns are sound, id."),
+        ({"rows": []}, "The hub gave no clip."),
+        ({"rows": [{"sound": {"bytes": None, "path": "/etc/hosts"}, "Text": "x"}]}, "elsewhere (/etc/hosts)"),
+        ({"rows": [{"sound": {"bytes": None, "path": "file:///x::hf://datasets/x"}, "Text": "x"}]}, "elsewhere (file"),
+        ({"rows": [{"sound": ConnectionError("no route")}]}, "hub can't be reached (no route). Connect this device"),
+        ({"rows": [{"sound": ImportError("torchcodec")}]}, "loose files, which the package datasets reads with a furt"),
+        ({"rows": [{"sound": KeyError("odd")}]}, "gave no own/set, split test (KeyError: 'odd')"),
+    ],
+)
+def test_what_the_hub_may_not_give(hub: types.ModuleType, tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    hub.__dict__.update(changed)
+    assert said in sentence(lambda: from_hub("own/set", "test", 3, lambda _: None))
+    assert left(tmp_path) == []
+
+
+def test_the_hub_within_limits(hub: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 5)
+    assert "The first 3 clips take more than 0 MB" in sentence(lambda: from_hub("own/set", "test", 5, lambda _: None))
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "limit", "said"),
+    [
+        ("../set", "test", 3, "Got “../set” as a data set of the Hugging Face hub. Allowed: OWNER/NAME"),
+        ("https://x/y", "test", 3, "Allowed: OWNER/NAME or OWNER/NAME:CONFIGURATION."),
+        ("own/set/more", "test", 3, "Allowed: OWNER/NAME"),
+        ("", "test", 3, "Got “” as"),
+        ("tests", "test", 3, "A folder on this device needs no hub: give its path instead."),
+        ("x" * 300, "test", 3, "Allowed: OWNER/NAME"),
+        ("own/set", "x" * 300, 3, "as a split. Allowed: a name"),
+        ("own/set", "../x", 3, "Got “../x” as a split."),
+        ("own/set", "train", 3, "Available splits: ['test']"),
+        ("own/set", "test", 0, "Got a limit of 0 clips. Allowed: 1 to 20,000."),
+        ("own/set", "test", 20_001, "Allowed: 1 to 20,000."),
+    ],
+)
+def test_questions_that_the_hub_is_not_asked(
+    hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, split: str, limit: int, said: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert said in sentence(lambda: from_hub(name, split, limit, lambda _: None))

@@ -1,0 +1,172 @@
+"""Evaluations with real workers and a tiny model: what is stored, cancelled, resumed, broken."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import wait_for
+
+from bench import audio, evaluation, jobs
+from bench.client import Pool
+from bench.datasets import DatasetError
+from bench.jobs import Jobs, Refused
+from bench.models import ModelError
+from bench.records import EvaluationSpec, RunSpec, SpecError, Variant
+from bench.store import Store
+
+MODES = ("torch-fp32", "torch-int8-dynamic")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Five clips of noise with texts, 0.5 to 1.3 s."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    rng, lines = np.random.default_rng(0), ["path,text"]
+    for i in range(5):
+        audio.write_wav(folder / f"{i}.wav", 0.1 * rng.standard_normal(8000 + 3200 * i).astype(np.float32))
+        lines.append(f"{i}.wav,WORD NUMBER {i}")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def manager(data_folder: Path) -> Jobs:
+    """A job manager with a database of its own."""
+    return Jobs(Store(data_folder / "earbench.db"))
+
+
+def spec(model: Path | str, clips: Path, **more: object) -> EvaluationSpec:
+    """Both modes over all clips."""
+    return EvaluationSpec(tuple(Variant(str(model), mode, 1) for mode in MODES), str(clips), **more)  # type: ignore[arg-type]
+
+
+def test_every_variant_hears_every_clip_once(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    run_id = manager.start(spec(tiny_model, clips))
+    assert manager.live and manager.live.kind == "evaluation"
+    assert manager.wait(120)
+    found = manager.store.evaluation(run_id)
+    assert found and found.state == "done" and found.message is None
+    heard = manager.store.heard(run_id)
+    assert [(h.clip, h.variant) for h in heard] == [(c, v) for c in range(5) for v in range(2)]
+    assert all(h.seconds > 0 for h in heard)
+    assert [c.length_s for c in manager.store.clips(run_id)] == pytest.approx([0.5, 0.7, 0.9, 1.1, 1.3])
+    result = evaluation.result(manager.store, run_id)
+    assert result and [s.words.reference_count for s in result.scores] == [15, 15]
+    assert result.scores[0].comparison.delta == 0
+    assert manager.store.runs() == []  # it is no benchmark
+    records = manager.store.variants(found)
+    assert all(r.artefact and r.opening and r.coverage for r in records)
+
+
+def test_a_clip_that_cannot_be_read_is_named_and_left_out(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    (clips / "2.wav").write_bytes(b"no sound at all")
+    run_id = manager.start(spec(tiny_model, clips))
+    assert manager.wait(120)
+    found = manager.store.evaluation(run_id)
+    assert found and found.state == "done" and found.message == "1 of 5 clips can't be read; the rest is kept."
+    (failure,) = manager.store.failures(run_id)
+    assert failure.stage == "clip 2.wav" and failure.kind == "unreadable" and failure.variant is None
+    assert {h.clip for h in manager.store.heard(run_id)} == {0, 1, 3, 4}
+
+
+def test_no_clip_that_can_be_read_is_a_failed_evaluation(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    for path in clips.glob("*.wav"):
+        path.write_bytes(b"no sound at all")
+    run_id = manager.start(spec(tiny_model, clips))
+    assert manager.wait(120)
+    found = manager.store.evaluation(run_id)
+    assert found and found.state == "failed" and found.message
+    assert "no clip could be read" in found.message
+
+
+def test_cancel_keeps_what_was_heard_and_resume_hears_the_rest(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, gate = audio.decode, threading.Event()
+
+    def slow(path: Path) -> audio.Sound:
+        if path.name == "2.wav" and not gate.is_set():
+            wait_for(lambda: manager.live and manager.live.pool.cancelled, "the cancel")
+        return decode(path)
+
+    monkeypatch.setattr("bench.evaluator.audio.decode", slow)
+    run_id = manager.start(spec(tiny_model, clips))
+    wait_for(lambda: len(manager.store.heard(run_id)) == 4, "two clips")
+    begun = time.monotonic()
+    manager.cancel()
+    assert manager.wait(10) and time.monotonic() - begun < 2
+    found = manager.store.evaluation(run_id)
+    assert found and found.state == "cancelled"
+    before = manager.store.heard(run_id)
+    assert {h.clip for h in before} == {0, 1}
+    gate.set()
+    assert manager.resume(run_id) == run_id
+    assert manager.wait(120)
+    after = manager.store.heard(run_id)
+    assert after[:4] == before and len(after) == 10
+    assert manager.store.evaluation(run_id).state == "done"  # type: ignore[union-attr]
+
+
+def test_resume_refuses_clips_that_changed(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    run_id = manager.store.create_run(spec(tiny_model, clips), jobs.device.device())
+    manager.store.set_clips(run_id, jobs._clips(spec(tiny_model, clips)))
+    manager.store.set_state(run_id, "cancelled")
+    (clips / "manifest.csv").write_text("path,text\n0.wav,OTHER WORDS\n")
+    with pytest.raises(Refused, match="not what they were"):
+        manager.resume(run_id)
+
+
+def test_a_killed_worker_fails_its_variant_alone(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    start = Pool.start
+
+    def noted(self: Pool, name: str, threads: int) -> object:
+        worker = start(self, name, threads)
+        if name == "The worker of torch-int8-dynamic":
+            started.append(worker.pid)
+        return worker
+
+    monkeypatch.setattr(Pool, "start", noted)
+    run_id = manager.start(spec(tiny_model, clips))
+    wait_for(lambda: len(manager.store.heard(run_id)) >= 2, "the first clip")
+    os.kill(started[0], signal.SIGKILL)
+    assert manager.wait(120)
+    found = manager.store.evaluation(run_id)
+    assert found and found.state == "done" and found.message
+    assert found.message.startswith("1 of 2 variants failed")
+    (failure,) = manager.store.failures(run_id)
+    assert failure.variant == 1 and failure.kind in ("killed", "out of memory")
+    assert len([h for h in manager.store.heard(run_id) if h.variant == 0]) == 5
+
+
+def test_what_can_not_be_started_says_so(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    with pytest.raises(DatasetError):
+        manager.start(spec(tiny_model, clips / "nowhere"))
+    with pytest.raises(ModelError):
+        manager.start(spec("no-such-model", clips))
+    with pytest.raises(SpecError):
+        EvaluationSpec((), str(clips))
+    assert manager.store.evaluations() == []
+
+
+def test_a_limit_draws_clips_by_the_seed(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    one, same = (jobs._clips(spec(tiny_model, clips, limit=2, seed=3)) for _ in range(2))
+    assert one == same and len(one) == 2
+
+
+def test_an_interrupted_evaluation_is_marked_at_the_next_start(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    run_id = manager.store.create_run(spec(tiny_model, clips), jobs.device.device())
+    assert Jobs(manager.store).store.evaluation(run_id).state == "interrupted"  # type: ignore[union-attr]
+
+
+def test_a_benchmark_and_an_evaluation_get_one_job(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    first = manager.start(spec(tiny_model, clips))
+    assert manager.start(RunSpec((Variant(str(tiny_model), "torch-fp32", 1),), (1.0,))) == first
+    assert manager.wait(120)
