@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from bench import modes
+from bench.audio import Array
 from bench.report import Row
 
 # Grey for the original, then hues that stay apart for colour-blind eyes, on light and dark ground (after Okabe, Ito).
@@ -142,6 +144,27 @@ def work(rows: Sequence[Row]) -> Spec:
     return _shares(rows, "activation_bits", "macs", "Work", "share of all multiply-accumulates by the bits they run in")
 
 
+def waveform(peaks: Array, length_s: float) -> Spec:
+    """A sound at a glance. peaks: (count, 2), the lowest and the highest sample of each stretch."""
+    reach = max(0.05, float(np.abs(peaks).max(initial=0)))  # silence stays a line
+    step_s = length_s / max(1, len(peaks))
+    shown = [{"t": (i + 0.5) * step_s, "low": low, "high": high} for i, (low, high) in enumerate(peaks.tolist())]
+    return _filled(_waveform(round(reach, 3), round(length_s, 3)), shown)
+
+
+@lru_cache(maxsize=8)
+def _waveform(reach: float, length_s: float) -> Spec:
+    scale, seconds = alt.Scale(domain=[-reach, reach]), alt.Scale(domain=[0, length_s], nice=False)
+    chart = alt.Chart(_TABLE).mark_area(color=PALETTE[1], opacity=0.9)
+    chart = chart.encode(
+        x=alt.X("t:Q", title="Time, s", scale=seconds, axis=alt.Axis(grid=False, tickCount=8)),
+        y=alt.Y("low:Q", scale=scale, axis=None),
+        y2="high:Q",
+    )
+    found: Spec = chart.properties(height=120, width="container").to_dict()
+    return found
+
+
 def _shares(rows: Sequence[Row], bits: str, amount: str, title: str, subtitle: str) -> Spec:
     sums: dict[str, dict[str, float]] = {}
     for r in rows:
@@ -169,6 +192,110 @@ def _shares(rows: Sequence[Row], bits: str, amount: str, title: str, subtitle: s
     return _filled(_spec(chart, title, subtitle, 30 * len(_order(rows))), values)
 
 
+def tradeoff(rows: Sequence[Row], against: str = "mean_s") -> Spec:
+    """WER against time: a disc a variant, its area the size on disk; a ring marks what no other one beats.
+
+    `rows` are an evaluation's, with `unbeaten`; `against` is mean_s or rtf.
+    """
+    largest = max((float(r["size_bytes"] or 0) for r in rows), default=0.0) or 1.0
+    shown = [
+        {
+            "mode": r["mode"],
+            "model": r["model"],
+            "time": _ms(r["mean_s"]) if against == "mean_s" else r["rtf"],
+            **{f"{k}_percent": _percent(r[k]) for k in ("wer", "wer_low", "wer_high")},
+            "size_mb": float(r["size_bytes"] or 0) / 1e6,
+            "area": (area := 60 + 840 * float(r["size_bytes"] or 0) / largest),
+            "ring": (area**0.5 + 7) ** 2,
+            "unbeaten": r["unbeaten"],
+        }
+        for r in rows
+        if r["wer"] is not None and r[against] is not None
+    ]
+    end = 1.25 * max((float(str(v["time"])) for v in shown), default=1.0)
+    several = len({v["model"] for v in shown}) > 1
+    return _filled(_tradeoff(_order(rows), against, end, several), shown)
+
+
+@lru_cache(maxsize=32)
+def _tradeoff(order: Modes, against: str, end: float, several: bool) -> Spec:
+    title = "Mean time of a clip, ms" if against == "mean_s" else "Real-time factor"
+    base = alt.Chart(_TABLE).encode(
+        x=alt.X("time:Q", title=title, scale=alt.Scale(domain=[0, end])),
+        tooltip=[
+            *([alt.Tooltip("model:N", title="Model")] if several else []),
+            alt.Tooltip("mode:N", title="Mode"),
+            alt.Tooltip("wer_percent:Q", title="WER, %", format=".1f"),
+            alt.Tooltip("wer_low_percent:Q", title="95 % interval from", format=".1f"),
+            alt.Tooltip("wer_high_percent:Q", title="to", format=".1f"),
+            alt.Tooltip("time:Q", title=title, format=".1f" if against == "mean_s" else ".3f"),
+            alt.Tooltip("size_mb:Q", title="On disk, MB", format=".1f"),
+        ],
+    )
+    y = alt.Y("wer_percent:Q", title="WER, %", scale=alt.Scale(zero=False, nice=True))
+    shape = {"shape": alt.Shape("model:N", title="", legend=alt.Legend(orient="top"))} if several else {}
+    ring = base.transform_filter("datum.unbeaten").mark_point(filled=False, color=_MUTED, strokeWidth=2)
+    ring = ring.encode(y=y, size=alt.Size("ring:Q", scale=None), **shape)
+    whiskers = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
+        y=alt.Y("wer_low_percent:Q", title=""), y2="wer_high_percent:Q", color=_mode_colour(order)
+    )
+    discs = base.mark_point(filled=True, opacity=0.75).encode(
+        y=y, size=alt.Size("area:Q", scale=None), color=_mode_colour(order), **shape
+    )
+    subtitle = [
+        "area: size on disk; whiskers: 95 % interval",
+        "ringed: no other is better in WER, time and size at once",
+    ]
+    return _spec(whiskers + ring + discs, "Accuracy against time", subtitle, 300)
+
+
+def deltas(rows: Sequence[Row], baseline: str) -> Spec:
+    """Each variant's WER minus its baseline's in points, with its 95 % interval and a line at no difference.
+
+    `rows` are an evaluation's, with `label`.
+    """
+    shown = [
+        {
+            "mode": r["mode"],
+            "label": r["label"],
+            **{k.removeprefix("wer_"): _percent(r[k]) for k in ("wer_delta", "wer_delta_low", "wer_delta_high")},
+        }
+        for r in rows
+        if r["wer_delta"] is not None and not r["is_baseline"]
+    ]
+    reach = max((abs(float(str(v[k]))) for v in shown for k in ("delta", "delta_low", "delta_high") if v[k]), default=1)
+    end = math.ceil(2.2 * max(reach, 0.25)) / 2  # the axis grows in steps, zero in its middle
+    return _filled(_deltas(_order(rows), tuple(str(v["label"]) for v in shown), baseline, end), shown)
+
+
+@lru_cache(maxsize=32)
+def _deltas(order: Modes, labels: Modes, baseline: str, end: float) -> Spec:
+    base = alt.Chart(_TABLE).encode(
+        y=alt.Y("label:N", title="", sort=list(labels), axis=alt.Axis(labelLimit=200)),
+        color=_mode_colour(order, legend=False),
+        tooltip=[
+            alt.Tooltip("label:N", title="Mode"),
+            alt.Tooltip("delta:Q", title="Difference, points", format="+.2f"),
+            alt.Tooltip("delta_low:Q", title="95 % interval from", format="+.2f"),
+            alt.Tooltip("delta_high:Q", title="to", format="+.2f"),
+        ],
+    )
+    x = alt.X(
+        "delta:Q",
+        title="Difference in WER, points",
+        scale=alt.Scale(domain=[-end, end]),
+        axis=alt.Axis(format="+~g"),
+    )
+    bars = base.mark_bar(opacity=0.55).encode(x=x)
+    whiskers = base.mark_rule(strokeWidth=3).encode(x=alt.X("delta_low:Q", title=""), x2="delta_high:Q")
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(x=x)
+    zero = alt.Chart(_TABLE).mark_rule(strokeDash=[4, 4], color=_MUTED).encode(x=alt.datum(0))
+    subtitle = ["right of the line: hears worse", "whiskers: 95 % interval, paired by clip"]
+    return _spec(
+        bars + whiskers + dots + zero, f"Difference to {baseline}", subtitle, 48 * len(labels) + 20, legend=False
+    )
+
+
 def _order(rows: Sequence[Row]) -> Modes:
     present = {str(r["mode"]) for r in rows}
     return (*(m for m in modes.modes() if m in present), *sorted(present - set(modes.modes())))
@@ -191,8 +318,12 @@ def _ms(seconds: Any) -> float | None:
     return None if seconds is None else float(seconds) * 1e3
 
 
+def _percent(rate: Any) -> float | None:
+    return None if rate is None else float(rate) * 100
+
+
 def _spec(
-    chart: alt.LayerChart | alt.Chart, title: str, subtitle: str, plot_height: int, *, legend: bool = True
+    chart: alt.LayerChart | alt.Chart, title: str, subtitle: str | list[str], plot_height: int, *, legend: bool = True
 ) -> Spec:
     """The chart as a dict; Streamlit fits title, legend and axes into the height, so they are added to the plot's."""
     titled = alt.TitleParams(title, subtitle=subtitle, anchor="start", subtitleColor=_MUTED)

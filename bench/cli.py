@@ -5,33 +5,19 @@ Exit codes: 0 done, 1 the run failed (or was cancelled), 2 the arguments were wr
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
-from bench import device, models, modes, paths, report
+from bench import cli_speech, console, device, evaluation, models, modes, paths, report
 from bench.estimate import estimate
-from bench.jobs import Refused, jobs
-from bench.models import ModelError
-from bench.modes import ModeError
-from bench.modes.probe import availability
 from bench.parse import lengths, names, whole_numbers
-from bench.records import RunSpec, SpecError
+from bench.records import Evaluation, Run, RunSpec, SpecError
 from bench.stats import NOISY_IQR_RATIO, Interval
-from bench.store import StoreError
 from bench.text import duration, size
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-# No markup: what is printed holds paths and messages of others, in which a bracket is a bracket.
-out, err = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
 
 
 def main() -> None:
@@ -42,23 +28,23 @@ def main() -> None:
 @app.command("models")
 def list_models() -> None:
     """List the models."""
-    table = _table("weights, millions", "what it is", first="model")
+    table = console.table("weights, millions", "what it is", first="model")
     for c in models.catalogue():
         parameters = sum(models.family(c).parameters(c.config).values())
         table.add_row(c.name, f"{parameters / 1e6:.0f}", c.note)
     table.add_row("PATH", "", "a folder on this device with a Wav2Vec2ForCTC in Hugging Face format")
-    out.print(table)
+    console.out.print(table)
 
 
 @app.command("modes")
 def list_modes() -> None:
     """List the quantization modes and whether they run here."""
-    table = _table("here", "what it quantizes", first="mode")
-    found = availability()
+    table = console.table("here", "what it quantizes", first="mode")
+    found = console.availability()
     for name, mode in modes.modes().items():
         a = found[name]
         table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", mode.WEIGHTS)
-    out.print(table)
+    console.out.print(table)
 
 
 @app.command()
@@ -83,16 +69,14 @@ def run(
     resume: Annotated[str | None, typer.Option(help="Go on with this cancelled or interrupted run.")] = None,
 ) -> None:
     """Measure models in several modes over input lengths."""
-    with _sentences():
-        for path in (csv, json):
-            if path and not path.resolve().parent.is_dir():
-                raise SpecError(f"The folder of {path} does not exist. Make it first, or name another file.")
+    with console.sentences():
+        console.check_folders(csv, json)
         if resume:
-            run_id = jobs().resume(resume)
+            run_id = console.jobs().resume(resume)
         else:
             spec = RunSpec.grid(
                 [models.find(name).name for name in names(model)],
-                _all_modes() if modes == "ALL" else names(modes),
+                console.chosen_modes(modes),
                 lengths(lengths_),
                 batches=whole_numbers(batch, "Batch sizes"),
                 threads=whole_numbers(threads, "Threads") if threads else [device.default_threads()],
@@ -101,18 +85,18 @@ def run(
                 seed=seed,
                 input_kind=input_,  # type: ignore[arg-type]  # RunSpec says what is allowed
             )
-            expected = estimate(spec, report.rates(jobs().store))
-            err.print(
+            expected = estimate(spec, report.rates(console.jobs().store))
+            console.err.print(
                 f"About {duration(expected.duration_s)}, {size(expected.memory_bytes)} of memory, "
                 f"{size(expected.disk_bytes)} on disk, {size(expected.download_bytes)} to download."
             )
-            run_id = jobs().start(spec)
-    _follow(run_id)
-    found = report.report(jobs().store, run_id)
+            run_id = console.jobs().start(spec)
+    console.follow(run_id)
+    found = report.report(console.jobs().store, run_id)
     assert found
-    with _sentences():
-        _write(csv, report.to_csv(report.summary_rows(found)))
-        _write(json, report.to_json(found))
+    with console.sentences():
+        console.write(csv, report.to_csv(report.summary_rows(found)))
+        console.write(json, report.to_json(found))
     _print_summary(found)
     if found.run.state != "done":
         raise typer.Exit(1)
@@ -120,47 +104,55 @@ def run(
 
 @app.command()
 def runs(ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, newest first.")] = False) -> None:
-    """List the runs of this data folder, the newest first."""
-    with _sentences():
-        found = jobs().store.runs()
+    """List the runs and evaluations of this data folder, the newest first."""
+    with console.sentences():
+        store = console.jobs().store
+        found: list[Run | Evaluation] = sorted(
+            [*store.runs(), *store.evaluations()], key=lambda r: r.created_s, reverse=True
+        )
     if ids:
         for r in found:
             print(r.id)
         return
     if not found:
-        out.print("No runs yet. Begin with: python -m bench run")
+        console.out.print("No runs yet. Begin with: python -m bench run")
         return
-    table = _table("models", "modes", "lengths", first="run")
+    table = console.table("models", "modes", "input", first="run")
     table.add_column("state", no_wrap=True)
     for r in found:
-        vs = r.spec.variants
+        vs, spec = r.spec.variants, r.spec
         table.add_row(
             r.id,
             ", ".join(dict.fromkeys(v.model for v in vs)),
             ", ".join(dict.fromkeys(v.mode for v in vs)),
-            ", ".join(f"{s:g}" for s in r.spec.lengths_s) + " s",
+            ", ".join(f"{s:g}" for s in spec.lengths_s) + " s" if isinstance(spec, RunSpec) else spec.dataset,
             r.state,
         )
-    out.print(table)
+    console.out.print(table)
 
 
 @app.command()
 def export(
     run_id: str,
-    csv: Annotated[Path | None, typer.Option(help="The summary, a row a cell.")] = None,
-    raw: Annotated[Path | None, typer.Option(help="Every pass, a row each.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="The summary, a row a cell, or a variant of an evaluation.")] = None,
+    raw: Annotated[Path | None, typer.Option(help="Every pass, or every clip, a row each.")] = None,
     json: Annotated[Path | None, typer.Option(help="The whole run.")] = None,
 ) -> None:
-    """Write a run to files; without any, print the summary as CSV."""
-    with _sentences():
-        found = report.report(jobs().store, run_id)
-        if found is None:
+    """Write a run or an evaluation to files; without any, print the summary as CSV."""
+    with console.sentences():
+        store = console.jobs().store
+        if run := report.report(store, run_id):
+            summary, rows, whole = report.summary_rows(run), report.raw_rows(run), report.to_json(run)
+        elif result := evaluation.result(store, run_id):
+            summary, rows = evaluation.summary_rows(result), evaluation.clip_rows(result)
+            whole = evaluation.to_json(result)
+        else:
             raise SpecError(f"There is no run {run_id}. `python -m bench runs` lists them.")
         if not (csv or raw or json):
-            print(report.to_csv(report.summary_rows(found)), end="")
-        _write(csv, report.to_csv(report.summary_rows(found)))
-        _write(raw, report.to_csv(report.raw_rows(found)))
-        _write(json, report.to_json(found))
+            print(report.to_csv(summary), end="")
+        console.write(csv, report.to_csv(summary))
+        console.write(raw, report.to_csv(rows))
+        console.write(json, whole)
 
 
 @app.command()
@@ -177,12 +169,13 @@ def doctor() -> None:
         ("versions", ", ".join(f"{k} {v}" for k, v in d.versions.items())),
         ("data folder", str(paths.data_folder())),
     ):
-        out.print(f"{name:13} {value}")
-    with _sentences():
-        out.print(f"{'database':13} {len(jobs().store.runs())} runs")
-        out.print(f"{'in use':13} {jobs().holder() or 'no'}")
+        console.out.print(f"{name:13} {value}")
+    with console.sentences():
+        store = console.jobs().store
+        console.out.print(f"{'database':13} {len(store.runs())} runs, {len(store.evaluations())} evaluations")
+        console.out.print(f"{'in use':13} {console.jobs().holder() or 'no'}")
     if d.governor == "powersave":
-        out.print("The clock governor is “powersave”: latencies will vary. Set “performance” while measuring.")
+        console.out.print("The clock governor is “powersave”: latencies will vary. Set “performance” while measuring.")
     list_modes()
 
 
@@ -199,48 +192,11 @@ def serve(
     try:
         start(lan=lan, port=port, tls=tls)
     except ServeError as e:
-        _refuse(e)
+        console.refuse(e)
 
 
-def _all_modes() -> list[str]:
-    """The modes that run here, and run fast; the others are named."""
-    found = availability()
-    for name, a in found.items():
-        if a.state != "available":
-            err.print(f"Left out: {name} ({a.remark})")
-    return [name for name, a in found.items() if a.state == "available"]
-
-
-def _write(path: Path | None, text: str) -> None:
-    if path:
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as e:
-            raise SpecError(f"{path} can't be written ({e.strerror}). Name a file in a folder that is writable.") from e
-
-
-def _follow(run_id: str) -> None:
-    """Show the run's progress until it ends; Ctrl-C cancels it."""
-    manager = jobs()
-
-    def stop(_number: int, _frame: object) -> None:
-        manager.cancel()
-
-    was = [signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)]
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[eta]}"))
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0, eta="")
-        while job := manager.live:
-            p = job.progress
-            where = f"group {p.group + 1}/{p.groups}, round {p.round}/{p.rounds}: {p.cell}" if p.round else p.stage
-            left = "" if p.eta_s is None else f"about {duration(p.eta_s)} left"
-            bar.update(task, description=where, completed=p.done_ratio, eta=left)
-            manager.wait(0.25)
-    for s, handler in zip((signal.SIGINT, signal.SIGTERM), was, strict=True):
-        signal.signal(s, handler)
-    run = manager.store.run(run_id)
-    assert run
-    err.print(f"Run {run_id}: {run.state}" + (f". {run.message}" if run.message else ""))
+for speech in (cli_speech.evaluate, cli_speech.transcribe, cli_speech.fetch):
+    app.command()(speech)
 
 
 def _print_summary(r: report.Report) -> None:
@@ -252,10 +208,9 @@ def _print_summary(r: report.Report) -> None:
     }
     same = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
     if same:
-        out.print(", ".join(f"{name} {value}" for name, value in same.items()))
-    table = _table(*(name for name in columns if name not in same), first="mode")
-    for name in ("s", "k", "ms, mean ± std", "speed-up [95 %]", "RTF", "MB"):
-        table.add_column(name, justify="right", no_wrap=True)
+        console.out.print(", ".join(f"{name} {value}" for name, value in same.items()))
+    table = console.table(*(name for name in columns if name not in same), first="mode")
+    console.add_numbers(table, "s", "k", "ms, mean ± std", "speed-up [95 %]", "RTF", "MB")
     for i, c in enumerate(r.cells):
         s, artefact = c.summary, c.record.artefact
         table.add_row(
@@ -269,38 +224,17 @@ def _print_summary(r: report.Report) -> None:
             f"{artefact.size_bytes / 1e6:.1f}" if artefact else "–",
         )
     if r.cells:
-        out.print(table)
+        console.out.print(table)
     if any(c.summary.noisy for c in r.cells):
-        out.print(f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median")
+        console.out.print(
+            f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median"
+        )
     for f in r.failures:
         name = report.label(r.run, f.variant) if f.variant is not None else "run"
-        err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
-
-
-def _table(*rest: str, first: str) -> Table:
-    """A table that fits 80 columns; its first column is what people copy, so it is never cut."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in rest:
-        table.add_column(name, overflow="fold")
-    return table
+        console.err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
 
 
 def _interval(i: Interval | None) -> str:
     if i is None:
         return "–"
     return f"{i.value:.2f}" + (f" [{i.low:.2f}, {i.high:.2f}]" if i.low is not None else "")
-
-
-@contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    """Known errors end the program as a sentence, with exit code 2."""
-    try:
-        yield
-    except (SpecError, ModelError, ModeError, Refused, StoreError) as e:
-        _refuse(e)
-
-
-def _refuse(e: Exception) -> NoReturn:
-    err.print(f"Error: {e}")
-    raise typer.Exit(2)

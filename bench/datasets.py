@@ -1,7 +1,7 @@
-"""Audio with reference texts: found in a folder, unpacked from a zip, or fetched from the Hugging Face hub.
+"""Audio with reference texts: clips found in a folder, by its manifest or in LibriSpeech's layout.
 
-On the standard library alone, as the dashboard's process imports it. What a manifest or an archive says is not trusted:
-no path leaves its folder, and sizes are counted while bytes come.
+On the standard library alone, as the dashboard's process imports it. What a manifest says is not trusted: no path
+leaves its folder, and sizes have limits. bench.unzip and bench.hub bring such a folder from elsewhere.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
-import importlib
 import itertools
 import json
 import os
-import re
 import shutil
-import stat
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -26,32 +22,18 @@ from typing import Any, NamedTuple
 from bench import paths
 from bench.text import size as in_words
 
-Progress = Callable[[str], None]
-
 PATH_COLUMNS = ("path", "file", "file_name", "audio", "audio_filepath")
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription")
 MANIFESTS = (".csv", ".tsv", ".jsonl")
 TRANSCRIPTS = ".trans.txt"  # of LibriSpeech
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm")
-NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 MAX_CLIPS = 100_000
 MAX_ENTRIES = 4 * MAX_CLIPS  # of a folder that is searched for transcripts
 MAX_MANIFEST_BYTES = 200_000_000
-MAX_ARCHIVE_BYTES = 200_000_000
-MAX_UNPACKED_BYTES = 2_000_000_000
-MAX_FILES = 20_000
-MAX_CLIP_BYTES = 200_000_000
-MAX_RATIO = 100  # unpacked over packed; speech reaches 10 at the most
-RATIO_FROM_BYTES = 20_000_000  # below, the ratio is no matter: a short archive may hold nothing but silence
+MAX_FILES = 20_000  # of a folder that is unpacked or fetched; so are MAX_BYTES
+MAX_BYTES = 2_000_000_000
 MAX_NAMED = 3  # in a remark
-MAX_NAME = 100  # characters; both make a folder's name
-_BLOCK_BYTES = 65_536
-
-_HUB_NAME = re.compile(r"(?P<path>\w[\w.-]*(?:/\w[\w.-]*)?)(?::(?P<config>\w[\w.-]*))?")
-_HUB_SPLIT = re.compile(r"\w[\w.-]*")
-_HUB_FILE = re.compile(r"(?:zip://[^:]*::)?hf://datasets/.+")  # nothing of this device, nor of other addresses
-_HUB_MAJOR = 4  # of the library: older ones can run code that a data set brings
 
 
 class DatasetError(ValueError):
@@ -172,7 +154,7 @@ def _manifest(folder: Path) -> Path | None:
             return named
     if len(tables) > 1:
         raise DatasetError(
-            f"{folder} holds {len(tables)} files that may be the manifest: {_some(t.name for t in tables)}. Give the "
+            f"{folder} holds {len(tables)} files that may be the manifest: {first_few(t.name for t in tables)}. Give the "
             "path of the one that is meant, or name it manifest.csv."
         )
     return tables[0] if tables else None
@@ -204,7 +186,10 @@ def _of_manifest(file: Path, split: str) -> Iterator[_Listed]:
     taken = False
     for number, record in _json_records(file) if file.suffix.lower() == ".jsonl" else _table_records(file):
         at = f"{file.name}, line {number}"
-        path, text = _column(record, PATH_COLUMNS, "audio files", at), _column(record, TEXT_COLUMNS, "texts", at)
+        path, text = (
+            find_column(record, PATH_COLUMNS, "audio files", at),
+            find_column(record, TEXT_COLUMNS, "texts", at),
+        )
         if (its := record.get("split", split).strip()).casefold() != split.strip().casefold():
             others.add(its)
             continue
@@ -271,16 +256,6 @@ def _json_records(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         yield number, {key: "" if value is None else str(value) for key, value in cells.items()}
 
 
-def _column(record: Mapping[str, Any], allowed: tuple[str, ...], what: str, at: str) -> str:
-    for name in allowed:
-        if name in record:
-            return name
-    raise DatasetError(
-        f"{at}: there is no column of {what}; the columns are {_some(record, 10)}. Allowed: "
-        f"{', '.join(allowed)}. A .csv separates columns by commas, a .tsv by tabs."
-    )
-
-
 def _lines(file: Path) -> Iterator[str]:
     try:
         if (size := file.stat().st_size) > MAX_MANIFEST_BYTES:
@@ -332,7 +307,7 @@ def _dataset(name: str, place: Path, layout: str, listed: Iterable[_Listed]) -> 
 def _inside(folder: Path, path: str, at: str) -> PurePosixPath:
     """The path within the folder. Raises DatasetError where it leads out of it."""
     try:
-        inside = _relative(path)
+        inside = relative_path(path)
         # Common Voice names the files that lie in clips/.
         if not _there(folder / inside) and _there(folder / "clips" / inside):
             inside = "clips" / inside
@@ -345,14 +320,6 @@ def _inside(folder: Path, path: str, at: str) -> PurePosixPath:
     return inside
 
 
-def _relative(path: str) -> PurePosixPath:
-    """A path as POSIX or Windows write it. Raises ValueError where it is absolute or climbs."""
-    relative = PurePosixPath(path.replace("\\", "/"))
-    if relative.is_absolute() or PureWindowsPath(path).drive or ".." in relative.parts:
-        raise ValueError
-    return relative
-
-
 def _there(path: Path) -> bool:
     try:
         return path.is_file()
@@ -361,222 +328,14 @@ def _there(path: Path) -> bool:
 
 
 def _remark(names: list[str], total: int, one: str, many: str) -> list[str]:
-    return [f"{len(names)} of {total} clips {one if len(names) == 1 else many} ({_some(names)})."] if names else []
+    return [f"{len(names)} of {total} clips {one if len(names) == 1 else many} ({first_few(names)})."] if names else []
 
 
-def _some(names: Iterable[str], count: int = MAX_NAMED) -> str:
-    first = list(itertools.islice(names, count + 1))
-    return ", ".join([*first[:count], "…"] if len(first) > count else first)
-
-
-# --- from elsewhere into a folder
-
-
-def unpack(archive: Path, target: Path, progress: Progress = lambda _: None) -> Path:
-    """A zip's audio and manifests into the new folder `target`, wholly or not at all -> the folder for `find`.
-
-    A single folder at the top is looked through. `progress` is told what was left out. Raises DatasetError.
-    """
-    name = archive.name
-    try:
-        if (size := archive.stat().st_size) > MAX_ARCHIVE_BYTES:
-            raise DatasetError(
-                f"{name} has {in_words(size)}; allowed: {in_words(MAX_ARCHIVE_BYTES)}. Put the folder on this device "
-                "by another way and give its path."
-            )
-        if _directory_entries(archive) > MAX_FILES:
-            raise DatasetError(f"{name} holds more than {MAX_FILES:,} files, which is the limit. Zip fewer.")
-        with _whole(target) as folder, zipfile.ZipFile(archive) as packed:
-            wanted, left_out = _wanted(packed, name)
-            _write(packed, wanted, folder, name, max(MAX_RATIO * size, RATIO_FROM_BYTES))
-    except DatasetError:
-        raise
-    except Exception as e:  # what zipfile raises on a file made to break it is no short list
-        raise DatasetError(
-            f"{name} can't be unpacked ({e}). Allowed: a zip with audio and a manifest. Zip the folder again, and see "
-            "that this device has free space."
-        ) from e
-    if left_out:
-        progress(f"{len(left_out)} of its files were left out as neither audio nor manifest ({_some(left_out)}).")
-    entries = list(target.iterdir())
-    return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
-
-
-def _directory_entries(archive: Path) -> int:
-    """How many files the zip can list at the most, counted by their mark before zipfile makes an object of each."""
-    mark, count, rest = b"PK\x01\x02", 0, b""
-    with archive.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            count += (rest + block).count(mark)
-            rest = block[-3:]
-    return count
-
-
-def _wanted(packed: zipfile.ZipFile, name: str) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], list[str]]:
-    """The entries to be written, with their paths, and the names of those to be left out."""
-    wanted, left_out = [], []
-    for entry in packed.infolist():
-        try:
-            path = _relative(entry.filename)
-        except ValueError as e:
-            raise DatasetError(
-                f"{name} holds “{entry.filename}”, which leads out of its folder. Zip the folder again with relative "
-                "paths."
-            ) from e
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            what = "a symbolic link" if kind == stat.S_IFLNK else "a special file"
-            raise DatasetError(f"{name} holds “{path}”, {what}. Allowed: plain files. Zip the files themselves.")
-        if entry.is_dir() or kind == stat.S_IFDIR or entry.filename.endswith("\\"):
-            continue
-        if path.suffix.lower() in NESTED:
-            raise DatasetError(f"{name} holds the archive “{path}”. Unpack it and zip what it holds.")
-        # Hidden files: what macOS adds to a zip bears the names of the sounds.
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-        if hidden or not path.name.lower().endswith((*AUDIO, *MANIFESTS, TRANSCRIPTS)):
-            left_out.append(str(path))
-            continue
-        if entry.flag_bits & 1:
-            raise DatasetError(f"{name} is encrypted (“{path}”). Zip it without a password.")
-        # bzip2 and LZMA let a block of any size grow out of a few bytes before it could be counted.
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DatasetError(f"{name} packs “{path}” in an unusual way. Allowed: stored or deflated, the default.")
-        wanted.append((entry, path))
-    if not wanted:
-        raise DatasetError(f"{name} holds neither audio nor a manifest. Allowed: {', '.join((*AUDIO, *MANIFESTS))}.")
-    return wanted, left_out
-
-
-def _write(
-    packed: zipfile.ZipFile, wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]], folder: Path, name: str, bound: int
-) -> None:
-    written = 0
-    for entry, path in wanted:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        with packed.open(entry) as source, (folder / path).open("xb") as sink:
-            while block := source.read(_BLOCK_BYTES):
-                written += len(block)
-                if written > MAX_UNPACKED_BYTES:
-                    raise DatasetError(
-                        f"{name} unpacks to more than {in_words(MAX_UNPACKED_BYTES)}, which is the limit. Zip fewer."
-                    )
-                if written > bound:
-                    raise DatasetError(
-                        f"{name} grows to more than {MAX_RATIO} times its size, as no speech does. Allowed: audio and "
-                        "a manifest. Zip the folder again."
-                    )
-                sink.write(block)
-
-
-def from_hub(name: str, split: str, limit: int, progress: Progress) -> Path:
-    """The first `limit` clips of a data set of the Hugging Face hub, as a folder for `find`. Raises DatasetError.
-
-    `name` is OWNER/NAME, or OWNER/NAME:CONFIGURATION. What was fetched before is found again without a network. The
-    library is large: call this in a process of its own.
-    """
-    if len(name) > MAX_NAME or not (named := _HUB_NAME.fullmatch(name)) or Path(named["path"]).exists():
-        raise DatasetError(
-            f"Got “{name}” as a data set of the Hugging Face hub. Allowed: OWNER/NAME or OWNER/NAME:CONFIGURATION. "
-            "A folder on this device needs no hub: give its path instead."
-        )
-    if len(split) > MAX_NAME or not _HUB_SPLIT.fullmatch(split):
-        raise DatasetError(f"Got “{split}” as a split. Allowed: a name such as test or validation.")
-    if not 1 <= limit <= MAX_FILES:
-        raise DatasetError(f"Got a limit of {limit} clips. Allowed: 1 to {MAX_FILES:,}.")
-    target = paths.cache() / "datasets" / f"{re.sub('[/:]', '--', name)}--{split}--{limit}"
-    if target.is_dir():
-        return target
-    library = _library(name)
-    try:
-        with _whole(target) as folder:
-            progress(f"asking the hub for {name}")
-            rows = _hub_rows(library, named["path"], named["config"], split)
-            _store(itertools.islice(rows, limit), folder, lambda n: progress(f"{n} of {limit} clips of {name}"))
-    except DatasetError:
-        raise
-    except ImportError as e:
-        raise DatasetError(
-            f"{name} keeps its audio as loose files, which the package datasets reads with a further one ({e}). "
-            "pip install torchcodec, or give a folder with audio and a manifest.csv."
-        ) from e
-    except ConnectionError as e:  # the library's own are of this kind too
-        raise DatasetError(
-            f"{name} is not on this device yet and the Hugging Face hub can't be reached ({e}). Connect this device "
-            "once, or give a folder with audio and a manifest.csv."
-        ) from e
-    except Exception as e:  # the library and what it stands on raise what they like, and name what is allowed
-        raise DatasetError(
-            f"The Hugging Face hub gave no {name}, split {split} ({type(e).__name__}: {e}). Check the name, its "
-            "configuration (OWNER/NAME:CONFIGURATION), the split and the network; some data sets want `hf auth login`."
-        ) from e
-    return target
-
-
-def _library(name: str) -> Any:
-    try:
-        library = importlib.import_module("datasets")
-    except ImportError as e:
-        raise DatasetError(
-            f"{name} is not on this device yet, and fetching it needs the package datasets, which is missing. "
-            "pip install datasets, or give a folder with audio and a manifest.csv."
-        ) from e
-    if int(library.__version__.split(".")[0]) < _HUB_MAJOR:
-        raise DatasetError(
-            f"The package datasets {library.__version__} is too old: it can run code that a data set brings. "
-            f"Allowed: {_HUB_MAJOR} or newer. pip install -U datasets."
-        )
-    return library
-
-
-def _hub_rows(library: Any, path: str, config: str | None, split: str) -> Iterator[tuple[bytes, str, str]]:
-    """(audio file, its name, text) of each row."""
-    stream = library.load_dataset(path, config, split=split, streaming=True)
-    features: dict[str, Any] = dict(stream.features or {})
-    sounds = [column for column, feature in features.items() if isinstance(feature, library.Audio)]
-    if not sounds:
-        raise DatasetError(
-            f"{path} has no column of audio; its columns are {_some(features, 10) or 'unknown'}. Take another."
-        )
-    by_name = {column.lower(): column for column in features}
-    text = by_name[_column(by_name, TEXT_COLUMNS, "texts", path)]
-    # The files as they are: decoding here would need one more library.
-    for row in stream.decode(False).select_columns([sounds[0], text]):
-        sound = row[sounds[0]]
-        yield _hub_file(sound, path), sound["path"] or "", str(row[text] or "")
-
-
-def _hub_file(sound: Mapping[str, Any], path: str) -> bytes:
-    if sound["bytes"] is not None:
-        return bytes(sound["bytes"])
-    if not _HUB_FILE.fullmatch(sound["path"] or ""):
-        raise DatasetError(f"{path} keeps its audio elsewhere ({sound['path']}), which is not followed. Take another.")
-    with importlib.import_module("fsspec").open(sound["path"], "rb") as stream:
-        return bytes(stream.read(MAX_CLIP_BYTES + 1))  # what is longer is refused when it is decoded
-
-
-def _store(rows: Iterable[tuple[bytes, str, str]], folder: Path, progress: Callable[[int], None]) -> None:
-    written = n = 0
-    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(("path", "text"))
-        for n, (data, name, text) in enumerate(rows, 1):
-            written += len(data)
-            if written > MAX_UNPACKED_BYTES:
-                raise DatasetError(
-                    f"The first {n} clips take more than {in_words(MAX_UNPACKED_BYTES)}, which is the limit. "
-                    "Ask for fewer."
-                )
-            suffix = PurePosixPath(name).suffix.lower()
-            file = f"{n - 1:05}{suffix if suffix in AUDIO else '.wav'}"  # what is read decides by content
-            (folder / file).write_bytes(data)
-            table.writerow((file, text))
-            progress(n)
-    if not n:
-        raise DatasetError("The hub gave no clip. Choose another split.")
+# --- what bench.unzip and bench.hub need too
 
 
 @contextmanager
-def _whole(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target` that takes its place when the block ends well and is gone when it does not."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise DatasetError(f"{target} is there already. Remove it, or take another folder.")
@@ -591,3 +350,28 @@ def _whole(target: Path) -> Iterator[Path]:
         beside.replace(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def relative_path(path: str) -> PurePosixPath:
+    """A path as POSIX or Windows write it. Raises ValueError where it is absolute or climbs."""
+    relative = PurePosixPath(path.replace("\\", "/"))
+    if relative.is_absolute() or PureWindowsPath(path).drive or ".." in relative.parts:
+        raise ValueError
+    return relative
+
+
+def find_column(record: Mapping[str, Any], allowed: tuple[str, ...], what: str, at: str) -> str:
+    """The first of the `allowed` columns that the record has. Raises DatasetError, which names `what` it lacks."""
+    for name in allowed:
+        if name in record:
+            return name
+    raise DatasetError(
+        f"{at}: there is no column of {what}; the columns are {first_few(record, 10)}. Allowed: "
+        f"{', '.join(allowed)}. A .csv separates columns by commas, a .tsv by tabs."
+    )
+
+
+def first_few(names: Iterable[str], count: int = MAX_NAMED) -> str:
+    """The first of the names, for a sentence; an ellipsis stands for the others."""
+    first = list(itertools.islice(names, count + 1))
+    return ", ".join([*first[:count], "…"] if len(first) > count else first)

@@ -115,7 +115,7 @@ def header_s(path: Path) -> float | None:
                 return (int.from_bytes(head[21:26]) & (1 << 36) - 1) / rate_hz
             file.seek(0)
             with wave.open(file) as sound:
-                return sound.getnframes() / sound.getframerate()
+                return float(sound.getnframes() / sound.getframerate())
     except (OSError, wave.Error, EOFError, ZeroDivisionError):
         return None
 

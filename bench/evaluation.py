@@ -14,8 +14,8 @@ from bench.report import Row
 from bench.scoring import Comparison, Errors
 from bench.store import Store
 
-
 MOSTLY_WRONG = 0.5  # WER of an original above which a reader is warned
+RESAMPLES = 10_000  # for intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,7 @@ class Result:
     normaliser: str
 
 
-def result(
-    store: Store, run_id: str, normaliser: str | None = None, *, intervals: bool = True
-) -> Result | None:
+def result(store: Store, run_id: str, normaliser: str | None = None, *, intervals: bool = True) -> Result | None:
     """An evaluation, scored with the normaliser that it was started with or another one; None if it is not there.
 
     Without intervals it is cheap enough for every look at a live one.
@@ -86,9 +84,7 @@ def result(
 
 
 @lru_cache(maxsize=4)
-def _result(
-    store: Store, run_id: str, normaliser: str | None, intervals: bool, _revision: int
-) -> Result | None:
+def _result(store: Store, run_id: str, normaliser: str | None, intervals: bool, _revision: int) -> Result | None:
     with store.snapshot():
         evaluation = store.evaluation(run_id)
         if evaluation is None:
@@ -113,9 +109,7 @@ def _result(
             )
             words = [c.words for c in scored]
             baselines = words if alone else [c.baseline for c in scored]
-            comparison = scoring.bootstrap(
-                baselines, words, evaluation.spec.seed, scoring.RESAMPLES if intervals else 1
-            )
+            comparison = scoring.bootstrap(baselines, words, evaluation.spec.seed, RESAMPLES if intervals else 1)
             if not intervals:
                 comparison = replace(comparison, wer_low=None, wer_high=None, delta_low=None, delta_high=None)
             if alone:
@@ -234,7 +228,7 @@ def headline(r: Result) -> str:
     c = s.comparison
     assert c.delta is not None and c.wer is not None
     name = label(r.evaluation, s.record.variant)
-    said = f"{name}: WER {c.wer:.1%} against {c.wer - c.delta:.1%} of the original"  # on the clips that both heard
+    said = f"{name}: WER {_percent(c.wer)} against {_percent(c.wer - c.delta)} of the original"  # on the clips that both heard
     if c.delta_low is None or c.delta_high is None:
         return f"{said}. One clip is too few to say more."
     points = f"(95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
@@ -261,7 +255,7 @@ def doubts(r: Result) -> list[str]:
                 "clips: look at the worst clips below, or choose another normaliser."
             )
             out.append(
-                f"{model} itself gets most words wrong (WER {s.comparison.wer:.0%}). {why} Differences between its "
+                f"{model} itself gets most words wrong (WER {_percent(s.comparison.wer)}). {why} Differences between its "
                 "variants tell little."
             )
     return out
@@ -280,6 +274,10 @@ def label(evaluation: Evaluation, variant: Variant) -> str:
     """A variant's name within its evaluation."""
     several = len({v.model for v in evaluation.spec.variants}) > 1
     return f"{variant.mode}, {variant.model}" if several else variant.mode
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %"
 
 
 def _dominates(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:

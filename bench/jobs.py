@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from bench import artefacts, datasets, device, models, modes, paths
 from bench.client import Cancelled, Pool, end_orphans
@@ -28,6 +28,9 @@ from bench.records import RESUMABLE_STATES, ClipRecord, Evaluation, EvaluationSp
 from bench.runner import Progress, RunFailed, Runner
 from bench.store import Store
 from bench.transcriber import Transcriber
+
+if TYPE_CHECKING:
+    from bench.captions import Captions
 
 INTERRUPTED = "The program ended while this run was under way. What was measured is kept."
 GLANCE_S = 0.5  # a look at the lock, from a page or by a start-up, holds it for a moment
@@ -59,6 +62,7 @@ class Jobs:
         self._job: Job | None = None
         self._lock_path = paths.data_folder() / "earbench.lock"
         self.transcriber = Transcriber(self._for_transcription, limits)
+        self.captions: Captions | None = None  # the newest session, shown in every browser
         atexit.register(self.shutdown)
         self.recover()
 
@@ -72,7 +76,7 @@ class Jobs:
 
     def holder(self) -> str | None:
         """Who else holds the device, as a sentence; None if nobody does."""
-        if self.live:
+        if self.live or self.transcriber.busy:
             return None
         with self._lock_path.open("a+") as file:
             try:
@@ -108,6 +112,7 @@ class Jobs:
             clips = _clips(spec) if isinstance(spec, EvaluationSpec) else None
             if isinstance(spec, RunSpec) and (refusal := estimate(spec).refusal):
                 raise Refused(refusal)
+            self._end_captions()
             file = self._take()
             try:
                 run_id = self.store.create_run(spec, device.device())
@@ -127,6 +132,7 @@ class Jobs:
         with self._lock:
             if job := self.live:
                 return job.run_id
+            self._end_captions()
             file = self._take()  # first: what a crash left live becomes interrupted by it
             try:
                 self._check_resumable(run_id)
@@ -160,6 +166,11 @@ class Jobs:
             job.pool.cancel()
             if job.thread:
                 job.thread.join(2)
+
+    def _end_captions(self) -> None:
+        """They give way to a measurement."""
+        if self.captions:
+            self.captions.end("A measurement began, and captions beside it would spoil its times: they ended.")
 
     @contextmanager
     def _for_transcription(self) -> Iterator[None]:

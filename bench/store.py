@@ -330,6 +330,11 @@ class Store:
             for r in self._db.execute("SELECT * FROM transcript ORDER BY id DESC")
         ]
 
+    def set_reference(self, transcript_id: int, reference: str) -> None:
+        """Somebody typed in what was said."""
+        with self._write() as db:
+            db.execute("UPDATE transcript SET reference = ? WHERE id = ?", (reference, transcript_id))
+
     def delete_transcript(self, transcript_id: int) -> None:
         """Forget a transcript."""
         with self._write() as db:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
+import numpy as np
+
 from bench import estimate
 from bench.audio import Array
 from bench.client import Cancelled, Pool, Worker, WorkerError
@@ -18,7 +20,7 @@ from bench.evaluator import LONGEST_PASS, samples_file, transcribe
 from bench.models import ModelError
 from bench.modes import ModeError
 from bench.opening import Limits, build, open_worker
-from bench.records import Variant, VariantText, transcription_from
+from bench.records import SAMPLE_RATE_HZ, Variant, VariantText, transcription_from
 
 WARM_S = 300.0
 
@@ -46,6 +48,11 @@ class Transcriber:
     def warm(self) -> list[Variant]:
         """The variants that cost only their forward pass."""
         return list(self._workers)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being transcribed or opened."""
+        return self._busy.locked()
 
     def transcribe(
         self, samples: Array, variants: Sequence[Variant], say: Say = lambda _: None, wait_s: float = 60.0
@@ -78,6 +85,10 @@ class Transcriber:
                         if broken := self._workers.pop(v, None):
                             broken.close()
                         out.append(VariantText(v, error=str(e)))
+                    except BaseException:  # whoever asked left in the middle, and the answer would meet the next one
+                        if left := self._workers.pop(v, None):
+                            left.close()
+                        raise
                 return out
         finally:
             self._start_timer()
@@ -122,6 +133,14 @@ class Transcriber:
                 "smaller model, or close other programs.",
             )
         worker, _, _ = open_worker(v, artefact, self._pool, self._limits, say)
+        try:
+            with samples_file(np.zeros(SAMPLE_RATE_HZ, np.float32)) as path:  # a cold pass
+                worker.resume()
+                transcribe(worker, v.model, path, self._limits)
+                worker.pause()
+        except BaseException:
+            worker.close()
+            raise
         self._workers[v] = worker
         return worker
 

@@ -6,8 +6,8 @@ from bench.ui import choose, live, page
 
 jobs = page.begin("Benchmark", banner=False)
 st.title("Benchmark")
-if jobs.live:
-    live.card(jobs)
+if jobs.live and jobs.live.kind == "benchmark":
+    live.card(jobs, "benchmark")
 else:
     live.banner(jobs)
     choose.form(jobs)

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny model that is quick to run, and a data folder of one's own."""
+"""What several test files share: a tiny model that is quick to run, a data folder of one's own, small helpers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.datasets import DatasetError, find
 from bench.paths import ROOT
 
 # In a process of its own: the tests' process never imports torch, as the dashboard's never does.
@@ -78,3 +79,25 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def made(folder: Path, files: dict[str, str | bytes]) -> Path:
+    """The folder with files of these contents."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def texts(where: Path, split: str = "evaluate") -> dict[str, str]:
+    """The ids and texts of the clips that are found there."""
+    return {clip.id: clip.text for clip in find(str(where), split).clips}
+
+
+def sentence(call: Callable[[], object]) -> str:
+    """What the DatasetError of the call says; it is a sentence."""
+    with pytest.raises(DatasetError) as e:
+        call()
+    assert str(e.value).endswith(".")
+    return str(e.value)

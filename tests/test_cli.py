@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bench import cli, device, models, modes
+from bench import audio, cli, console, device, models, modes
 from bench import jobs as job_manager
 from bench.modes.probe import Availability
 from bench.records import Artefact, Failure, Opening, Pass, Reading, RunSpec, Visit
@@ -71,9 +72,9 @@ class FakeJobs:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(cli, "availability", lambda: FOUND)
-    monkeypatch.setattr(cli, "out", Console(highlight=False, markup=False, width=200))
-    monkeypatch.setattr(cli, "err", Console(stderr=True, highlight=False, markup=False, width=1000))
+    monkeypatch.setattr(console, "availability", lambda: FOUND)
+    monkeypatch.setattr(console, "out", Console(highlight=False, markup=False, width=200))
+    monkeypatch.setattr(console, "err", Console(stderr=True, highlight=False, markup=False, width=1000))
     job_manager._jobs.cache_clear()
     yield tmp_path
     job_manager._jobs.cache_clear()
@@ -82,7 +83,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
     fake = FakeJobs(job_manager.jobs().store)
-    monkeypatch.setattr(cli, "jobs", lambda: fake)
+    monkeypatch.setattr(console, "jobs", lambda: fake)
     return fake
 
 
@@ -120,7 +121,7 @@ def test_modes_are_listed_with_how_they_run_here() -> None:
 
 
 def test_names_are_never_cut_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "out", Console(highlight=False, markup=False, width=80))
+    monkeypatch.setattr(console, "out", Console(highlight=False, markup=False, width=80))
     assert all(c.name in bench("models").stdout for c in models.catalogue())
     assert all(name in bench("modes").stdout for name in modes.modes())
 
@@ -187,7 +188,7 @@ def test_export_to_where_nothing_can_be_written(manager: FakeJobs, folder: Path,
         (["--lengths", "nan"], "Lengths: got nan"),
         (["--lengths", ""], "nothing was given"),
         (["--modes", "nope"], "There is no mode “nope”. Allowed: torch-fp32,"),
-        (["--model", "nope"], "There is no model or folder “nope”. Allowed: wav2vec2-base-random,"),
+        (["--model", "nope"], "There is no model or folder “nope”. Allowed: "),
         (["--model", "[/x][red]"], "“[/x][red]”"),
         (["--modes", "[/x]"], "“[/x]”"),
         (["--batch", "1.5"], "Batch sizes: got “1.5”"),
@@ -219,7 +220,7 @@ def test_a_database_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch)
     def broken() -> None:
         raise StoreError("x.db can't be opened [/now].")
 
-    monkeypatch.setattr(cli, "jobs", broken)
+    monkeypatch.setattr(console, "jobs", broken)
     for command in (["runs"], ["runs", "--ids"], ["export", "x"], ["run"], ["run", "--resume", "x"]):
         assert refused(*command) == "Error: x.db can't be opened [/now].\n"
 
@@ -277,7 +278,7 @@ def test_a_file_that_cannot_be_written_after_the_run(manager: FakeJobs, folder: 
 
 def test_brackets_are_shown_as_they_are(manager: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Availability("unavailable", "torch can't be imported ([/x] of [torch])")
-    monkeypatch.setattr(cli, "availability", lambda: FOUND | {"torch-bf16": broken})
+    monkeypatch.setattr(console, "availability", lambda: FOUND | {"torch-bf16": broken})
     assert "([/x] of [torch])" in bench("modes").stdout
 
 
@@ -288,3 +289,93 @@ def test_folders_with_brackets_are_shown_as_they_are(manager: FakeJobs) -> None:
 
 def test_no_command_is_help() -> None:
     assert "Exit codes" in bench().output
+
+
+# --- speech
+
+
+@pytest.fixture
+def clips(folder: Path) -> Path:
+    """Three clips of noise with texts."""
+    found, rng = folder / "clips", np.random.default_rng(0)
+    found.mkdir()
+    for i in range(3):
+        audio.write_wav(found / f"{i}.wav", 0.1 * rng.standard_normal(16000).astype(np.float32))
+    (found / "manifest.csv").write_text("path,text\n" + "".join(f"{i}.wav,ONE TWO\n" for i in range(3)))
+    return found
+
+
+@pytest.fixture
+def real_jobs(data_folder: Path) -> Iterator[job_manager.Jobs]:
+    """The manager that commands use, with real workers and the session's artefacts."""
+    job_manager._jobs.cache_clear()
+    manager = job_manager.jobs()
+    yield manager
+    manager.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--dataset", "/no/such/folder"], "There is no folder or file “/no/such/folder”"),
+        (["--modes", "nope"], "There is no mode “nope”"),
+        (["--model", "nope"], "There is no model or folder “nope”"),
+        (["--limit", "-1"], "Clips at most: got -1"),
+        (["--threads", "-1"], "Threads: got -1"),
+        (["--normaliser", "loud"], "Normaliser: got loud; allowed: basic, none."),
+        (["--split", "nope"], "has no split “nope”"),
+        (["--clips-csv", "/no/such/folder/x.csv"], "The folder of /no/such/folder/x.csv does not exist."),
+        (["--resume", "nope"], "There is no run nope."),
+    ],
+)
+def test_wrong_arguments_of_an_evaluation(arguments: list[str], sentence: str) -> None:
+    assert sentence in refused("evaluate", *arguments)
+    assert job_manager.jobs().store.evaluations() == []
+
+
+def test_an_evaluation_prints_its_table_and_writes_its_files(
+    real_jobs: job_manager.Jobs, folder: Path, clips: Path, tiny_model: Path
+) -> None:
+    one, two = folder / "a.csv", folder / "b.csv"
+    options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--limit", 2)
+    done = bench("evaluate", *options, "--csv", one, "--clips-csv", two)
+    assert done.exit_code == 0, done.output
+    assert "2 of 3 clips were chosen, with seed 0." in done.stderr and "2 clips with 4 words, about" in done.stderr
+    assert re.search(rf"{FP32} +\d+\.\d +baseline", done.stdout) and "points" in done.stdout
+    rows = list(csv.DictReader(one.open()))
+    assert [(r["mode"], r["words"], r["clips"]) for r in rows] == [(FP32, "4", "2"), (INT8, "4", "2")]
+    assert all(0 <= float(r["wer_low"]) <= float(r["wer"]) <= float(r["wer_high"]) for r in rows)
+    assert float(rows[0]["wer_delta"]) == 0 and float(rows[1]["rtf"]) > 0 and float(rows[1]["mean_s"]) > 0
+    assert len(list(csv.DictReader(two.open()))) == 4
+    (found,) = real_jobs.store.evaluations()
+    assert bench("runs", "--ids").stdout == f"{found.id}\n"
+    assert bench("export", found.id).stdout == one.read_text()
+    assert f"Run {found.id} is done." in refused("evaluate", "--resume", found.id)
+
+
+def test_an_evaluation_that_fails_is_1(real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path) -> None:
+    for path in clips.glob("*.wav"):
+        path.write_bytes(b"no sound")
+    done = bench("evaluate", "--dataset", clips, "--model", tiny_model, "--modes", FP32, "--threads", 1)
+    assert done.exit_code == 1
+    assert ": failed. Nothing could be transcribed: no clip could be read." in done.stderr
+    assert "evaluation failed (clip 0.wav, unreadable)" in done.stderr
+
+
+def test_a_recording_is_transcribed(real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path) -> None:
+    done = bench("transcribe", clips / "0.wav", "--model", tiny_model, "--reference", "ONE TWO", "--threads", 1)
+    assert done.exit_code == 0, done.output
+    assert "0.wav, 1.00 s of audio, 1 threads" in done.stdout
+    for mode in (FP32, INT8):
+        assert re.search(rf"^{mode}: \d+ ms, RTF \d+\.\d+, WER [\d.]+ % \(S/D/I ", done.stdout, re.MULTILINE)
+
+
+def test_what_is_no_recording_is_refused(folder: Path) -> None:
+    (folder / "x.wav").write_bytes(b"no sound at all, but bytes")
+    assert "x.wav" in refused("transcribe", folder / "x.wav")
+    assert "there is no such file" in refused("transcribe", folder / "absent.wav")
+    assert "There is no mode “nope”" in refused("transcribe", folder / "x.wav", "--modes", "nope")
+
+
+def test_a_name_that_the_hub_cannot_have() -> None:
+    assert "Allowed: OWNER/NAME" in refused("fetch", "a b")

@@ -1,22 +1,17 @@
-"""Data sets: each layout, each way in which a folder, a zip or the hub may fail to be one, and what nobody may do."""
+"""Data sets: each layout, each way in which a folder may fail to be one, and what nobody may do."""
 
 from __future__ import annotations
 
 import os
-import stat
-import struct
 import subprocess
 import sys
-import types
-import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from conftest import made, sentence, texts
 
 from bench import datasets
-from bench.datasets import DatasetError, choose, find, from_hub, unpack
+from bench.datasets import choose, find
 from bench.paths import ROOT
 
 SPEECH = ROOT.parent / "shared" / "speech"
@@ -24,34 +19,13 @@ LIBRISPEECH = SPEECH / "librispeech" / "test-other"
 DIGITS = SPEECH / "digits_fsdd"
 
 
-def made(folder: Path, files: dict[str, str | bytes]) -> Path:
-    """The folder with files of these contents."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return folder
-
-
 def listed(folder: Path, manifest: str | bytes, name: str = "manifest.csv", clips: str = "a.wav b.wav c.wav") -> Path:
     """The folder with a manifest and these clips."""
     return made(folder, {name: manifest, **dict.fromkeys(clips.split(), b"sound")})
 
 
-def texts(where: Path, split: str = "evaluate") -> dict[str, str]:
-    return {clip.id: clip.text for clip in find(str(where), split).clips}
-
-
-def sentence(call: Callable[[], object]) -> str:
-    """What the error says; it is a sentence."""
-    with pytest.raises(DatasetError) as e:
-        call()
-    assert str(e.value).endswith(".")
-    return str(e.value)
-
-
 def test_nothing_but_the_standard_library_is_imported() -> None:
-    ask = "import sys, bench.datasets; print({'numpy', 'datasets', 'torch', 'pandas'} & set(sys.modules))"
+    ask = "import sys, bench.datasets, bench.hub, bench.unzip; print({'numpy', 'datasets', 'torch', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout == "set()\n", done.stderr
 
@@ -282,256 +256,3 @@ def test_a_subset_is_seeded_ordered_and_grows(tmp_path: Path) -> None:
     assert ids != [clip.id for clip in choose(whole, 10, 2).clips]
     assert choose(whole, 50, 1) is whole and choose(whole, 99, 1) is whole
     assert "Got a limit of 0 clips. Allowed: 1 or more." in sentence(lambda: choose(whole, 0, 1))
-
-
-# --- zip
-
-
-GOOD = {"manifest.csv": "path,text\nin/a.wav,one\n", "in/a.wav": "sound"}
-
-
-def zipped(path: Path, files: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name) if name.endswith("/") else name, content)
-    return path
-
-
-@pytest.fixture
-def refused(tmp_path: Path) -> Callable[[Path], str]:
-    """Unpacks what must be refused -> the sentence; nothing may be left."""
-
-    def call(archive: Path) -> str:
-        before = sorted(p for p in tmp_path.rglob("*") if p.name != "uploads")
-        said = sentence(lambda: unpack(archive, tmp_path / "uploads" / "set"))
-        assert sorted(p for p in tmp_path.rglob("*") if p.name != "uploads") == before
-        return said
-
-    return call
-
-
-@pytest.mark.parametrize("top", ["", "my set/"])
-def test_unpack(tmp_path: Path, top: str) -> None:
-    files = {**GOOD, "README.md": "x", "__MACOSX/in/._a.wav": "x", ".hidden.csv": "x"}
-    archive = zipped(tmp_path / "x.zip", {"in/": "", **{top + name: content for name, content in files.items()}})
-    told: list[str] = []
-    folder = unpack(archive, tmp_path / "uploads" / "set", told.append)
-    assert folder == tmp_path / "uploads" / "set" / top
-    assert texts(folder) == {"in/a.wav": "one"}
-    assert sorted(p.name for p in folder.rglob("*")) == ["a.wav", "in", "manifest.csv"]
-    left = ", ".join(top + name for name in list(files)[2:])
-    assert told == [f"3 of its files were left out as neither audio nor manifest ({left})."]
-    assert [p.name for p in (tmp_path / "uploads").iterdir()] == ["set"]
-
-
-def test_unpack_keeps_librispeech_and_windows_paths(tmp_path: Path) -> None:
-    files = {"LibriSpeech\\1\\2\\1-2.trans.txt": "1-2-0 HELLO\n", "LibriSpeech\\1\\2\\1-2-0.flac": "x"}
-    folder = unpack(zipped(tmp_path / "x.zip", files, zipfile.ZIP_STORED), tmp_path / "set")
-    assert folder.name == "LibriSpeech" and texts(folder) == {"1/2/1-2-0.flac": "HELLO"}
-
-
-@pytest.mark.parametrize("name", ["../x.wav", "in/../../x.wav", "/tmp/x.wav", "..\\x.wav", "C:\\x.wav", "c:x.wav"])
-def test_a_zip_that_climbs(tmp_path: Path, refused: Callable[[Path], str], name: str) -> None:
-    assert f"holds “{name}”, which leads out" in refused(zipped(tmp_path / "x.zip", {**GOOD, name: "x"}))
-
-
-@pytest.mark.parametrize(
-    ("mode", "what"), [(stat.S_IFLNK | 0o777, "a symbolic link"), (stat.S_IFIFO | 0o600, "a special file")]
-)
-def test_a_zip_with_a_link_or_a_pipe(tmp_path: Path, refused: Callable[[Path], str], mode: int, what: str) -> None:
-    with zipfile.ZipFile(zipped(tmp_path / "x.zip", GOOD), "a") as archive:
-        link = zipfile.ZipInfo("in/b.wav")
-        link.external_attr = mode << 16
-        archive.writestr(link, "/etc/hosts")
-    assert f"x.zip holds “in/b.wav”, {what}. Allowed: plain files." in refused(tmp_path / "x.zip")
-
-
-def test_a_bomb(tmp_path: Path, refused: Callable[[Path], str]) -> None:
-    archive = zipped(tmp_path / "x.zip", {**GOOD, "b.wav": bytes(datasets.RATIO_FROM_BYTES + 1)})
-    assert archive.stat().st_size < 100_000
-    assert "x.zip grows to more than 100 times its size" in refused(archive)
-
-
-def test_a_bomb_with_false_sizes(tmp_path: Path, refused: Callable[[Path], str]) -> None:
-    archive = zipped(tmp_path / "x.zip", {**GOOD, "b.wav": bytes(datasets.RATIO_FROM_BYTES + 1)})
-    size = struct.pack("<L", datasets.RATIO_FROM_BYTES + 1)
-    archive.write_bytes(archive.read_bytes().replace(size, struct.pack("<L", 5)))
-    assert "x.zip can't be unpacked (Bad CRC-32 for file 'b.wav')" in refused(archive)
-
-
-@pytest.mark.parametrize(
-    ("limit", "value", "said"),
-    [
-        ("MAX_ARCHIVE_BYTES", 10, "x.zip has 0 MB; allowed: 0 MB."),
-        ("MAX_UNPACKED_BYTES", 10, "x.zip unpacks to more than 0 MB"),
-        ("MAX_FILES", 1, "x.zip holds more than 1 files"),
-    ],
-)
-def test_limits_of_a_zip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[Path], str], limit: str, value: int, said: str
-) -> None:
-    monkeypatch.setattr(datasets, limit, value)
-    assert said in refused(zipped(tmp_path / "x.zip", GOOD))
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ({**GOOD, "more.ZIP": "x"}, "holds the archive “more.ZIP”. Unpack it and zip what it holds."),
-        ({**GOOD, "more.tar.gz": "x"}, "holds the archive “more.tar.gz”"),
-        ({"readme.txt": "x"}, "holds neither audio nor a manifest. Allowed: .wav"),
-        ({}, "holds neither audio nor a manifest"),
-        ({"a.wav": "x", "a.wav/b.wav": "x"}, "can't be unpacked"),
-        ({"a.wav": "x", "./a.wav": "x"}, "can't be unpacked"),
-        ({"x" * 300 + ".wav": "x"}, "can't be unpacked"),
-    ],
-)
-def test_zips_that_are_no_data_set(
-    tmp_path: Path, refused: Callable[[Path], str], files: dict[str, str | bytes], said: str
-) -> None:
-    assert said in refused(zipped(tmp_path / "x.zip", files))
-
-
-def test_zips_that_are_none(tmp_path: Path, refused: Callable[[Path], str]) -> None:
-    whole = zipped(tmp_path / "x.zip", GOOD).read_bytes()
-    for content in (b"", b"no zip at all", whole[:40], whole[:-30], whole[:60] + b"\0\0\0\0" + whole[64:]):
-        (tmp_path / "x.zip").write_bytes(content)
-        assert "x.zip can't be unpacked (" in refused(tmp_path / "x.zip")
-    encrypted = bytearray(whole)
-    encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
-    (tmp_path / "x.zip").write_bytes(encrypted)
-    assert "x.zip is encrypted (“manifest.csv”)" in refused(tmp_path / "x.zip")
-    assert "in an unusual way" in refused(zipped(tmp_path / "x.zip", GOOD, zipfile.ZIP_LZMA))
-    (tmp_path / "x.zip").unlink()
-    assert "can't be unpacked" in refused(tmp_path / "x.zip")
-
-
-def test_unpack_takes_the_place_of_nothing(tmp_path: Path) -> None:
-    archive = zipped(tmp_path / "x.zip", GOOD)
-    made(tmp_path, {"set/mine.txt": "x", ".set.999999999/left": "by a dead process", ".set.notes/x": "mine"})
-    assert "is there already" in sentence(lambda: unpack(archive, tmp_path / "set"))
-    (tmp_path / "set" / "mine.txt").unlink()
-    assert texts(unpack(archive, tmp_path / "set"))
-    assert not (tmp_path / ".set.999999999").exists() and (tmp_path / ".set.notes").exists()
-
-
-# --- the hub
-
-
-class Audio:
-    """Stands in for the library's feature."""
-
-
-class Stream:
-    """Stands in for the library's streamed data set; decoding is on until it is switched off."""
-
-    def __init__(self, rows: list[dict[str, Any]], columns: list[str], decodes: bool = True) -> None:
-        self.rows, self.columns, self.decodes = rows, columns, decodes
-
-    @property
-    def features(self) -> dict[str, object]:
-        return {column: Audio() if column == "sound" else "text" for column in self.columns}
-
-    def decode(self, enable: bool) -> Stream:
-        return Stream(self.rows, self.columns, enable)
-
-    def select_columns(self, columns: list[str]) -> Stream:
-        return Stream(self.rows, columns, self.decodes)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        assert not self.decodes
-        for row in self.rows:
-            if isinstance(row.get("sound"), Exception):
-                raise row["sound"]
-            yield {column: row[column] for column in self.columns}
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
-    """A stand-in for the library, installed; `rows` and `columns` are what it has."""
-    library = types.ModuleType("datasets")
-    rows = [{"sound": {"bytes": b"x" * n, "path": f"{n}.FLAC"}, "Text": f'"{n}", n', "id": n} for n in range(1, 6)]
-    known: dict[str, Any] = {"rows": rows, "columns": ["id", "sound", "Text"], "Audio": Audio, "__version__": "5.2.0"}
-
-    def load_dataset(path: str, config: str | None, split: str, streaming: bool) -> Stream:
-        if split != "test":
-            raise ValueError(f"Bad split: {split}. Available splits: ['test']")
-        assert path == "own/set" and streaming and config in (None, "clean")
-        return Stream(library.__dict__["rows"], library.__dict__["columns"])
-
-    library.__dict__.update(known, load_dataset=load_dataset)
-    monkeypatch.setitem(sys.modules, "datasets", library)
-    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
-    return library
-
-
-def left(tmp_path: Path) -> list[str]:
-    return [p.name for p in (tmp_path / "data" / "cache" / "datasets").glob("*")]
-
-
-def test_from_the_hub(hub: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    folder = from_hub("own/set:clean", "test", 3, told.append)
-    assert texts(folder) == {f"0000{n - 1}.flac": f'"{n}", n' for n in (1, 2, 3)}
-    assert [p.stat().st_size for p in sorted(folder.glob("*.flac"))] == [1, 2, 3]
-    assert told == ["asking the hub for own/set:clean", *(f"{n} of 3 clips of own/set:clean" for n in (1, 2, 3))]
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert from_hub("own/set:clean", "test", 3, told.append) == folder
-    assert left(tmp_path) == [folder.name]
-
-
-def test_the_hub_without_the_package(tmp_path: Path, hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    said = sentence(lambda: from_hub("own/set", "test", 3, print))
-    assert "needs the package datasets, which is missing. pip install datasets, or give a folder" in said
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"__version__": "2.19.0"}, "datasets 2.19.0 is too old: it can run code that a data set brings. Allowed: 4"),
-        ({"columns": ["id", "Text"]}, "own/set has no column of audio; its columns are id, Text. Take another."),
-        ({"columns": []}, "own/set has no column of audio; its columns are unknown."),
-        ({"columns": ["sound", "id"]}, "own/set: there is no column of texts; the columns are sound, id."),
-        ({"rows": []}, "The hub gave no clip."),
-        ({"rows": [{"sound": {"bytes": None, "path": "/etc/hosts"}, "Text": "x"}]}, "elsewhere (/etc/hosts)"),
-        ({"rows": [{"sound": {"bytes": None, "path": "file:///x::hf://datasets/x"}, "Text": "x"}]}, "elsewhere (file"),
-        ({"rows": [{"sound": ConnectionError("no route")}]}, "hub can't be reached (no route). Connect this device"),
-        ({"rows": [{"sound": ImportError("torchcodec")}]}, "loose files, which the package datasets reads with a furt"),
-        ({"rows": [{"sound": KeyError("odd")}]}, "gave no own/set, split test (KeyError: 'odd')"),
-    ],
-)
-def test_what_the_hub_may_not_give(hub: types.ModuleType, tmp_path: Path, changed: dict[str, Any], said: str) -> None:
-    hub.__dict__.update(changed)
-    assert said in sentence(lambda: from_hub("own/set", "test", 3, lambda _: None))
-    assert left(tmp_path) == []
-
-
-def test_the_hub_within_limits(hub: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 5)
-    assert "The first 3 clips take more than 0 MB" in sentence(lambda: from_hub("own/set", "test", 5, lambda _: None))
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "split", "limit", "said"),
-    [
-        ("../set", "test", 3, "Got “../set” as a data set of the Hugging Face hub. Allowed: OWNER/NAME"),
-        ("https://x/y", "test", 3, "Allowed: OWNER/NAME or OWNER/NAME:CONFIGURATION."),
-        ("own/set/more", "test", 3, "Allowed: OWNER/NAME"),
-        ("", "test", 3, "Got “” as"),
-        ("tests", "test", 3, "A folder on this device needs no hub: give its path instead."),
-        ("x" * 300, "test", 3, "Allowed: OWNER/NAME"),
-        ("own/set", "x" * 300, 3, "as a split. Allowed: a name"),
-        ("own/set", "../x", 3, "Got “../x” as a split."),
-        ("own/set", "train", 3, "Available splits: ['test']"),
-        ("own/set", "test", 0, "Got a limit of 0 clips. Allowed: 1 to 20,000."),
-        ("own/set", "test", 20_001, "Allowed: 1 to 20,000."),
-    ],
-)
-def test_questions_that_the_hub_is_not_asked(
-    hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, split: str, limit: int, said: str
-) -> None:
-    monkeypatch.chdir(ROOT)
-    assert said in sentence(lambda: from_hub(name, split, limit, lambda _: None))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.models import Array, Checkpoint, Config, ModelError, Progress, _ctc
-from bench.paths import SPEECH_CLIP
+from bench.paths import ROOT, SHIPPED, SPEECH_CLIP
 from bench.records import SAMPLE_RATE_HZ, InputKind, Transcription
 
 if TYPE_CHECKING:
@@ -51,9 +52,23 @@ _ARCHITECTURES = {"base": _BASE, "large": _LARGE}
 _VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 _PREPARATION = {"do_normalize": True, "sampling_rate": SAMPLE_RATE_HZ, "feature_size": 1, "padding_value": 0.0}
 
+_DEMO = SHIPPED / "models" / "demo"
+_DEMO_NOTE = "small; transcribes about 150 words of English, no network needed"
+
+
+def _demo() -> tuple[Checkpoint, ...]:
+    """The model that is shipped, where it was not taken away."""
+    try:
+        config = json.loads((_DEMO / "config.json").read_text())
+    except OSError:
+        return ()
+    return (Checkpoint("demo", "Demo", NAME, "folder", str(_DEMO), _DEMO_NOTE, {**_BASE, **config}),)
+
+
 _RANDOM_NOTE = "random weights: size and latency only, no network needed"
 _HUB_NOTE = "trained on 960 h of LibriSpeech; downloaded once from the Hugging Face hub"
 CHECKPOINTS = (
+    *_demo(),
     Checkpoint("wav2vec2-base-random", "Wav2Vec2 base, random weights", NAME, "random", "base", _RANDOM_NOTE, _BASE),
     Checkpoint(
         "wav2vec2-large-random", "Wav2Vec2 large, random weights", NAME, "random", "large", _RANDOM_NOTE, _LARGE
@@ -268,10 +283,9 @@ def code(checkpoint: Checkpoint) -> str:
         made = f"torch.manual_seed({RANDOM_SEED})\nmodel = Wav2Vec2ForCTC(Wav2Vec2Config({sizes})).eval()"
         imported = "Wav2Vec2Config, Wav2Vec2ForCTC"
     else:
-        made, imported = (
-            f"model = Wav2Vec2ForCTC.from_pretrained({checkpoint.where!r}, dtype=torch.float32).eval()",
-            "Wav2Vec2ForCTC",
-        )
+        where = os.path.relpath(checkpoint.where, ROOT) if checkpoint.name == "demo" else checkpoint.where
+        made = f"model = Wav2Vec2ForCTC.from_pretrained({where!r}, dtype=torch.float32).eval()"
+        imported = "Wav2Vec2ForCTC"
     fold = "torch.nn.utils.parametrize.remove_parametrizations(model.wav2vec2.encoder.pos_conv_embed.conv, 'weight')"
     return f"from transformers import {imported}\n\n{made}\n{fold}"
 

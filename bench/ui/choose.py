@@ -1,4 +1,4 @@
-"""Choosing what to measure: the form of the Benchmark page, as a RunSpec."""
+"""Choosing what to measure: models and modes for every page, and the form of the Benchmark page, as a RunSpec."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.estimate import Estimate, estimate
 from bench.jobs import Jobs, Refused
 from bench.models import ModelError
 from bench.modes import ModeError
-from bench.modes.probe import Availability, availability
+from bench.modes.probe import availability
 from bench.parse import lengths, whole_numbers
 from bench.records import RunSpec, SpecError
 from bench.text import duration, size
@@ -22,13 +22,10 @@ LAB_LENGTHS_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 
 def form(jobs: Jobs) -> None:
     """Everything that can be chosen, what it will take, and the buttons that start it."""
-    found = _availability()
-    usable = [name for name in LAB_MODES if found[name].state != "unavailable"]
-    defaults = {"models": [DEFAULT_MODEL], "modes": usable, "threads": str(device.default_threads()), **DEFAULTS}
-    for key, value in defaults.items():
+    for key, value in ({"threads": str(device.default_threads())} | DEFAULTS).items():
         st.session_state.setdefault(key, value)
-    chosen_models = _models()
-    chosen_modes = _modes(found)
+    chosen_models = pick_models("models", DEFAULT_MODEL)
+    chosen_modes = pick_modes("modes")
     lengths_text = st.text_input(
         "Input lengths, s",
         key="lengths",
@@ -81,14 +78,16 @@ def form(jobs: Jobs) -> None:
         _tell(expected)
         if max(v.threads for v in spec.variants) > device.default_threads():
             st.warning(f"More threads than the {device.default_threads()} usable cores usually run slower, not faster.")
+    if busy := occupied(jobs):
+        st.caption(busy)
     with st.container(horizontal=True):
-        ready = spec is not None and expected is not None and expected.refusal is None
+        ready = spec is not None and expected is not None and expected.refusal is None and not busy
         start = st.button("Start", type="primary", icon=":material/play_arrow:", key="start", disabled=not ready)
         lab = st.button(
             "The lab",
             icon=":material/school:",
             key="lab",
-            disabled=not chosen_models,
+            disabled=not chosen_models or bool(busy),
             help="The chosen models, original and dynamic int8, at 1, 2, 5, 10 and 20 s, k = 10: starts at once.",
         )
     if start and spec:
@@ -101,13 +100,23 @@ def form(jobs: Jobs) -> None:
             st.error(str(e))
 
 
-def _models() -> list[str]:
+def occupied(jobs: Jobs) -> str:
+    """Why nothing can start now; "" if it can."""
+    if jobs.live is None:
+        return ""
+    what = "A benchmark" if jobs.live.kind == "benchmark" else "An evaluation"
+    return f"{what} is under way, and two at once would disturb each other: Start is free again when it has ended."
+
+
+def pick_models(key: str, default: str) -> list[str]:
+    """A menu of the known models, where the path of a folder may be typed too."""
+    st.session_state.setdefault(key, [default])
     labels = {c.name: f"{c.name} ({c.note})" for c in models.catalogue()}
     chosen: list[str] = st.multiselect(
         "Models",
         list(labels),
         format_func=lambda name: labels.get(name, name),
-        key="models",
+        key=key,
         placeholder="Choose a model or type a folder's path",
         accept_new_options=True,
         help="One or several. Type the path of a folder on this device to measure a model of your own "
@@ -116,14 +125,18 @@ def _models() -> list[str]:
     return chosen
 
 
-def _modes(found: dict[str, Availability]) -> list[str]:
+def pick_modes(key: str) -> list[str]:
+    """A menu of the modes that run here, with what they quantize and why the others do not run."""
+    with st.spinner("Asking which modes run here …"):
+        found = availability()
     known = modes.modes()
     usable = [name for name in known if found[name].state != "unavailable"]
+    st.session_state.setdefault(key, [name for name in LAB_MODES if name in usable])
     chosen = st.multiselect(
         "Quantization modes",
         usable,
         format_func=lambda name: known[name].LABEL,
-        key="modes",
+        key=key,
         placeholder="Choose at least one mode",
     )
     chosen = [name for name in known if name in chosen]  # the menu's order: the original is the baseline
@@ -137,11 +150,6 @@ def _modes(found: dict[str, Availability]) -> list[str]:
     if missing := [name for name in known if found[name].state == "unavailable"]:
         st.caption("Not available here:\n" + "\n".join(f"- {known[n].LABEL}: {found[n].remark}" for n in missing))
     return chosen
-
-
-def _availability() -> dict[str, Availability]:
-    with st.spinner("Asking which modes run here …"):
-        return availability()
 
 
 def _tell(e: Estimate) -> None:

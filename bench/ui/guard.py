@@ -36,7 +36,7 @@ def _is_local() -> bool:
         return False
     # A page from elsewhere whose name was pointed at 127.0.0.1 (DNS rebinding) still bears that name. A session whose
     # browser just left has no headers, and None for an address: it is refused here too.
-    return (visitor is None or _is_loopback(visitor)) and _is_local_name(headers.get("Host", ""))
+    return (visitor is None or _is_loopback(visitor)) and is_local_name(headers.get("Host", ""))
 
 
 def _is_loopback(address: str) -> bool:
@@ -49,7 +49,8 @@ def _is_loopback(address: str) -> bool:
     return ip.is_loopback
 
 
-def _is_local_name(host: str) -> bool:
+def is_local_name(host: str) -> bool:
+    """Whether a Host header, or the host of an address, names this very device."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""The run that is under way: one line on every page, the whole card on the Benchmark page.
+"""The job that is under way: one line on every page, the whole card on the page that started it.
 
 Fragments poll while a job is live and not otherwise.
 """
@@ -13,6 +13,7 @@ import streamlit as st
 from bench.jobs import Job, Jobs
 from bench.text import duration
 
+_PAGES = {"benchmark": "pages/1_Benchmark.py", "evaluation": "pages/4_Accuracy.py"}
 POLL_S = 3.0  # every poll of every browser takes CPU time from what is being measured
 
 
@@ -32,34 +33,41 @@ def _banner(jobs: Jobs) -> None:
     if job is None:
         st.rerun()
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(f":material/timer: {'Measuring ' if job.progress.round else ''}{_where(job)}")
-        st.page_link("pages/1_Benchmark.py", label="Watch", icon=":material/arrow_forward:")
+        doing = "Measuring " if job.progress.round else "Evaluating " if job.progress.clip else ""
+        st.markdown(f":material/timer: {doing}{_where(job)}")
+        st.page_link(_PAGES[job.kind], label="Watch", icon=":material/arrow_forward:")
 
 
 @st.fragment(run_every=POLL_S)
-def card(jobs: Jobs) -> None:
-    """Progress, cancel, and everything measured so far. Reruns the page when the job ends."""
-    from bench.ui import results  # brings altair and pandas, which a page that draws nothing need not wait for
-
+def card(jobs: Jobs, kind: str) -> None:
+    """Progress, cancel, and everything measured so far. Reruns the page when the job of this kind ends."""
     job = jobs.live
-    if job is None:
+    if job is None or job.kind != kind:
         st.rerun()
-    st.session_state["run"] = job.run_id  # whoever watched it sees its results when it ends
-    p = job.progress
+    p, doing = job.progress, "Measuring" if kind == "benchmark" else "Evaluating"
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"#### {'Cancelling' if job.pool.cancelled else 'Measuring' if p.round else 'Preparing'}")
+            st.markdown(f"#### {'Cancelling' if job.pool.cancelled else doing if p.measuring else 'Preparing'}")
             if st.button("Cancel", icon=":material/stop_circle:", key="cancel", disabled=job.pool.cancelled):
                 jobs.cancel()
-        if p.round:
+        if p.measuring:
             st.progress(min(1.0, p.done_ratio), text=_where(job))
         else:
             st.markdown(_where(job))
         st.caption(
-            "Closing the browser changes nothing: the run goes on, and any browser can watch and cancel it. "
-            "Figures are provisional until a length is finished."
+            "Closing the browser changes nothing: it goes on, and any browser can watch and cancel it. "
+            "Figures are provisional until " + ("a length is finished." if kind == "benchmark" else "it has ended.")
         )
-    results.figures(jobs.store, job.run_id, live=True)
+    # They bring altair and pandas, which a page that draws nothing need not wait for.
+    if kind == "benchmark":
+        from bench.ui import results
+
+        st.session_state["run"] = job.run_id  # whoever watched it sees its results when it ends
+        results.figures(jobs.store, job.run_id, live=True)
+    else:
+        from bench.ui import accuracy
+
+        accuracy.figures(jobs.store, job.run_id, live=True)
     _spare_the_collector(job.run_id)
 
 
@@ -74,8 +82,11 @@ def _spare_the_collector(_run_id: str) -> None:
 
 def _where(job: Job) -> str:
     p = job.progress
-    if not p.round:
+    if not p.measuring:
         return f"{p.stage[:1].upper()}{p.stage[1:]} …"
+    if p.clip:
+        left = f"about {duration(p.eta_s)} left" if p.eta_s is not None else "time left is known from the third clip on"
+        return f"clip {p.clip} of {p.clips} · {left}"
     left = f"about {duration(p.eta_s)} left" if p.eta_s is not None else "time left is known from the second round on"
     done = f"group {p.group + 1} of {p.groups}, round {p.round} of at least {p.rounds}"
     return f"{p.stage}: {p.cell} · {done} · {left}"

@@ -14,8 +14,15 @@ PAGES = (
     ("app.py", "Home", ":material/home:"),
     ("pages/1_Benchmark.py", "Benchmark", ":material/speed:"),
     ("pages/2_Results.py", "Results", ":material/monitoring:"),
+    ("pages/3_Transcribe.py", "Transcribe", ":material/mic:"),
+    ("pages/4_Accuracy.py", "Accuracy", ":material/grading:"),
 )
-CHOICES = ("models", "modes", "lengths", "batches", "threads", "repeats", "target", "kind", "seed")
+CHOICES = (
+    *("models", "modes", "lengths", "batches", "threads", "repeats", "target", "kind", "seed"),
+    *("source", "folder", "hub_name", "hub_split", "hub_limit", "split", "limit", "clips_seed"),
+    *("accuracy_models", "accuracy_modes", "accuracy_threads", "normaliser"),
+    *("t_how", "t_source", "t_clip", "t_model", "t_modes", "t_shade", "t_keep"),
+)
 # Charts need the width; the default page wastes a sixth of a phone on its sides.
 _STYLE = """<style>
 .block-container { padding-top: 4.5rem; padding-bottom: 3rem; max-width: 1180px; }

@@ -11,7 +11,7 @@ import streamlit as st
 from bench import charts, findings, report, snippet
 from bench.models import ModelError
 from bench.modes import ModeError
-from bench.records import LIVE_STATES, Failure
+from bench.records import LIVE_STATES, Evaluation, Failure, Run
 from bench.report import Report, Row
 from bench.store import Store
 
@@ -24,9 +24,9 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
     if r is None:
         st.error(f"There is no run {run_id} here. It may have been deleted; the list below has those that are.")
         return None
-    if not live and r.run.message and r.run.state in _STATES:
-        _STATES[r.run.state](r.run.message)
-    _failures(r)
+    if not live:
+        ending(r.run)
+    failures(r.failures, lambda position: report.label(r.run, position))
     if not r.cells:
         if live:
             st.caption(
@@ -186,13 +186,25 @@ def _more(r: Report) -> None:
     downloads(r)
 
 
+def ending(run: Run | Evaluation) -> None:
+    """What is to be said of how it ended."""
+    if run.message and run.state in _STATES:
+        _STATES[run.state](run.message)
+
+
 def downloads(r: Report) -> None:
     """Files to take home."""
-    kinds: Sequence[tuple[str, str, Callable[[], str]]] = (
-        ("Summary CSV", f"earbench-{r.run.id}.csv", lambda: report.to_csv(report.summary_rows(r))),
-        ("Raw passes CSV", f"earbench-{r.run.id}-passes.csv", lambda: report.to_csv(report.raw_rows(r))),
-        ("Whole run JSON", f"earbench-{r.run.id}.json", lambda: report.to_json(r)),
+    offer(
+        (
+            ("Summary CSV", f"earbench-{r.run.id}.csv", lambda: report.to_csv(report.summary_rows(r))),
+            ("Raw passes CSV", f"earbench-{r.run.id}-passes.csv", lambda: report.to_csv(report.raw_rows(r))),
+            ("Whole run JSON", f"earbench-{r.run.id}.json", lambda: report.to_json(r)),
+        )
     )
+
+
+def offer(kinds: Sequence[tuple[str, str, Callable[[], str]]]) -> None:
+    """Download buttons: (label, file name, what makes the text once it is wanted)."""
     with st.container(horizontal=True):
         for label, name, make in kinds:
             mime = "text/csv" if name.endswith("csv") else "application/json"
@@ -263,13 +275,13 @@ def _circumstances(r: Report) -> None:
     st.table(pd.DataFrame({"": facts.keys(), " ": facts.values()}).set_index(""))
 
 
-def _failures(r: Report) -> None:
-    """Each difficulty once, with those that it befell."""
+def failures(found: Sequence[Failure], label: Callable[[int], str], whole: str = "The run") -> None:
+    """Each difficulty once, with those that it befell; `label` names a variant by its position."""
     befell: dict[tuple[str, str, str], list[Failure]] = {}
-    for f in r.failures:
+    for f in found:
         befell.setdefault((f.stage, f.kind, f.message), []).append(f)
     for (stage, kind, message), fs in befell.items():
-        names = ", ".join(report.label(r.run, f.variant) if f.variant is not None else "The run" for f in fs)
+        names = ", ".join(label(f.variant) if f.variant is not None else whole for f in fs)
         where = {"build": "while it was built", "open": "while it was opened", "run": ""}.get(stage, f"at {stage}")
         st.error(f"**{names}** failed {where} ({kind}). {message}", icon=":material/error:")
         if kind != "unavailable" and any(f.log for f in fs):

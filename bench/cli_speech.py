@@ -1,0 +1,176 @@
+"""The commands on speech: how well variants hear a data set, what they make of one recording, fetching a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import audio, console, datasets, device, estimate, evaluation, hub, models, report, scoring
+from bench.client import Cancelled
+from bench.evaluation import Result
+from bench.parse import names
+from bench.records import EvaluationSpec, SpecError, Variant, VariantText
+from bench.text import duration
+from bench.transcriber import Busy
+
+MODES = "torch-fp32,torch-int8-dynamic"
+
+Model = Annotated[str, typer.Option(help="Model names or folders, separated by commas. Default: the one that is here.")]
+ModesOption = Annotated[
+    str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: all that run here.")
+]
+Threads = Annotated[int, typer.Option(help="Threads. Default: the usable cores.")]
+
+
+def evaluate(
+    dataset: Annotated[
+        str, typer.Option(help="A folder (manifest.csv or LibriSpeech's layout) or a manifest. Default: data/clips.")
+    ] = "",
+    model: Model = "",
+    modes: ModesOption = MODES,
+    split: Annotated[str, typer.Option(help="Where the manifest has a column of that name.")] = "evaluate",
+    limit: Annotated[int, typer.Option(help="Clips at most, drawn by the seed; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of clips, and of the intervals.")] = 0,
+    normaliser: Annotated[str, typer.Option(help=f"Of texts: {', '.join(scoring.NORMALISERS)}.")] = "basic",
+    threads: Threads = 0,
+    csv: Annotated[Path | None, typer.Option(help="Write the summary here, a row a variant.")] = None,
+    clips_csv: Annotated[Path | None, typer.Option(help="Write every clip's texts and errors here.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this cancelled or interrupted evaluation.")] = None,
+) -> None:
+    """Transcribe a data set by every variant: word errors with intervals, against time and size."""
+    with console.sentences():
+        console.check_folders(csv, clips_csv)
+        if resume:
+            run_id = console.jobs().resume(resume)
+        else:
+            where = dataset or str(datasets.bundled())
+            if normaliser not in scoring.NORMALISERS:
+                raise SpecError(f"Normaliser: got {normaliser}; allowed: {', '.join(scoring.NORMALISERS)}.")
+            spec = EvaluationSpec(_variants(model, modes, threads), where, split, limit, seed, normaliser)
+            _tell(spec)
+            run_id = console.jobs().start(spec)
+    ended = console.follow(run_id)
+    found = evaluation.result(console.jobs().store, run_id)
+    assert found
+    with console.sentences():
+        console.write(csv, report.to_csv(evaluation.summary_rows(found)))
+        console.write(clips_csv, report.to_csv(evaluation.clip_rows(found)))
+    _print_result(found)
+    if ended.state != "done":
+        raise typer.Exit(1)
+
+
+def transcribe(
+    file: Annotated[Path, typer.Argument(help="A recording: WAV, FLAC, OGG, MP3, M4A …")],
+    model: Model = "",
+    modes: ModesOption = MODES,
+    reference: Annotated[str, typer.Option(help="What is said in it, to count the errors.")] = "",
+    threads: Threads = 0,
+) -> None:
+    """Transcribe a recording by every variant, one after another."""
+    with console.sentences():
+        variants = _variants(model, modes, threads)
+        sound = audio.decode(file)
+        for remark in sound.remarks:
+            console.err.print(remark)
+        transcriber = console.jobs().transcriber
+        try:
+            with console.on_interrupt(transcriber.cancel), console.err.status("starting") as shown:
+                texts = transcriber.transcribe(sound.samples, variants, shown.update)
+        except Busy as e:
+            console.refuse(e)
+        except Cancelled:
+            console.err.print("Cancelled.")
+            raise typer.Exit(1) from None
+        finally:
+            transcriber.close()
+    console.out.print(f"{file.name}, {sound.duration_s:.2f} s of audio, {threads or device.default_threads()} threads")
+    for text in texts:
+        _print_text(text, sound.duration_s, reference, several=len({v.model for v in variants}) > 1)
+    if all(text.transcription is None for text in texts):
+        raise typer.Exit(1)
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="OWNER/NAME or OWNER/NAME:CONFIGURATION.")],
+    split: Annotated[str, typer.Option(help="The split, as the hub names it.")] = "test",
+    limit: Annotated[int, typer.Option(help="The first so many clips.")] = 100,
+) -> None:
+    """Fetch a data set of the Hugging Face hub once and print its folder, for `evaluate --dataset`."""
+    with console.sentences():
+        folder = hub.from_hub(name, split, limit, console.err.print)
+    print(folder)
+
+
+def _variants(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
+    found = [models.find(name).name for name in names(model or models.default_speech())]
+    count = threads or device.default_threads()
+    return tuple(dict.fromkeys(Variant(m, mode, count) for m in found for mode in console.chosen_modes(modes)))
+
+
+def _tell(spec: EvaluationSpec) -> None:
+    clips = datasets.find(spec.dataset, spec.split)
+    if spec.limit:
+        clips = datasets.choose(clips, spec.limit, spec.seed)
+    for remark in clips.remarks:
+        console.err.print(remark)
+    expected = estimate.evaluation_s(spec.variants, [c.path for c in clips.clips], report.rates(console.jobs().store))
+    about = f", about {duration(expected)}" if expected else ""
+    console.err.print(f"{len(clips.clips)} clips with {clips.words} words{about}.")
+
+
+def _print_result(r: Result) -> None:
+    spec = r.evaluation.spec
+    models = list(dict.fromkeys(v.model for v in spec.variants))
+    console.out.print(
+        f"{'model ' + models[0] + ', ' if len(models) == 1 else ''}data set {spec.dataset}, normaliser {r.normaliser}"
+    )
+    table = console.table(*(["model"] if len(models) > 1 else []), first="mode")
+    console.add_numbers(table, "WER %", "points [95 %]", "S/D/I", "CER %", "RTF", "MB")  # fits 80 columns
+    for s in r.scores:
+        c = s.comparison
+        table.add_row(
+            s.record.variant.mode,
+            *([s.record.variant.model] if len(models) > 1 else []),
+            _points(c.wer),
+            "baseline" if s.is_baseline else _points(c.delta, c.delta_low, c.delta_high, "+"),
+            _kinds(s.words),
+            _points(s.characters.rate),
+            "–" if s.rtf is None else f"{s.rtf:.3f}",
+            "–" if s.size_bytes is None else f"{s.size_bytes / 1e6:.1f}",
+        )
+    if r.scores:
+        console.out.print(table)
+        console.out.print("points: WER minus the original's, with its interval. S/D/I: substituted, deleted, inserted.")
+    if said := evaluation.headline(r):
+        console.out.print(said)
+    for f in r.failures:
+        name = evaluation.label(r.evaluation, spec.variants[f.variant]) if f.variant is not None else "evaluation"
+        console.err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
+
+
+def _print_text(text: VariantText, length_s: float, reference: str, *, several: bool) -> None:
+    name = f"{text.variant.mode} of {text.variant.model}" if several else text.variant.mode
+    if text.transcription is None or text.seconds is None:
+        console.err.print(f"{name} failed: {text.error}")
+        return
+    told = [f"{text.seconds * 1e3:.0f} ms", f"RTF {text.seconds / length_s:.3f}"]
+    if reference:
+        words = scoring.words(reference, text.transcription.text)
+        letters = scoring.characters(reference, text.transcription.text)
+        told += [f"WER {_points(words.rate)} % (S/D/I {_kinds(words)})", f"CER {_points(letters.rate)} %"]
+    console.out.print(f"{name}: {', '.join(told)}")
+    console.out.print(f"  {text.transcription.text or '(no words)'}")
+
+
+def _kinds(e: scoring.Errors) -> str:
+    return f"{e.substitutions}/{e.deletions}/{e.insertions}"
+
+
+def _points(value: float | None, low: float | None = None, high: float | None = None, sign: str = "") -> str:
+    if value is None:
+        return "–"
+    interval = "" if low is None or high is None else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+    return f"{100 * value:{sign}.1f}{interval}"

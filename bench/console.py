@@ -1,0 +1,122 @@
+"""What the commands share: where they print, how they follow a job, and how an error becomes a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from bench.audio import AudioError
+from bench.datasets import DatasetError
+from bench.jobs import Refused
+from bench.jobs import jobs as jobs  # commands say console.jobs(), so that tests can put another one here
+from bench.models import ModelError
+from bench.modes import ModeError
+from bench.modes.probe import availability as availability
+from bench.parse import names
+from bench.records import Evaluation, Run, SpecError
+from bench.store import StoreError
+from bench.text import duration
+
+# No markup: what is printed holds paths and messages of others, in which a bracket is a bracket.
+out, err = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
+
+
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """Known errors end the program as a sentence, with exit code 2."""
+    try:
+        yield
+    except (SpecError, ModelError, ModeError, DatasetError, AudioError, Refused, StoreError) as e:
+        refuse(e)
+
+
+def refuse(e: Exception) -> NoReturn:
+    """End the program: the arguments were wrong."""
+    err.print(f"Error: {e}")
+    raise typer.Exit(2)
+
+
+def chosen_modes(text: str) -> list[str]:
+    """The modes that were named; ALL are those that run here, and run fast, and the others are told."""
+    if text != "ALL":
+        return names(text)
+    found = availability()
+    for name, a in found.items():
+        if a.state != "available":
+            err.print(f"Left out: {name} ({a.remark})")
+    return [name for name, a in found.items() if a.state == "available"]
+
+
+def check_folders(*files: Path | None) -> None:
+    """Raises SpecError where a file could not be written at the end, before time is spent."""
+    for path in files:
+        if path and not path.resolve().parent.is_dir():
+            raise SpecError(f"The folder of {path} does not exist. Make it first, or name another file.")
+
+
+def write(path: Path | None, text: str) -> None:
+    """Write a file if one was asked for. Raises SpecError."""
+    if path:
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as e:
+            raise SpecError(f"{path} can't be written ({e.strerror}). Name a file in a folder that is writable.") from e
+
+
+def follow(run_id: str) -> Run | Evaluation:
+    """Show a job's progress until it ends, and return it; Ctrl-C cancels it."""
+    manager = jobs()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[eta]}"))
+    with on_interrupt(manager.cancel), Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0, eta="")
+        while job := manager.live:
+            p = job.progress
+            where = p.stage
+            if p.clip:
+                where = f"clip {p.clip}/{p.clips}"
+            elif p.round:
+                where = f"group {p.group + 1}/{p.groups}, round {p.round}/{p.rounds}: {p.cell}"
+            left = "" if p.eta_s is None else f"about {duration(p.eta_s)} left"
+            bar.update(task, description=where, completed=p.done_ratio, eta=left)
+            manager.wait(0.25)
+    found = manager.store.run(run_id) or manager.store.evaluation(run_id)
+    assert found
+    kind = "Run" if isinstance(found, Run) else "Evaluation"
+    err.print(f"{kind} {run_id}: {found.state}" + (f". {found.message}" if found.message else ""))
+    return found
+
+
+@contextlib.contextmanager
+def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on Ctrl-C and on a polite kill, in place of ending at once."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    was = [signal.signal(s, lambda _number, _frame: stop()) for s in signals]
+    try:
+        yield
+    finally:
+        for s, handler in zip(signals, was, strict=True):
+            signal.signal(s, handler)
+
+
+def table(*rest: str, first: str) -> Table:
+    """A table that fits 80 columns; its first column is what people copy, so it is never cut."""
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    found.add_column(first, no_wrap=True)
+    for name in rest:
+        found.add_column(name, overflow="fold")
+    return found
+
+
+def add_numbers(found: Table, *headings: str) -> None:
+    """Columns of figures."""
+    for name in headings:
+        found.add_column(name, justify="right", no_wrap=True)

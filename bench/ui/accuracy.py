@@ -1,0 +1,247 @@
+"""An evaluation's figures on a page: sentences, charts, the table, the worst clips, files."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from bench import audio, charts, evaluation, report, scoring
+from bench.audio import AudioError
+from bench.evaluation import ClipScore, Result, Score
+from bench.records import LIVE_STATES
+from bench.store import Store
+from bench.ui import diff, results
+
+WORST = 10
+PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # by any browser
+
+
+def figures(store: Store, run_id: str, *, live: bool = False) -> None:
+    """Everything that can be said of an evaluation so far; while it is live, what is cheap to say."""
+    head = store.evaluation(run_id)
+    if head is None:
+        st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
+        return
+    normaliser = None if live else _normaliser(run_id, head.spec.normaliser)
+    r = evaluation.result(store, run_id, normaliser, intervals=not live)
+    assert r
+    if not live:
+        results.ending(head)
+    _failures(r)
+    if not r.scores:
+        if live:
+            st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
+        elif head.state not in LIVE_STATES and not r.failures:
+            st.info("Nothing was transcribed in this evaluation.")
+        return
+    if live:
+        _table(r, live=True)
+        return
+    if sentence := evaluation.headline(r):
+        st.markdown(f"##### {sentence}")
+    for doubt in evaluation.doubts(r):
+        st.warning(doubt, icon=":material/help:")
+    _charts(r)
+    _table(r)
+    st.caption(
+        f"{len(r.clips)} clips of {head.spec.dataset}, on {head.device.name} with {r.scores[0].record.variant.threads} "
+        "threads. WER: word error rate, all errors over all words of the references. Differences are paired by clip, "
+        "and intervals tell how much the choice of clips matters."
+    )
+    results.offer(
+        (
+            ("Summary CSV", f"earbench-{run_id}.csv", lambda: report.to_csv(evaluation.summary_rows(r))),
+            ("Clips CSV", f"earbench-{run_id}-clips.csv", lambda: report.to_csv(evaluation.clip_rows(r))),
+        )
+    )
+    st.subheader("The worst clips")
+    _worst(r)
+
+
+def _normaliser(run_id: str, chosen: str) -> str:
+    names = list(scoring.NORMALISERS)
+    found = st.selectbox(
+        "Text normaliser",
+        names,
+        index=names.index(chosen) if chosen in names else 0,
+        format_func=lambda name: f"{name}: {scoring.NORMALISERS[name].note}",
+        key=f"normaliser-{run_id}",
+        help="The raw texts are stored, so another one counts the errors anew at once.",
+    )
+    return str(found)
+
+
+def _failures(r: Result) -> None:
+    unreadable = [f for f in r.failures if f.kind == "unreadable"]
+    results.failures(
+        [f for f in r.failures if f.kind != "unreadable"],
+        lambda position: evaluation.label(r.evaluation, r.evaluation.spec.variants[position]),
+        whole="The evaluation",
+    )
+    if unreadable:
+        several = len(unreadable) > 1
+        st.warning(
+            f"{len(unreadable)} of {len(r.clips)} clips can't be read and {'are' if several else 'is'} left out for "
+            "all variants.",
+            icon=":material/hearing_disabled:",
+        )
+        with st.expander("Which ones, and why"):
+            rows = [{"Clip": f.stage.removeprefix("clip "), "Why": f.message} for f in unreadable]
+            st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+
+
+def _charts(r: Result) -> None:
+    front = evaluation.unbeaten(r.scores)
+    rows: list[report.Row] = [
+        {
+            **row,
+            "label": evaluation.label(r.evaluation, s.record.variant),
+            "unbeaten": s in front,
+            "is_baseline": s.is_baseline,
+        }
+        for row, s in zip(evaluation.summary_rows(r), r.scores, strict=True)
+    ]
+    if len(rows) < 2:
+        return
+    rtf = st.toggle(
+        "Real-time factor", key=f"rtf-{r.evaluation.id}", help="Seconds of computing for a second of audio."
+    )
+    left, right = st.columns([3, 2])
+    with left:
+        drawn = charts.tradeoff(rows, "rtf" if rtf else "mean_s")
+        st.vega_lite_chart(drawn, width="stretch", key=f"tradeoff-{r.evaluation.id}")
+        names = " and ".join(f"**{evaluation.label(r.evaluation, s.record.variant)}**" for s in front)
+        st.caption(
+            f"No variant is better than {names} in WER, time and size at once."
+            if len(front) < len(rows)
+            else "None can be ruled out: each variant is better than any other one in WER, time or size."
+        )
+    with right:
+        compared = any(row["wer_delta"] is not None and not row["is_baseline"] for row in rows)
+        if compared:
+            drawn = charts.deltas(rows, next(s for s in r.scores if s.is_baseline).record.variant.mode)
+            st.vega_lite_chart(drawn, width="stretch", key=f"deltas-{r.evaluation.id}")
+        else:
+            st.info("The original failed, so there is nothing to compare the others with.")
+
+
+def _table(r: Result, *, live: bool = False) -> None:
+    rows = []
+    for s in r.scores:
+        c = s.comparison
+        rows.append(
+            {
+                "Model": s.record.variant.model,
+                "Mode": s.record.variant.mode,
+                "Clips": len(s.clips),
+                "WER, %": _points(c.wer),
+                "WER, 95 % interval": _interval(c.wer_low, c.wer_high),
+                "Difference, points": 0.0 if s.is_baseline else _points(c.delta),
+                "Difference, 95 % interval": "the original"
+                if s.is_baseline
+                else _interval(c.delta_low, c.delta_high, "+"),
+                "S": s.words.substitutions,
+                "D": s.words.deletions,
+                "I": s.words.insertions,
+                "CER, %": _points(s.characters.rate),
+                "No worse, %": _points(c.no_worse_ratio),
+                "RTF": s.rtf,
+                "Mean, ms a clip": None if s.mean_s is None else s.mean_s * 1e3,
+                "Size, MB": None if s.size_bytes is None else s.size_bytes / 1e6,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    drop = ["Model"] if frame["Model"].nunique() == 1 else []
+    drop += ["WER, 95 % interval", "Difference, 95 % interval"] if live else []
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        frame.drop(columns=drop),
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "Mode": st.column_config.TextColumn(width="medium", pinned=True),
+            "Clips": number(help="Heard by this variant and by the original."),
+            "WER, %": number(format="%.1f", help="Word error rate: substituted, deleted and inserted words, of all."),
+            "Difference, points": number(format="%+.1f", help="WER minus the original's, in percentage points."),
+            "S": number(help="Words substituted: another word was heard."),
+            "D": number(help="Words deleted: they were not heard."),
+            "I": number(help="Words inserted: nobody said them."),
+            "CER, %": number(format="%.1f", help="Character error rate."),
+            "No worse, %": number(format="%.0f", help="Clips with no more word errors than the original made."),
+            "RTF": number(format="%.3f", help="Real-time factor: seconds of computing for a second of audio."),
+            "Mean, ms a clip": number(format="%.0f", help="Forward passes alone, without decoding the file."),
+            "Size, MB": number(format="%.1f", help="All files that opening the model needs; MB is 10⁶ bytes."),
+        },
+    )
+
+
+@st.fragment
+def _worst(r: Result) -> None:
+    """The clips that a variant lost most on, with what it heard and what the original heard."""
+    baselines = {s.record.variant.model: s for s in r.scores if s.is_baseline}
+    score = st.selectbox(
+        "Of",
+        r.scores,
+        index=max(range(len(r.scores)), key=lambda i: r.scores[i].comparison.delta or 0.0),  # who lost most
+        format_func=lambda s: evaluation.label(r.evaluation, s.record.variant),
+        key=f"worst-{r.evaluation.id}-{r.normaliser}",
+    )
+    beside = None if score.is_baseline else baselines.get(score.record.variant.model)
+    worst = score.worst(WORST)
+    if not worst:
+        st.success(
+            "No clip has an error." if beside is None else "It has no more errors than the original in any clip."
+        )
+        return
+    st.html(diff.LEGEND)
+    for c in worst:
+        _clip(r, c, score, beside)
+
+
+def _clip(r: Result, c: ClipScore, score: Score, beside: Score | None) -> None:
+    other = next((x for x in beside.clips if x.clip.position == c.clip.position), None) if beside else None
+    errors = f"{c.words.count} error{'' if c.words.count == 1 else 's'} in {c.words.reference_count} words"
+    more = f", the original {other.words.count}" if other else ""
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"{_code(c.clip.id)} · {c.clip.length_s or 0:.1f} s · {errors}{more}")
+            key = f"listen-{r.evaluation.id}-{score.position}-{c.clip.position}"
+            listen = st.toggle("Listen", key=key) if Path(c.clip.path).is_file() else None
+        rows = [("said", f'<div class="eb-text">{escape(scoring.normalise(c.clip.text, r.normaliser))}</div>')]
+        rows += [(other_name(beside), _marked(r, other))] if beside and other else []
+        rows += [(score.record.variant.mode, _marked(r, c))]
+        st.html("".join(f'<div style="font-size: .8rem; opacity: .75">{escape(n)}</div>{html}' for n, html in rows))
+        if listen:
+            _play(Path(c.clip.path))
+
+
+def other_name(score: Score) -> str:
+    """The mode that a variant is compared with."""
+    return f"{score.record.variant.mode} (the original)"
+
+
+def _marked(r: Result, c: ClipScore) -> str:
+    return diff.marked(scoring.align(c.clip.text, c.heard.transcription.text, r.normaliser))
+
+
+def _play(path: Path) -> None:
+    try:
+        st.audio(str(path) if path.suffix.lower() in PLAYABLE else audio.wav_bytes(audio.decode(path).samples))
+    except (AudioError, OSError) as e:
+        st.caption(f"It can't be played: {e}")
+
+
+def _code(text: str) -> str:
+    """A name of others as it is, whatever Markdown makes of it."""
+    return f"`{text.replace('`', ' ')}`"
+
+
+def _points(rate: float | None) -> float | None:
+    return None if rate is None else 100 * rate
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    return "–" if low is None or high is None else f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"

@@ -1,0 +1,115 @@
+"""Live captions on a page: start, stop, big text for a stage, save."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from bench import transcripts
+from bench.captions import Caption, Captions, Snapshot
+from bench.jobs import Jobs
+from bench.records import Variant
+from bench.ui import microphone, texts, transcribe
+
+POLL_S = 0.7
+# The newest lines are at the bottom, and stay in sight: a column in reverse keeps to its end as it grows.
+_STYLE = """<style>
+.eb-stage.live { display: flex; flex-direction: column-reverse; height: 46vh; overflow-y: auto; }
+@media (max-width: 640px) { .eb-stage.live { height: 26vh; } }
+.eb-stage p { font-size: clamp(1.4rem, 2.6vw, 2.4rem); line-height: 1.35; margin: 0; overflow-wrap: anywhere; }
+.eb-stage .open { opacity: .5; }
+</style>"""
+
+
+def panel(jobs: Jobs) -> None:
+    """The session of this process, whoever started it, or the controls to start one."""
+    session = jobs.captions
+    if session and session.live:
+        _live(jobs, session)
+        return
+    st.caption(
+        "The device's microphone, transcribed while you speak. Pale words may still change; the others are final. "
+        "Whoever opens this page, in any browser, sees the same captions."
+    )
+    device = microphone.pick("t_live")
+    wanted = transcribe.variants(jobs)
+    if why := transcribe.refused(jobs):
+        st.caption(f":material/block: {why}")
+    ready = device is not None and bool(wanted) and not why
+    if st.button("Start captions", type="primary", icon=":material/subtitles:", key="t_go", disabled=not ready):
+        start(jobs, wanted, device)
+        st.rerun()
+    if session:
+        _ended(jobs, session)
+
+
+def start(jobs: Jobs, wanted: list[Variant], device: int | None) -> None:
+    """A new session, unless another browser was quicker."""
+    if not (jobs.captions and jobs.captions.live):
+        jobs.captions = Captions(jobs.transcriber, wanted, device)
+
+
+@st.fragment(run_every=POLL_S)
+def _live(jobs: Jobs, session: Captions) -> None:
+    s = session.snapshot()
+    if not s.live:
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown(
+            f":material/hourglass: {s.stage[:1].upper()}{s.stage[1:]} …"
+            if s.stage
+            else f":red[:material/fiber_manual_record:] **Live** · {_clock(s.elapsed_s)}"
+        )
+        if st.button("Stop", icon=":material/stop:", key="t_end"):
+            session.stop()
+    _stage(s)
+    if not s.stage:
+        microphone.meter(s.level, s.overflows)
+
+
+def _ended(jobs: Jobs, session: Captions) -> None:
+    s = session.snapshot()
+    if s.message:
+        st.warning(s.message, icon=":material/subtitles_off:")
+    if not any(c.committed or c.error for c in s.captions):
+        return
+    st.subheader("The captions that ended")
+    _stage(s)
+    with st.container(horizontal=True):
+        if st.button("Save", icon=":material/save:", key="t_save", help="Puts the texts into the history below."):
+            transcripts.keep(jobs.store, session.transcript())
+            jobs.captions = None
+            st.rerun()
+        if st.button("Discard", icon=":material/delete:", key="t_discard"):
+            jobs.captions = None
+            st.rerun()
+
+
+def _stage(s: Snapshot) -> None:
+    live = " live" if s.live else ""
+    for column, caption in zip(st.columns(max(1, len(s.captions))), s.captions, strict=True):
+        with column, st.container(border=True):
+            st.html(texts.heading(caption.variant.mode))
+            if caption.error:
+                st.error(caption.error, icon=":material/error:")
+            st.html(_STYLE + f'<div class="eb-stage{live}"><p>{_words(caption)}</p></div>')
+            st.caption(_state(caption))
+
+
+def _words(c: Caption) -> str:
+    final, still = (escape(" ".join(w.text for w in words)) for words in (c.committed, c.tentative))
+    return f'{final} <span class="open">{still}</span>' if final or still else '<span class="open">…</span>'
+
+
+def _state(c: Caption) -> str:
+    parts = [f"{c.lag_s:.1f} s behind"] if c.lag_s is not None else []
+    if c.pass_s is not None:
+        parts.append(f"{c.pass_s * 1e3:,.0f} ms a pass")
+    if c.skipped_s:
+        parts.append(f"{c.skipped_s:.0f} s were skipped, because this device can't keep up")
+    return " · ".join(parts) or "waiting for words"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

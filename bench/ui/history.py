@@ -1,0 +1,69 @@
+"""Transcripts that were kept: read again, listen where audio was kept, take home, delete."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import streamlit as st
+
+from bench import report, transcripts
+from bench.records import Transcript
+from bench.store import Store
+from bench.ui import texts
+
+PAGE = 10
+
+
+def panel(store: Store) -> None:
+    """The newest transcripts, and a button for more."""
+    st.subheader("History")
+    found = _transcripts(store, store.revision())
+    if not found:
+        st.info("Nothing has been transcribed yet. Choose a sound above and press Transcribe: the texts are kept here.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            "Transcripts CSV",
+            data=lambda: report.to_csv(transcripts.rows(found)).encode(),
+            file_name="earbench-transcripts.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.caption(f"{len(found)} transcript{'s' if len(found) > 1 else ''}, the newest first")
+    shown = st.session_state.setdefault("t_shown", PAGE)
+    for t in found[:shown]:
+        _entry(store, t)
+    if len(found) > shown and st.button(f"Show {min(PAGE, len(found) - shown)} more", key="t_more"):
+        st.session_state["t_shown"] = shown + PAGE
+        st.rerun()
+
+
+def _entry(store: Store, t: Transcript) -> None:
+    first = next((x.transcription.text for x in t.texts if x.transcription), "") or "no words"
+    gist = first if len(first) <= 60 else f"{first[:59]}…"
+    with st.expander(f"{report.when(t.created_s)} · {t.source} · {t.length_s:.1f} s · {_plain(gist)}"):
+        if t.reference:
+            st.markdown("**Reference:** " + _plain(t.reference))
+        st.caption(", ".join(dict.fromkeys(x.variant.model for x in t.texts)))
+        texts.side_by_side(t)
+        if path := transcripts.audio_path(t):
+            st.audio(path.read_bytes(), format="audio/wav")
+        elif t.audio:
+            st.caption("Its audio was kept, but the file is gone.")
+        if st.button(
+            "Delete", icon=":material/delete:", key=f"t_delete {t.id}", help="The texts and, where kept, the audio."
+        ):
+            transcripts.forget(store, t)
+            st.rerun()
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|$~:" else c for c in text)
+
+
+@lru_cache(maxsize=1)
+def _transcripts(store: Store, _revision: int) -> list[Transcript]:
+    """Read anew only when something was written."""
+    return store.transcripts()

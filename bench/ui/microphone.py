@@ -1,0 +1,137 @@
+"""The device's own microphone on a page: choosing one, a recording with a level meter."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import streamlit as st
+
+from bench import audio
+from bench.audio import MAX_DURATION_S, Sound
+from bench.microphone import Input, Level, MicrophoneError, Recorder, devices
+from bench.records import SAMPLE_RATE_HZ
+
+POLL_S = 0.25
+FLOOR_DBFS = -60.0  # the left end of the meter
+
+
+def pick(key: str) -> int | None:
+    """A menu of the microphones; the index of the chosen one, or None where there is none, with the reason drawn."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if (
+            st.button("Look again", icon=":material/refresh:", key=f"{key}_refresh")
+            or "t_inputs" not in st.session_state
+        ):
+            with st.spinner("Looking for microphones …"):
+                st.session_state["t_inputs"] = _listed()
+        found: list[Input] | str = st.session_state["t_inputs"]
+        if isinstance(found, str):
+            st.warning(found, icon=":material/mic_off:")
+            return None
+        names = {i.index: i for i in found}
+        default = next((n for n, i in enumerate(found) if i.is_default), 0)
+        chosen: int = st.selectbox(
+            "Microphone", list(names), index=default, format_func=lambda i: _label(names[i]), key=f"{key}_input"
+        )
+    return chosen
+
+
+def record() -> tuple[str, Sound] | None:
+    """Controls for a recording; (its key, the sound) of the last one that ended."""
+    recorder: Recorder | None = st.session_state.get("t_recorder")
+    if recorder:
+        _recording(recorder)
+        return None
+    device = pick("t_device")
+    if device is not None:
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            seconds = st.number_input(
+                "Seconds at most", 1, int(MAX_DURATION_S), 10, key="t_seconds", width=160, help="Or until you stop it."
+            )
+            if st.button("Record", icon=":material/fiber_manual_record:", key="t_record"):
+                st.session_state.pop("t_recorded", None)
+                try:
+                    st.session_state["t_recorder"] = Recorder(device, float(seconds))
+                except MicrophoneError as e:
+                    st.session_state["t_recorded"] = str(e)
+                st.rerun()
+    found = st.session_state.get("t_recorded")
+    if isinstance(found, str):
+        st.error(found, icon=":material/mic_off:")
+        return None
+    return found
+
+
+@st.fragment(run_every=POLL_S)
+def _recording(recorder: Recorder) -> None:
+    if st.session_state.get("t_recorder") is not recorder:
+        return
+    rates = recorder.rates
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f":red[:material/fiber_manual_record:] **Recording** · {recorder.elapsed_s:.1f} s")
+            stop = st.button("Stop", icon=":material/stop:", key="t_stop")
+        meter(recorder.level, recorder.overflows)
+        if rates:
+            st.caption(rates_text(rates))
+    if stop:
+        recorder.stop()
+    if stop or not recorder.running:
+        st.session_state["t_recorded"] = _finished(recorder)
+        st.session_state["t_recorder"] = None
+        st.rerun()
+
+
+def meter(level: Level | None, overflows: int) -> None:
+    """How loud it is, as a bar and in words, and what was lost."""
+    if level is None:
+        st.progress(0.0, text="Opening the microphone …")
+    else:
+        st.progress(min(1.0, max(0.0, 1 - level.peak_dbfs / FLOOR_DBFS)), text=_level_text(level))
+    if overflows:
+        st.caption(
+            f":material/warning: Sound was lost {overflows} time{'s' if overflows > 1 else ''}: the device was busy."
+        )
+
+
+def rates_text(rates: tuple[int, int]) -> str:
+    """The device's rate and the models'."""
+    device, ours = (f"{hz / 1000:g} kHz" for hz in rates)
+    return f"The microphone runs at {device}, " + ("as models want it." if device == ours else f"models hear {ours}.")
+
+
+def _level_text(level: Level) -> str:
+    if level.peak_dbfs <= FLOOR_DBFS:
+        return "Silence: is the microphone muted?"
+    word = "too loud" if level.peak_dbfs >= -1 else "good" if level.peak_dbfs >= audio.QUIET_DBFS else "very quiet"
+    return f"Level: {word}, peak {level.peak_dbfs:.0f} dBFS (dB below the loudest possible)"
+
+
+def _finished(recorder: Recorder) -> tuple[str, Sound] | str:
+    """What was recorded; a sentence if nothing was."""
+    parts, trouble = [], ""
+    try:
+        while len(block := recorder.read()):
+            parts.append(block)
+    except MicrophoneError as e:
+        trouble = str(e)
+    if not parts:
+        return trouble or "Nothing was recorded: the recording was stopped before any sound came. Try again."
+    samples = np.concatenate(parts)
+    remarks = [*([trouble] if trouble else []), *audio.remarks(samples)]
+    if recorder.overflows:
+        remarks.append(f"Sound was lost {recorder.overflows} times, because this device was too busy.")
+    rate_hz = recorder.rates[0] if recorder.rates else SAMPLE_RATE_HZ
+    return str(time.time_ns()), Sound(samples, rate_hz, 1, tuple(remarks))
+
+
+def _listed() -> list[Input] | str:
+    try:
+        return devices()
+    except MicrophoneError as e:
+        return str(e)
+
+
+def _label(found: Input) -> str:
+    return f"{found.name} ({found.host_api}{', default' if found.is_default else ''})"

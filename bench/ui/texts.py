@@ -1,0 +1,96 @@
+"""A transcript's texts side by side, what differs marked; the same for a new one and in the history."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from bench import charts, modes, scoring, transcripts
+from bench.records import Transcript, VariantText
+from bench.scoring import Errors
+from bench.transcripts import Score
+from bench.ui import diff
+
+ABREAST = 3  # columns; more would be too narrow to read
+
+
+def side_by_side(t: Transcript, *, shade: bool = False) -> None:
+    """A column a variant; `shade`: words by confidence in place of differences."""
+    base = transcripts.against(t.texts, t.reference)
+    several = len({x.variant.model for x in t.texts}) > 1
+    for first in range(0, len(t.texts), ABREAST):
+        row = t.texts[first : first + ABREAST]
+        for column, text in zip(st.columns(len(row) if first == 0 else ABREAST), row, strict=False):
+            with column, st.container(border=True):
+                st.html(heading(text.variant.mode, text.variant.model if several else ""))
+                _text(text, base, shade)
+                _figures(text, t)
+
+
+def compared(t: Transcript) -> str:
+    """What the texts are compared with, as a sentence."""
+    if scoring.normalise(t.reference):
+        return "Words that differ from the reference are marked."
+    first = next((x for x in t.texts if x.transcription), None)
+    if not first or len(t.texts) < 2:
+        return "Type in what was said, and errors are marked and counted."
+    return f"Words that differ from **{label(first.variant.mode)}** are marked; type in what was said to count errors."
+
+
+def heading(mode: str, model: str = "") -> str:
+    """A mode's name with its colour, as HTML."""
+    more = f" <small>· {escape(model)}</small>" if model else ""
+    return (
+        f'<div style="font-weight: 600"><span style="display: inline-block; width: .8em; height: .8em; '
+        f'margin-right: .45em; border-radius: 3px; background: {charts.mode_colour(mode)}"></span>'
+        f"{escape(label(mode))}{more}</div>"
+    )
+
+
+def label(mode: str) -> str:
+    """A mode's name for people, even of one that is gone."""
+    known = modes.modes().get(mode)
+    return known.LABEL if known else mode
+
+
+def _text(text: VariantText, base: str | None, shade: bool) -> None:
+    if text.error or not text.transcription or base is None:
+        st.error(text.error or "There is no text.", icon=":material/error:")
+    elif shade:
+        st.html(diff.by_confidence(text.transcription.words))
+    else:
+        st.html(diff.marked(scoring.align(base, text.transcription.text)))
+
+
+def _figures(text: VariantText, t: Transcript) -> None:
+    if not text.transcription:
+        return
+    s = transcripts.score(text, t)
+    lines = [_speed(text, s)] if text.seconds else []
+    if scoring.normalise(t.reference) and s.words and s.characters:
+        lines += [_errors("WER", s.words, "words"), _errors("CER", s.characters, "characters")]
+    elif s.words and text is not next(x for x in t.texts if x.transcription):
+        of = f"{s.words.count} of {s.words.reference_count} words" if s.words.count else "no word"
+        lines.append(f"Differs in {of} from the first")
+    if s.confidence is not None:
+        lines.append(f"Mean confidence {s.confidence:.0%}")
+    st.caption("  \n".join(lines))
+
+
+def _speed(text: VariantText, s: Score) -> str:
+    assert text.seconds
+    parts = [f"**{text.seconds * 1e3:,.0f} ms**"]
+    if s.speedup_ratio is not None and s.speedup_ratio != 1:
+        parts.append(f"{s.speedup_ratio:.2f} times as fast as the first")
+    if s.real_time_ratio is not None:
+        parts.append(f"real-time factor {s.real_time_ratio:.3f}")
+    return " · ".join(parts)
+
+
+def _errors(name: str, e: Errors, units: str) -> str:
+    rate = "not defined" if e.rate is None else f"{e.rate:.1%}"
+    return (
+        f"{name} **{rate}**: {e.substitutions} substituted, {e.deletions} missing, {e.insertions} too many, "
+        f"of {e.reference_count} {units}"
+    )

@@ -1,0 +1,156 @@
+"""Transcribing one recording: the model, the modes, the button, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import streamlit as st
+
+from bench import device, models, transcripts
+from bench.client import Cancelled, WorkerError
+from bench.jobs import Jobs, Refused
+from bench.models import ModelError
+from bench.modes import ModeError
+from bench.records import Transcript, Variant
+from bench.store import StoreError
+from bench.transcriber import Busy
+from bench.ui import choose, diff, texts
+from bench.ui.source import Chosen
+
+DEFAULT_MODEL = "demo"  # where there is one; else the first of the catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What was transcribed last, and of which sound."""
+
+    key: str
+    transcript: Transcript
+
+
+def variants(jobs: Jobs) -> list[Variant]:
+    """The chosen model in the chosen modes; none, with the reason drawn, where something is missing."""
+    left, right = st.columns(2)
+    with left:
+        model = _model()
+    with right:
+        chosen = choose.pick_modes("t_modes")
+    try:
+        checkpoint = models.find(model)
+    except ModelError as e:
+        st.error(str(e))
+        return []
+    if checkpoint.source == "random":
+        st.info(
+            f"{checkpoint.name} has random weights, so its text is meaningless: it shows size and latency only.",
+            icon=":material/casino:",
+        )
+    if not chosen:
+        st.error("No quantization mode is chosen. Choose at least one; two can be compared.")
+    return [Variant(checkpoint.name, mode, device.default_threads()) for mode in chosen]
+
+
+def refused(jobs: Jobs) -> str:
+    """Why nothing can be transcribed now; "" if it can."""
+    if jobs.live is None:
+        return ""
+    what = "A benchmark" if jobs.live.kind == "benchmark" else "An evaluation"
+    return f"{what} is under way, and a transcription beside it would spoil its times. Wait for it, or cancel it."
+
+
+def form(jobs: Jobs, chosen: Chosen | None) -> None:
+    """Everything that can be chosen beside the sound, and the button."""
+    wanted = variants(jobs)
+    key = chosen.key if chosen else ""
+    reference = st.text_input(
+        "What is said in it (optional)",
+        value=chosen.reference if chosen else "",
+        key=f"t_reference {key}",
+        placeholder="Type it in, and word errors are counted.",
+    )
+    keep = st.checkbox("Keep the audio with it", key="t_keep", help="Else only the texts stay on this device.")
+    if why := refused(jobs):
+        st.caption(f":material/block: {why}")
+    ready = chosen is not None and bool(wanted) and not why
+    if st.button("Transcribe", type="primary", icon=":material/notes:", key="t_start", disabled=not ready) and chosen:
+        _transcribe(jobs, chosen, wanted, reference, keep)
+    found: _Result | None = st.session_state.get("t_result")
+    if found and found.key == key and found.transcript.reference != reference.strip():
+        t = replace(found.transcript, reference=reference.strip())
+        if t.id is not None:
+            jobs.store.set_reference(t.id, t.reference)
+        st.session_state["t_result"] = replace(found, transcript=t)
+
+
+def result(jobs: Jobs, chosen: Chosen | None) -> None:
+    """The last transcript, side by side."""
+    found: _Result | None = st.session_state.get("t_result")
+    if found is None:
+        if chosen:
+            st.caption("The texts of all chosen modes appear here, side by side.")
+        return
+    t = found.transcript
+    st.subheader("What was heard")
+    model = ", ".join(dict.fromkeys(x.variant.model for x in t.texts))
+    st.caption(f"{t.source} · {t.length_s:.1f} s · {model}")
+    if not chosen or chosen.key != found.key:
+        st.caption(":material/info: This is of an earlier sound: press Transcribe for the one above.")
+    shade = st.toggle(
+        "Shade by confidence", key="t_shade", help="The fainter a word, the less sure the model is of it."
+    )
+    if shade:
+        st.caption("The fainter a word, the less sure the model is of it. Point at a word for the figure.")
+    else:
+        st.markdown(texts.compared(t))
+        st.html(diff.LEGEND)
+    texts.side_by_side(t, shade=shade)
+    st.caption(
+        "Times are of the forward passes alone, once each: for figures with intervals, run a benchmark. "
+        "Real-time factor: time over the sound's length; under 1 is faster than it is spoken."
+    )
+
+
+def _model() -> str:
+    known = {c.name: f"{c.name} ({c.note})" for c in models.catalogue()}
+    st.session_state.setdefault("t_model", DEFAULT_MODEL if DEFAULT_MODEL in known else next(iter(known)))
+    now = st.session_state["t_model"]
+    options = [*known, *([now] if now and now not in known else [])]
+    chosen: str | None = st.selectbox(
+        "Model",
+        options,
+        format_func=lambda name: known.get(name, name),
+        key="t_model",
+        accept_new_options=True,
+        help="Or type the path of a folder on this device that holds a Wav2Vec2ForCTC in Hugging Face format.",
+    )
+    return chosen or ""
+
+
+def _transcribe(jobs: Jobs, chosen: Chosen, wanted: list[Variant], reference: str, keep: bool) -> None:
+    sound = chosen.sound
+    with st.status("Starting …") as status:
+        try:
+            found = jobs.transcriber.transcribe(
+                sound.samples, wanted, lambda text: status.update(label=f"{text[:1].upper()}{text[1:]} …")
+            )
+        except (Refused, Busy, WorkerError, ModelError, ModeError) as e:
+            trouble = str(e)
+        except Cancelled:
+            trouble = "It was cancelled, because a measurement began or the program ends. Press Transcribe again."
+        except OSError as e:
+            trouble = f"The sound can't be handed to the models ({e.strerror}). Free some space, then try again."
+        else:
+            trouble = ""
+            status.update(label="Done", state="complete")
+        if trouble:
+            status.update(label="Nothing was transcribed", state="error")
+    if trouble:
+        st.error(trouble)
+        return
+    t = Transcript(time.time(), chosen.name, sound.duration_s, reference.strip(), tuple(found))
+    try:
+        t = transcripts.keep(jobs.store, t, sound.samples if keep else None)
+    except (OSError, StoreError) as e:
+        st.warning(f"It can't be kept in the history: {e}. Free some space, then try again.")
+    st.session_state["t_result"] = _Result(chosen.key, t)

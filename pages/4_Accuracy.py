@@ -1,0 +1,91 @@
+"""Evaluate on a data set: choose, start, watch; then WER against time and size, and the worst clips."""
+
+import pandas as pd
+import streamlit as st
+
+from bench import evaluation, report
+from bench.datasets import DatasetError
+from bench.jobs import Refused
+from bench.models import ModelError
+from bench.records import RESUMABLE_STATES
+from bench.store import StoreError
+from bench.ui import choose, choose_clips, live, page
+
+jobs = page.begin("Accuracy", banner=False)
+st.title("Accuracy")
+st.markdown(
+    "The original and its quantized variants hear the same clips. How many words each gets wrong is set against the "
+    "time and the space that it takes."
+)
+every = {e.id: e for e in jobs.store.evaluations()}
+job = jobs.live
+running = job.run_id if job and job.kind == "evaluation" else None
+ended = {i: e for i, e in every.items() if i != running}
+asked = st.query_params.get("evaluation")
+if running:
+    live.card(jobs, "evaluation")
+else:
+    live.banner(jobs)
+    with st.expander("New evaluation", expanded=not ended, icon=":material/add:"):
+        choose_clips.form(jobs)
+if not every:
+    st.caption("Press Start above: word error rates, charts and the worst clips fill in here.")
+    st.stop()
+
+if asked and asked not in every:
+    st.error(f"There is no evaluation {asked} here: it was deleted, or made on another device.")
+if ended and (not running or asked in ended):
+    ids = list(ended)
+    chosen = st.selectbox(
+        "Evaluation",
+        ids,
+        index=ids.index(asked) if asked in ended else 0,
+        format_func=lambda i: f"{evaluation.title(ended[i])} · {ended[i].state}",
+        help="The address of this page leads back to the evaluation that is shown.",
+    )
+    st.query_params["evaluation"] = chosen
+    from bench.ui import accuracy  # altair: not before there is something to draw
+
+    accuracy.figures(jobs.store, chosen)
+    with st.container(horizontal=True):
+        if ended[chosen].state in RESUMABLE_STATES and st.button(
+            "Resume",
+            icon=":material/play_arrow:",
+            disabled=bool(choose.occupied(jobs)),
+            help="Go on where it stopped; the clips that were heard are kept.",
+        ):
+            try:
+                jobs.resume(chosen)
+            except (Refused, ModelError, DatasetError) as e:
+                st.error(str(e))
+            else:
+                st.rerun()
+        with st.popover("Delete …", icon=":material/delete:"):
+            st.markdown("This removes the evaluation and all that was heard in it, for good. The clips stay.")
+            if st.button("Delete this evaluation", type="primary", key="delete"):
+                try:
+                    jobs.store.delete_run(chosen)
+                except StoreError as e:
+                    st.error(str(e))
+                else:
+                    del st.query_params["evaluation"]
+                    st.rerun()
+
+st.subheader("All evaluations")
+st.dataframe(
+    pd.DataFrame(
+        {
+            "Evaluation": f"?evaluation={e.id}",
+            "When": report.when(e.created_s),
+            "State": e.state,
+            "Clips of": e.spec.dataset,
+            "Models": ", ".join(dict.fromkeys(v.model for v in e.spec.variants)),
+            "Modes": ", ".join(dict.fromkeys(v.mode for v in e.spec.variants)),
+            "Device": e.device.name,
+        }
+        for e in every.values()
+    ),
+    hide_index=True,
+    width="stretch",
+    column_config={"Evaluation": st.column_config.LinkColumn(display_text=r"\?evaluation=(.*)")},
+)

@@ -1,0 +1,115 @@
+"""Transcribing in a real browser: Chromium's stand-in for a microphone plays a clip, ALSA plays it to the device's."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import wait_for
+from playwright.sync_api import Page, sync_playwright
+from test_browser import FLAGS, _healthy
+from test_microphone import ASOUNDRC, needs_portaudio
+
+from bench import audio, paths, scoring
+from bench.store import Store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture
+def url(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A dashboard on a port of its own, on a device whose default microphone hears the clip over and over."""
+    clip = audio.decode(paths.SPEECH_CLIP).samples
+    np.rint(clip * 32767).astype("<i2").tofile(tmp_path / "clip.raw")
+    with wave.open(str(tmp_path / "clip48k.wav"), "wb") as f:  # Chromium wants its own rate
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(48_000)
+        at = np.arange(3 * len(clip)) / 3
+        f.writeframes(np.rint(np.interp(at, np.arange(len(clip)), clip) * 32767).astype("<i2").tobytes())
+    (tmp_path / ".asoundrc").write_text(ASOUNDRC % (tmp_path / "clip.raw"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(paths.ROOT / "app.py"), "--server.port", str(port)],
+        cwd=paths.ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: _healthy(f"http://127.0.0.1:{port}"), "the dashboard")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def transcribe_page(url: str, microphone: Path, model: Path) -> Iterator[Page]:
+    """The page with a model chosen, in a browser that hears a WAV file once."""
+    fake = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={microphone}%noloop",
+    ]
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *fake])
+        page = browser.new_context(permissions=["microphone"]).new_page()
+        page.set_default_timeout(90_000)
+        try:
+            page.goto(f"{url}/Transcribe")
+            page.get_by_role("combobox", name="Model").fill(str(model))
+            page.wait_for_timeout(500)
+            page.keyboard.press("Enter")
+            page.wait_for_timeout(1000)
+            yield page
+        except BaseException:
+            print(page.locator("body").inner_text())  # pytest shows it with the failure
+            raise
+        finally:
+            browser.close()
+
+
+def test_the_browsers_microphone_to_two_texts(url: str, data_folder: Path, tmp_path: Path, tiny_model: Path) -> None:
+    with transcribe_page(url, tmp_path / "clip48k.wav", tiny_model) as page:
+        page.get_by_text("This browser's microphone").click()
+        page.get_by_role("button", name="Record", exact=True).click()
+        page.wait_for_timeout(3000)
+        page.get_by_role("button", name="Stop recording").click()
+        page.get_by_text("browser microphone ·").first.wait_for()
+        page.get_by_role("button", name="Transcribe", exact=True).click()
+        page.get_by_text("What was heard").wait_for()
+        page.get_by_role("button", name="Transcripts CSV").wait_for()
+        shown = page.locator(".eb-text").all_inner_texts()
+    (kept,) = Store(data_folder / "earbench.db").transcripts()
+    assert kept.source == "browser microphone" and 1.5 < kept.length_s < 6 and kept.audio is None
+    found = [t.transcription.text for t in kept.texts if t.transcription]
+    assert len(found) == 2 and all(found)
+    assert scoring.normalise(found[0]) in [" ".join(text.split()) for text in shown]
+
+
+@needs_portaudio
+def test_the_devices_microphone_to_a_waveform(url: str, tmp_path: Path, tiny_model: Path) -> None:
+    with transcribe_page(url, tmp_path / "clip48k.wav", tiny_model) as page:
+        page.get_by_text("The device's microphone").click()
+        seconds = page.get_by_role("spinbutton", name="Seconds at most")
+        seconds.fill("2")
+        seconds.press("Enter")
+        page.wait_for_timeout(1000)
+        page.get_by_role("button", name="Record", exact=True).click()
+        page.get_by_text("device microphone · 2.0 s").wait_for()
+        page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
