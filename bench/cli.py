@@ -49,7 +49,7 @@ def list_modes() -> None:
 
 @app.command()
 def run(
-    model: Annotated[str, typer.Option(help="Model names or folders, separated by commas.")] = "wav2vec2-base-random",
+    model: Annotated[str, typer.Option(help="Model names or folders, separated by commas.")] = models.default(),
     modes: Annotated[
         str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: all that run here.")
     ] = ("torch-fp32,torch-int8-dynamic"),

@@ -10,6 +10,7 @@ import typer
 from bench import audio, console, datasets, device, estimate, evaluation, hub, models, report, scoring
 from bench.client import Cancelled
 from bench.evaluation import Result
+from bench.modes import find as find_mode
 from bench.parse import names
 from bench.records import EvaluationSpec, SpecError, Variant, VariantText
 from bench.text import duration
@@ -17,7 +18,9 @@ from bench.transcriber import Busy
 
 MODES = "torch-fp32,torch-int8-dynamic"
 
-Model = Annotated[str, typer.Option(help="Model names or folders, separated by commas. Default: the one that is here.")]
+Model = Annotated[
+    str, typer.Option(help="Model names or folders, separated by commas. Default: the model that is shipped.")
+]
 ModesOption = Annotated[
     str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: all that run here.")
 ]
@@ -105,9 +108,10 @@ def fetch(
 
 
 def _variants(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
-    found = [models.find(name).name for name in names(model or models.default_speech())]
+    found = [models.find(name).name for name in names(model or models.default())]
     count = threads or device.default_threads()
-    return tuple(dict.fromkeys(Variant(m, mode, count) for m in found for mode in console.chosen_modes(modes)))
+    chosen = [find_mode(mode).NAME for mode in console.chosen_modes(modes)]
+    return tuple(dict.fromkeys(Variant(m, mode, count) for m in found for mode in chosen))
 
 
 def _tell(spec: EvaluationSpec) -> None:

@@ -31,8 +31,8 @@ AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac
 MAX_CLIPS = 100_000
 MAX_ENTRIES = 4 * MAX_CLIPS  # of a folder that is searched for transcripts
 MAX_MANIFEST_BYTES = 200_000_000
-MAX_FILES = 20_000  # of a folder that is unpacked or fetched; so are MAX_BYTES
-MAX_BYTES = 2_000_000_000
+MAX_FILES = 20_000  # of a folder that is unpacked or fetched
+MAX_BYTES = 2_000_000_000  # of such a folder
 MAX_NAMED = 3  # in a remark
 
 
@@ -154,8 +154,8 @@ def _manifest(folder: Path) -> Path | None:
             return named
     if len(tables) > 1:
         raise DatasetError(
-            f"{folder} holds {len(tables)} files that may be the manifest: {first_few(t.name for t in tables)}. Give the "
-            "path of the one that is meant, or name it manifest.csv."
+            f"{folder} holds {len(tables)} files that may be the manifest: {first_few(t.name for t in tables)}. Give "
+            "the path of the one that is meant, or name it manifest.csv."
         )
     return tables[0] if tables else None
 

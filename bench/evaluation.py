@@ -228,7 +228,8 @@ def headline(r: Result) -> str:
     c = s.comparison
     assert c.delta is not None and c.wer is not None
     name = label(r.evaluation, s.record.variant)
-    said = f"{name}: WER {_percent(c.wer)} against {_percent(c.wer - c.delta)} of the original"  # on the clips that both heard
+    # The original's figure is on the clips that both heard.
+    said = f"{name}: WER {_percent(c.wer)} against {_percent(c.wer - c.delta)} of the original"
     if c.delta_low is None or c.delta_high is None:
         return f"{said}. One clip is too few to say more."
     points = f"(95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
@@ -255,8 +256,8 @@ def doubts(r: Result) -> list[str]:
                 "clips: look at the worst clips below, or choose another normaliser."
             )
             out.append(
-                f"{model} itself gets most words wrong (WER {_percent(s.comparison.wer)}). {why} Differences between its "
-                "variants tell little."
+                f"{model} itself gets most words wrong (WER {_percent(s.comparison.wer)}). {why} Differences between "
+                "its variants tell little."
             )
     return out
 

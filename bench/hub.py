@@ -1,7 +1,7 @@
 """Clips of a data set of the Hugging Face hub, fetched into a folder for `bench.datasets.find`.
 
-On the standard library alone, but for the package datasets, which is imported when something is fetched. What a data
-set says is not trusted: nothing else of this device is read, none of its code runs, and bytes are counted.
+On the standard library alone; the package datasets is imported only when something is fetched. What a data set says is
+not trusted: no file of this device is read for it, none of its code runs, and bytes are counted while they come.
 """
 
 from __future__ import annotations

@@ -65,7 +65,35 @@ PARTS = [
     part(INT8, "conv", 32, 20, 200),
     part(INT8, "attention products", None, 0, 200),
 ]
+
+
+def heard(mode: str, wer: float, delta: float, mean_s: float, size: int, unbeaten: bool) -> Row:
+    return {
+        "mode": mode,
+        "model": "tiny",
+        "label": mode,
+        "wer": wer,
+        "wer_low": wer - 0.01,
+        "wer_high": wer + 0.01,
+        "wer_delta": delta,
+        "wer_delta_low": delta - 0.005,
+        "wer_delta_high": delta + 0.005,
+        "mean_s": mean_s,
+        "rtf": mean_s / 4,
+        "size_bytes": size,
+        "unbeaten": unbeaten,
+        "is_baseline": mode == FP32,
+    }
+
+
+EVALUATED = [
+    heard(FP32, 0.05, 0.0, 0.5, 400_000_000, True),
+    heard(BF16, 0.0625, 0.0125, 0.75, 200_000_000, False),
+    heard(INT8, 0.075, 0.025, 0.25, 100_000_000, True),
+]
 ALL = {
+    "tradeoff": charts.tradeoff(EVALUATED),
+    "deltas": charts.deltas(EVALUATED, FP32),
     "latency": charts.latency(ROWS),
     "log latency": charts.latency(ROWS, log=True),
     "speedup": charts.speedup(ROWS, FP32),
@@ -115,7 +143,7 @@ def test_altair_takes_the_spec(name: str) -> None:
 def test_a_mode_has_one_colour_whoever_else_is_shown() -> None:
     known = {m: charts.mode_colour(m) for m in modes.modes()}
     assert len(set(known.values())) == len(known), "two modes of one colour"
-    for name in ("latency", "speedup", "size"):
+    for name in ("latency", "speedup", "size", "tradeoff"):
         found = mode_colours(ALL[name])
         assert found == {m: known[m] for m in found}, name
     assert mode_colours(ALL["latency"]).keys() == {FP32, BF16, INT8}
@@ -187,6 +215,8 @@ def test_the_switch_gives_logarithmic_scales() -> None:
         ("latency", {"Input length, s", "One forward pass, ms"}),
         ("speedup", {"Input length, s", f"Times as fast as {FP32}"}),
         ("size", {"On disk, MB (10⁶ bytes)"}),
+        ("tradeoff", {"WER, %", "Mean time of a clip, ms"}),
+        ("deltas", {"Difference in WER, points"}),
     ],
 )
 def test_axes_have_titles_with_units(name: str, wanted: set[str]) -> None:
@@ -200,11 +230,47 @@ def test_charts_say_what_they_are(name: str) -> None:
     assert ALL[name]["width"] == "container" and ALL[name]["height"] > 0
 
 
+def test_every_variant_is_traded_off_with_its_interval() -> None:
+    drawn = {v["mode"]: v for v in values(ALL["tradeoff"])}
+    assert {m: (v["wer_percent"], v["time"], v["size_mb"]) for m, v in drawn.items()} == {
+        FP32: (5.0, 500.0, 400.0),
+        BF16: (6.25, 750.0, 200.0),
+        INT8: (7.5, 250.0, 100.0),
+    }
+    assert drawn[INT8]["wer_low_percent"] == pytest.approx(6.5) and drawn[INT8]["wer_high_percent"] == pytest.approx(
+        8.5
+    )
+    assert {m for m, v in drawn.items() if v["unbeaten"]} == {FP32, INT8}
+    # areas grow in proportion to the size, from 60 on
+    assert (drawn[INT8]["area"] - 60) * 4 == pytest.approx(drawn[FP32]["area"] - 60)
+    rtf = {v["mode"]: v["time"] for v in values(charts.tradeoff(EVALUATED, "rtf"))}
+    assert rtf == {FP32: 0.125, BF16: 0.1875, INT8: 0.0625}
+
+
+def test_models_differ_in_shape_where_there_are_several() -> None:
+    assert not encodings(ALL["tradeoff"], "shape")
+    both = [*EVALUATED, *({**r, "model": "other"} for r in EVALUATED)]
+    assert {e["field"] for e in encodings(charts.tradeoff(both), "shape")} == {"model"}
+
+
+def test_differences_are_points_about_zero_without_the_original() -> None:
+    drawn = {v["mode"]: v for v in values(ALL["deltas"]) if "mode" in v}
+    assert {m: v["delta"] for m, v in drawn.items()} == pytest.approx({BF16: 1.25, INT8: 2.5})
+    assert drawn[INT8]["delta_low"] == pytest.approx(2.0) and drawn[INT8]["delta_high"] == pytest.approx(3.0)
+    (low, high) = next(e["scale"]["domain"] for e in encodings(ALL["deltas"], "x") if "scale" in e)
+    assert -low == high > 3.0
+    unknown = charts.deltas([{**r, "wer_delta_low": None, "wer_delta_high": None} for r in EVALUATED], FP32)
+    assert len([v for v in values(unknown) if "mode" in v]) == 2, "one clip has no interval"
+
+
 def test_shares_are_told_in_percent() -> None:
     for name in ("weights", "work"):
         assert {e["axis"]["format"] for e in encodings(ALL[name], "x")} == {"%"}
 
 
 def test_nothing_measured_is_still_a_chart() -> None:
-    for spec in (charts.latency([]), charts.speedup([], FP32), charts.size([]), charts.weights([]), charts.work([])):
+    for spec in (
+        *(charts.latency([]), charts.speedup([], FP32), charts.size([]), charts.weights([]), charts.work([])),
+        *(charts.tradeoff([]), charts.deltas([], FP32)),
+    ):
         (alt.LayerChart if "layer" in spec else alt.Chart).from_dict(spec)

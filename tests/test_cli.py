@@ -68,6 +68,9 @@ class FakeJobs:
         self.end(self.store, run_id)
         return run_id
 
+    def cancel(self) -> None:
+        raise AssertionError("nobody asked for it")
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

@@ -105,10 +105,9 @@ def catalogue() -> list[Checkpoint]:
     return [c for family in families().values() for c in family.CHECKPOINTS]
 
 
-def default_speech() -> str:
-    """The model to begin with where texts matter: the trained one that is shipped, or else random weights."""
-    known = [c.name for c in catalogue()]
-    return "demo" if "demo" in known else "wav2vec2-base-random"
+def default() -> str:
+    """The model to begin with: the first of the catalogue, which is the trained one that is shipped."""
+    return catalogue()[0].name
 
 
 def find(name: str) -> Checkpoint:

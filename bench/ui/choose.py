@@ -15,7 +15,6 @@ from bench.records import RunSpec, SpecError
 from bench.text import duration, size
 
 DEFAULTS = {"lengths": "1, 5", "batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
-DEFAULT_MODEL = "wav2vec2-base-random"
 LAB_MODES = ("torch-fp32", "torch-int8-dynamic")
 LAB_LENGTHS_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 
@@ -24,7 +23,7 @@ def form(jobs: Jobs) -> None:
     """Everything that can be chosen, what it will take, and the buttons that start it."""
     for key, value in ({"threads": str(device.default_threads())} | DEFAULTS).items():
         st.session_state.setdefault(key, value)
-    chosen_models = pick_models("models", DEFAULT_MODEL)
+    chosen_models = pick_models("models", models.default())
     chosen_modes = pick_modes("modes")
     lengths_text = st.text_input(
         "Input lengths, s",

@@ -49,7 +49,7 @@ def form(jobs: Jobs) -> None:
         st.markdown(f"**{len(found.clips)} clips** with {found.words:,} words.")
         for remark in found.remarks:
             st.caption(remark)
-    chosen_models = choose.pick_models("accuracy_models", models.default_speech())
+    chosen_models = choose.pick_models("accuracy_models", models.default())
     chosen_modes = choose.pick_modes("accuracy_modes")
     one, two = st.columns([2, 1])
     normaliser = one.selectbox(

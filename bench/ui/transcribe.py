@@ -18,8 +18,6 @@ from bench.transcriber import Busy
 from bench.ui import choose, diff, texts
 from bench.ui.source import Chosen
 
-DEFAULT_MODEL = "demo"  # where there is one; else the first of the catalogue
-
 
 @dataclass(frozen=True, slots=True)
 class _Result:
@@ -113,7 +111,7 @@ def result(jobs: Jobs, chosen: Chosen | None) -> None:
 
 def _model() -> str:
     known = {c.name: f"{c.name} ({c.note})" for c in models.catalogue()}
-    st.session_state.setdefault("t_model", DEFAULT_MODEL if DEFAULT_MODEL in known else next(iter(known)))
+    st.session_state.setdefault("t_model", models.default())
     now = st.session_state["t_model"]
     options = [*known, *([now] if now and now not in known else [])]
     chosen: str | None = st.selectbox(
