@@ -284,7 +284,7 @@ def _deltas(order: Modes, labels: Modes, baseline: str, end: float) -> Spec:
         "delta:Q",
         title="Difference in WER, points",
         scale=alt.Scale(domain=[-end, end]),
-        axis=alt.Axis(format="+~g"),
+        axis=alt.Axis(format="+~f"),
     )
     bars = base.mark_bar(opacity=0.55).encode(x=x)
     whiskers = base.mark_rule(strokeWidth=3).encode(x=alt.X("delta_low:Q", title=""), x2="delta_high:Q")

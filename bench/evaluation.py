@@ -199,12 +199,16 @@ def clip_rows(r: Result) -> list[Row]:
 
 
 def unbeaten(scores: Sequence[Score]) -> list[Score]:
-    """Those that no other one of the same evaluation beats in WER, latency and size at once (the Pareto front)."""
+    """Those that no other one of the same evaluation beats in WER, latency and size at once (the Pareto front).
+
+    Who died on the way heard other clips than the rest, and is left out.
+    """
 
     def marks(s: Score) -> tuple[float, float, float]:
         return (s.comparison.wer or 0.0, s.compute_s / s.audio_s, float(s.size_bytes or 0))
 
-    known = [s for s in scores if s.audio_s and s.comparison.wer is not None]
+    most = max((len(s.clips) for s in scores), default=0)
+    known = [s for s in scores if s.audio_s and s.comparison.wer is not None and len(s.clips) == most]
     return [s for s in known if not any(_dominates(marks(o), marks(s)) for o in known if o is not s)]
 
 
@@ -230,6 +234,8 @@ def headline(r: Result) -> str:
     name = label(r.evaluation, s.record.variant)
     # The original's figure is on the clips that both heard.
     said = f"{name}: WER {_percent(c.wer)} against {_percent(c.wer - c.delta)} of the original"
+    if len(s.clips) < max(len(x.clips) for x in r.scores):
+        said += f" on the {len(s.clips)} clips that it heard"
     if c.delta_low is None or c.delta_high is None:
         return f"{said}. One clip is too few to say more."
     points = f"(95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"

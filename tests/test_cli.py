@@ -230,7 +230,9 @@ def test_a_database_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_prints_its_table_and_writes_its_files(manager: FakeJobs, folder: Path) -> None:
     one, two = folder / "run.csv", folder / "run.json"
-    done = bench("run", "--threads", 2, "--lengths", "1,5", "--repeats", 3, "--csv", one, "--json", two)
+    done = bench(
+        "run", "--model", BASE, "--threads", 2, "--lengths", "1,5", "--repeats", 3, "--csv", one, "--json", two
+    )
     assert done.exit_code == 0, done.output
     assert manager.started == [RunSpec.grid([BASE], [FP32, INT8], [1, 5], threads=[2], repeats=3)]
     assert "to download" in done.stderr and ": done" in done.stderr

@@ -117,7 +117,8 @@ def test_a_variant_that_died_is_compared_on_the_clips_it_heard(store: Store) -> 
     int8 = r.scores[2]
     assert len(int8.clips) == 2 and int8.words.reference_count == 6
     assert int8.comparison.delta == pytest.approx((2 - 1) / 6)
-    assert "33.3 % against 16.7 % of the original" in evaluation.headline(r)
+    assert "33.3 % against 16.7 % of the original on the 2 clips that it heard" in evaluation.headline(r)
+    assert [s.record.variant.mode for s in evaluation.unbeaten(r.scores)] == [FP32], "int8 heard other clips"
 
 
 def test_variants_have_a_wer_though_the_original_failed(store: Store) -> None:

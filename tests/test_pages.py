@@ -16,7 +16,7 @@ from bench.records import Artefact, Coverage, Failure, Opening, Part, Pass, Read
 from bench.store import Store
 from bench.ui import choose
 
-PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")
+PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")  # the others have tests of their own
 FOUND = {
     "torch-fp32": Availability("available"),
     "torch-bf16": Availability("emulated", "emulated: expect it to be slow"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> None:
     if head is None:
         st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
         return
-    normaliser = None if live else _normaliser(run_id, head.spec.normaliser)
+    normaliser = None if live else st.session_state.get(f"normaliser-{run_id}")
     r = evaluation.result(store, run_id, normaliser, intervals=not live)
     assert r
     if not live:
@@ -40,6 +41,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> None:
     if live:
         _table(r, live=True)
         return
+    _normaliser(run_id, head.spec.normaliser)
     if sentence := evaluation.headline(r):
         st.markdown(f"##### {sentence}")
     for doubt in evaluation.doubts(r):
@@ -61,9 +63,9 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> None:
     _worst(r)
 
 
-def _normaliser(run_id: str, chosen: str) -> str:
+def _normaliser(run_id: str, chosen: str) -> None:
     names = list(scoring.NORMALISERS)
-    found = st.selectbox(
+    st.selectbox(
         "Text normaliser",
         names,
         index=names.index(chosen) if chosen in names else 0,
@@ -71,7 +73,6 @@ def _normaliser(run_id: str, chosen: str) -> str:
         key=f"normaliser-{run_id}",
         help="The raw texts are stored, so another one counts the errors anew at once.",
     )
-    return str(found)
 
 
 def _failures(r: Result) -> None:
@@ -185,7 +186,7 @@ def _worst(r: Result) -> None:
     score = st.selectbox(
         "Of",
         r.scores,
-        index=max(range(len(r.scores)), key=lambda i: r.scores[i].comparison.delta or 0.0),  # who lost most
+        index=_lost_most(r.scores),
         format_func=lambda s: evaluation.label(r.evaluation, s.record.variant),
         key=f"worst-{r.evaluation.id}-{r.normaliser}",
     )
@@ -199,6 +200,11 @@ def _worst(r: Result) -> None:
     st.html(diff.LEGEND)
     for c in worst:
         _clip(r, c, score, beside)
+
+
+def _lost_most(scores: Sequence[Score]) -> int:
+    """The place of the variant that is farthest behind the original."""
+    return max(range(len(scores)), key=lambda i: (not scores[i].is_baseline, scores[i].comparison.delta or 0.0))
 
 
 def _clip(r: Result, c: ClipScore, score: Score, beside: Score | None) -> None:

@@ -46,7 +46,7 @@ def form(jobs: Jobs) -> None:
     seed = three.number_input("Seed", 0, 2**32 - 1, key="clips_seed", help="Of the choice of clips, and the intervals.")
     found = _found(where, split, int(limit), int(seed)) if where else None
     if found:
-        st.markdown(f"**{len(found.clips)} clips** with {found.words:,} words.")
+        st.markdown(f"**{len(found.clips)} clip{'s' if len(found.clips) > 1 else ''}** with {found.words:,} words.")
         for remark in found.remarks:
             st.caption(remark)
     chosen_models = choose.pick_models("accuracy_models", models.default())

@@ -50,13 +50,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from bench import device, modes, stats
+from bench import device, models, modes, stats
 from bench.models import wav2vec2
 from bench.paths import ROOT
 from bench.store import Store
 
 BAR = 0.03
-LENGTH_S = 5.0
+MODEL, LENGTH_S = "wav2vec2-base-random", 5.0
 ENDLESS = 1000  # repeats: the run goes on until it is ended here
 WATCHERS = 2
 WAIT_S = 120.0
@@ -124,7 +124,19 @@ class Product:
 
     def begin(self) -> None:
         """Start measuring."""
-        command = ["-m", "bench", "run", "--modes", "torch-fp32", "--lengths", f"{LENGTH_S:g}", "--target", "0.001"]
+        command = [
+            "-m",
+            "bench",
+            "run",
+            "--model",
+            MODEL,
+            "--modes",
+            "torch-fp32",
+            "--lengths",
+            f"{LENGTH_S:g}",
+            "--target",
+            "0.001",
+        ]
         self.start([*command, "--repeats", str(ENDLESS), "--threads", str(self._threads)])
 
     def start(self, command: list[str]) -> None:
@@ -283,14 +295,16 @@ class Watcher:
     def press_start(self, length_s: float, repeats: int, threads: int) -> None:
         """Choose the original alone at one length, and press Start."""
         label = modes.find("torch-fp32").LABEL
+        model = f"{MODEL} ({models.find(MODEL).note})"
         until = time.monotonic() + WAIT_S
         while "start" not in self._widgets:
             assert time.monotonic() < until, "no form with a Start button was drawn"
             time.sleep(0.2)
         self._drawn.wait(WAIT_S)
-        assert label in self._widgets["modes"].options
+        assert label in self._widgets["modes"].options and model in self._widgets["models"].options
         message = BackMsg()
         states = message.rerun_script.widget_states.widgets
+        states.add(id=self._widgets["models"].id).string_array_value.data.append(model)
         states.add(id=self._widgets["modes"].id).string_array_value.data.append(label)
         states.add(id=self._widgets["lengths"].id, string_value=f"{length_s:g}")
         states.add(id=self._widgets["threads"].id, string_value=str(threads))

@@ -1,0 +1,234 @@
+"""The Accuracy page by AppTest: empty, choosing, live, finished, failed, and what people may do wrong."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_evaluation import BASE, FP32, INT8, filled
+from test_pages import FOUND, finished_run, opened, texts
+
+from bench import audio, datasets
+from bench import jobs as job_manager
+from bench.client import Pool
+from bench.device import device
+from bench.jobs import Job
+from bench.records import EvaluationSpec, Failure, Variant
+from bench.runner import Progress
+from bench.store import Store
+from bench.ui import choose, choose_clips
+
+PAGE = "pages/4_Accuracy.py"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
+    job_manager._jobs.cache_clear()
+    monkeypatch.setattr(choose, "availability", lambda: FOUND)
+    yield job_manager.jobs().store
+    job_manager._jobs.cache_clear()
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for i in range(2):
+        audio.write_wav(folder / f"{i}.wav", audio.np.zeros(16000, dtype="float32"))
+    (folder / "manifest.csv").write_text("path,text\n0.wav,one two\n1.wav,three\n2.wav,gone\n")
+    return folder
+
+
+@pytest.fixture
+def under_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes a job live that does nothing."""
+    end = threading.Event()
+
+    def begin(run_id: str, kind: Any, progress: Progress) -> Job:
+        job = Job(run_id, kind, Pool(), progress, threading.Thread(target=end.wait))
+        assert job.thread
+        job.thread.start()
+        monkeypatch.setattr(job_manager.jobs(), "_job", job)
+        return job
+
+    yield begin
+    end.set()
+
+
+def frame(at: AppTest) -> Any:
+    """The table of variants."""
+    return next(d.value for d in at.dataframe if "RTF" in d.value)
+
+
+def test_an_empty_page_says_what_to_do_and_can_start(store: Store) -> None:
+    at = opened(PAGE)
+    said = texts(at)
+    assert "Press Start above" in said and "clips** with" in said and "about **" in said
+    assert not at.button(key="evaluate").disabled
+    assert "punctuation but apostrophes" in said  # what the normaliser does
+
+
+@pytest.mark.parametrize("where", ["/no/such/folder", ""])
+def test_a_bad_folder_gets_a_sentence_and_no_start(store: Store, where: str) -> None:
+    at = opened(PAGE)
+    at.session_state["source"] = choose_clips.FOLDER
+    at.run()
+    at.text_input(key="folder").set_value(where).run()
+    said = texts(at)
+    assert ("There is no folder or file “/no/such/folder”" if where else "Type the path of a folder") in said
+    assert at.button(key="evaluate").disabled and not at.exception
+
+
+def test_a_folder_is_counted_with_what_it_lacks(store: Store, clips: Path) -> None:
+    at = opened(PAGE)
+    at.session_state["source"] = choose_clips.FOLDER
+    at.session_state["folder"] = str(clips)
+    at.run()
+    assert "**2 clips** with 3 words" in texts(at) and "1 of 3 clips is missing (2.wav)." in texts(at)
+    at.number_input(key="limit").set_value(1).run()
+    assert "**1 clip** with" in texts(at)
+
+
+@pytest.mark.parametrize("key", ["accuracy_models", "accuracy_modes"])
+def test_nothing_chosen_gets_a_sentence_and_no_start(store: Store, key: str) -> None:
+    at = opened(PAGE)
+    at.multiselect(key=key).set_value([]).run()
+    assert any("No variants given" in e.value for e in at.error)
+    assert at.button(key="evaluate").disabled
+
+
+def test_start_hands_over_what_was_chosen(store: Store, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[EvaluationSpec] = []
+    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec: started.append(spec) or filled(store))
+    at = opened(PAGE)
+    at.session_state["source"] = choose_clips.FOLDER
+    at.session_state["folder"] = str(clips)
+    at.session_state["accuracy_models"] = [BASE]
+    at.session_state["accuracy_threads"] = 1
+    at.session_state["normaliser"] = "none"
+    at.run()
+    at.button(key="evaluate").click().run()
+    variants = (Variant(BASE, FP32, 1), Variant(BASE, INT8, 1))
+    assert started == [EvaluationSpec(variants, str(clips), "evaluate", 0, 0, "none")]
+    assert not at.exception and "WER 27.3 %" in texts(at)
+
+
+def test_a_finished_evaluation_in_figures_files_and_clips(store: Store) -> None:
+    run_id = filled(store)
+    at = opened(PAGE, evaluation=run_id)
+    shown = frame(at)
+    assert list(shown["Mode"]) == ["torch-fp32", "torch-bf16", "torch-int8-dynamic"]
+    assert list(shown["WER, %"]) == pytest.approx([100 / 11, 100 / 11, 300 / 11])
+    assert list(shown["Difference, points"]) == pytest.approx([0, 0, 200 / 11])
+    assert [list(shown[k]) for k in "SDI"] == [[1, 1, 1], [0, 0, 1], [0, 0, 1]]
+    assert len(at.get("download_button")) == 2 and len(at.get("vega_lite_chart")) == 2
+    said = texts(at)
+    assert "torch-int8-dynamic: WER 27.3 % against 9.1 % of the original" in said
+    assert "No variant is better than **torch-fp32** and **torch-int8-dynamic**" in said
+    assert "`0.wav` · 2.0 s · 2 errors in 4 words, the original 0" in said
+    assert not at.toggle(key=f"rtf-{run_id}").value
+    at.toggle(key=f"rtf-{run_id}").set_value(True).run()
+    assert not at.exception
+
+
+def test_another_normaliser_scores_at_once(store: Store) -> None:
+    run_id = filled(store)
+    at = opened(PAGE, evaluation=run_id)
+    at.selectbox(key=f"normaliser-{run_id}").set_value("none").run()
+    assert not at.exception and len(frame(at)) == 3
+
+
+def test_a_clip_that_is_there_can_be_heard(store: Store, clips: Path) -> None:
+    spec = EvaluationSpec((Variant(BASE, FP32, 1),), str(clips))
+    run_id = store.create_run(spec, device())
+    from bench.records import ClipRecord, Heard, Transcription
+
+    store.set_clips(run_id, [ClipRecord(0, "0.wav", str(clips / "0.wav"), "one two")])
+    store.add_heard(run_id, 1.0, [Heard(0, 0, 0.1, Transcription("one", ()))])
+    store.set_state(run_id, "done")
+    at = opened(PAGE, evaluation=run_id)
+    at.toggle(key=f"listen-{run_id}-0-0").set_value(True).run()
+    assert not at.exception and len(at.get("audio")) == 1
+
+
+def test_failures_are_sentences_in_groups(store: Store) -> None:
+    run_id = filled(store, skip=(INT8, 2))
+    for i in (7, 8):
+        store.add_failure(run_id, Failure(None, f"clip {i}.wav", "unreadable", f"{i}.wav: the file is empty."))
+    store.add_failure(run_id, Failure(2, "clip 2.wav", "killed", "It was killed from outside.", "last words"))
+    at = opened(PAGE, evaluation=run_id)
+    assert any("torch-int8-dynamic" in e.value and "killed from outside" in e.value for e in at.error)
+    assert any("2 of 4 clips can't be read" in w.value for w in at.warning)
+    assert any("8.wav: the file is empty." in list(d.value["Why"]) for d in at.dataframe if "Why" in d.value)
+
+
+def test_a_failed_evaluation_says_why(store: Store) -> None:
+    run_id = store.create_run(EvaluationSpec((Variant(BASE, FP32, 2),), "/clips"), device())
+    store.add_failure(run_id, Failure(0, "open", "killed", "It was killed."))
+    store.set_state(run_id, "failed", "Nothing could be transcribed: every variant failed.")
+    at = opened(PAGE, evaluation=run_id)
+    assert any("every variant failed" in e.value for e in at.error)
+    assert any("while it was opened (killed). It was killed." in e.value for e in at.error)
+
+
+def test_an_original_that_failed_leaves_the_others_their_figures(store: Store) -> None:
+    at = opened(PAGE, evaluation=filled(store, skip=(FP32, 0)))
+    assert "The original failed, so there is nothing to compare" in texts(at) and len(frame(at)) == 2
+
+
+def test_delete_asks_first_and_a_link_to_nothing_is_told(store: Store) -> None:
+    run_id = filled(store)
+    at = opened(PAGE, evaluation=run_id)
+    assert store.evaluation(run_id)
+    at.button(key="delete").click().run()
+    assert store.evaluation(run_id) is None and "Press Start above" in texts(at)
+    filled(store)
+    assert any(f"no evaluation {run_id}" in e.value for e in opened(PAGE, evaluation=run_id).error)
+
+
+def test_only_a_stopped_evaluation_can_be_resumed(store: Store) -> None:
+    done, stopped = filled(store), filled(store)
+    store.set_state(stopped, "cancelled", "Cancelled. What was measured is kept.")
+    assert "Resume" not in [b.label for b in opened(PAGE, evaluation=done).button]
+    at = opened(PAGE, evaluation=stopped)
+    assert "Resume" in [b.label for b in at.button] and any("Cancelled" in w.value for w in at.warning)
+
+
+def test_live_shows_progress_cancel_and_a_provisional_table(store: Store, under_way: Any) -> None:
+    run_id = filled(store)
+    store.set_state(run_id, "running")
+    job = under_way(run_id, "evaluation", Progress("transcribing 2.wav", clip=3, clips=4, eta_s=130, done_ratio=0.5))
+    at = opened(PAGE)
+    assert "Evaluating" in texts(at) and "WER, 95 % interval" not in frame(at)
+    at.button(key="cancel").click().run()
+    assert job.pool.cancelled
+
+
+def test_each_job_bars_the_other_with_a_reason(store: Store, under_way: Any) -> None:
+    run_id = filled(store)
+    under_way(run_id, "evaluation", Progress("transcribing 2.wav", clip=3, clips=4, eta_s=130))
+    at = opened("pages/1_Benchmark.py")
+    assert "Evaluating clip 3 of 4 · about 2 min left" in texts(at)
+    assert "An evaluation is under way" in texts(at) and at.button(key="start").disabled
+    under_way(finished_run(store), "benchmark", Progress("measuring", round=1, rounds=10, groups=1, cell="1 s"))
+    at = opened(PAGE)
+    assert "A benchmark is under way" in texts(at) and at.button(key="evaluate").disabled
+
+
+def test_a_zip_is_unpacked_once(store: Store, clips: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        for path in clips.iterdir():
+            packed.write(path, f"mine/{path.name}")
+    data = (tmp_path / "x.zip").read_bytes()
+    where = choose_clips.unpacked(data, "x.zip")
+    assert len(datasets.find(str(where)).clips) == 2 and where.is_relative_to(tmp_path / "datasets")
+    assert choose_clips.unpacked(data, "x.zip") == where
+    with pytest.raises(datasets.DatasetError, match="can't be unpacked"):
+        choose_clips.unpacked(b"no zip", "y.zip")
+    assert [p.name for p in (tmp_path / "datasets").iterdir()] == [where.parent.name], "nothing is left of it"

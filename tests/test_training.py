@@ -1,0 +1,193 @@
+"""The training of the demo model, on tiny stand-ins; and the demo model and the clips as they are shipped."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import soundfile
+
+from bench.models import find
+from bench.paths import SHIPPED
+from training import clips, voices, words
+from training.augment import SHAPES, Batches, harder, resampled
+from training.corpus import Corpus, Utterance, load, make
+from training.measure import digit_strings, transcribe, word_errors
+
+CLIPS, DEMO = SHIPPED / "clips", SHIPPED / "models" / "demo"
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+speaks = pytest.mark.skipif(bool(voices.missing()), reason=voices.missing() or "both programs are here")
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    rng = np.random.default_rng(0)
+    texts = ("go", "turn on the light", "nine", "stop then start")
+    kinds = (("train", "espeak:en"), ("train", "flite:slt"), ("digits", "ann"), ("digits-held-out", "zoe"))
+    utterances, start = [], 0
+    for i in range(40):
+        part, voice = kinds[i % 4]
+        length = int(rng.integers(5000, 20000))
+        utterances.append(Utterance(part, voice, texts[2] if "digits" in part else texts[i % 3], start, length))
+        start += length
+    return Corpus(rng.integers(-9000, 9000, start, dtype=np.int16), tuple(utterances))
+
+
+def test_sentences_are_seeded_and_training_never_holds_one_of_evaluation() -> None:
+    def some(seed: int, part: words.Part) -> list[str]:
+        return list(itertools.islice(words.sentences(seed, part), 2000))
+
+    assert some(1, "train") == some(1, "train") != some(2, "train")
+    assert not set(some(1, "train")) & set(some(3, "evaluate"))
+    assert {word for text in some(1, "train") for word in text.split()} == set(words.vocabulary())
+    assert all(1 <= len(text.split()) <= 10 for text in some(1, "train"))
+
+
+def test_seen_and_unseen_voices_share_none() -> None:
+    assert not set(voices.SEEN) & set(voices.UNSEEN)
+
+
+def test_augmentation_keeps_length_and_stays_finite() -> None:
+    audio = np.random.default_rng(0).standard_normal(32000).astype(np.float32)
+    for seed in range(30):
+        made = harder(audio, np.random.default_rng(seed))
+        assert made.shape == audio.shape and made.dtype == np.float32 and np.isfinite(made).all()
+    assert len(resampled(audio, 1.25)) == pytest.approx(len(audio) / 1.25, abs=1)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(corpus: Corpus) -> None:
+    batches = Batches(corpus, seed=1)
+    later = batches.at(900)
+    for step in (0, 7, 900):
+        batch, again = batches.at(step), Batches(corpus, seed=1).at(step)
+        assert batch.texts == again.texts and np.array_equal(batch.audio, again.audio)
+        rows, samples = batch.audio.shape
+        assert (samples / voices.RATE_HZ, rows) in SHAPES
+        assert batch.audio.mean(1) == pytest.approx(0, abs=1e-4) and batch.audio.std(1) == pytest.approx(1, abs=1e-2)
+    assert np.array_equal(later.audio, batches.at(900).audio)
+    assert not np.array_equal(batches.at(1).audio, Batches(corpus, seed=2).at(1).audio)
+
+
+def test_batches_hold_nobody_who_is_held_out(corpus: Corpus) -> None:
+    assert {voice for _, voice in Batches(corpus, 1).by_voice} == {"espeak:en", "flite:slt", "ann"}
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(corpus: Corpus, tmp_path: Path) -> None:
+    from training.train import Settings, Training, train
+
+    settings, batches = Settings(steps=4, muon_from=1, warm_up_steps=2, mel_steps=3), Batches(corpus, 1)
+    whole = Training(settings, **TINY)
+    for step in range(4):
+        whole.take(batches.at(step))
+    first = Training(settings, **TINY)
+    for step in range(2):
+        first.take(batches.at(step))
+    first.save(tmp_path / "checkpoint.pt")
+    second = train(batches, settings, tmp_path, **TINY)
+    assert second.step == 4
+    for averaged in (False, True):
+        ours, theirs = whole.weights(averaged), second.weights(averaged)
+        assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    assert json.loads((tmp_path / "training.jsonl").read_text().splitlines()[-1])["step"] == 4
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    from training.train import Settings, schedule
+
+    settings = Settings(steps=1000, warm_up_steps=100, decay_from=0.6)
+    assert schedule(0, settings) == 0.01
+    assert schedule(100, settings) == schedule(600, settings) == 1
+    assert schedule(800, settings) == pytest.approx(0.5)
+    assert schedule(800, replace(settings, steps=2000)) == 1
+
+
+def test_word_errors_are_summed_over_summed_words() -> None:
+    assert word_errors([("one two three", "one too"), ("go", "go")]) == (2, 4)
+
+
+def test_digit_strings_use_every_recording_twice(corpus: Corpus) -> None:
+    digits = corpus.part("digits-held-out")
+    strings = list(digit_strings(corpus, digits))
+    assert sum(len(text.split()) for text, _ in strings) == 2 * len(digits)
+    assert len(strings[0][1]) > 2 * 5000
+
+
+@speaks
+def test_a_small_corpus_is_made_and_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make(tmp_path, 1, tmp_path / "absent", {"train": 4, "dev": 2})
+    assert [len(made.part(name)) for name in ("train", "dev")] == [4, 2]
+    assert "goes without its human speech" in capsys.readouterr().out
+    again = load(tmp_path).utterances
+    assert again == made.utterances and sum(utterance.length for utterance in again) == len(made.samples)
+    assert all(voices.RATE_HZ / 5 < utterance.length < 20 * voices.RATE_HZ for utterance in again)
+
+
+def test_a_missing_corpus_is_told_with_its_command(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="python -m training corpus"):
+        load(tmp_path)
+
+
+def test_a_missing_program_is_told_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(voices.VoiceError, match="apt-get install espeak-ng flite"):
+        voices.speak("go", "flite:slt", Random(0))
+
+
+@speaks
+def test_clips_can_be_made_anew(tmp_path: Path) -> None:
+    count = clips.make(tmp_path, 30, seed=5)
+    rows = _manifest(tmp_path)
+    assert len(rows) == count == len(list(tmp_path.glob("*.flac")))
+    assert sum(len(row["text"].split()) for row in rows) >= 30
+
+
+def test_the_shipped_clips_are_what_their_manifest_says() -> None:
+    rows = _manifest(CLIPS)
+    named = {row["path"] for row in rows}
+    assert named == {path.name for path in CLIPS.glob("*.flac")} - {"benchmark-5s.flac"}
+    assert {row["split"] for row in rows} == {"evaluate", "calibrate"}
+    known = set(words.vocabulary())
+    for row in rows:
+        info = soundfile.info(CLIPS / row["path"])
+        assert info.samplerate == voices.RATE_HZ and info.channels == 1 and 3 <= info.duration <= 20, row
+        assert row["text"].isupper() and set(row["text"].lower().split()) <= known
+    assert sum(path.stat().st_size for path in CLIPS.iterdir()) < 8e6
+
+
+def test_the_demo_model_loads_and_hears_seen_voices() -> None:
+    from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+
+    assert find(str(DEMO)).source == "folder"
+    assert (DEMO / "model.safetensors").stat().st_size < 16e6
+    processor = Wav2Vec2Processor.from_pretrained(DEMO, local_files_only=True)
+    model = Wav2Vec2ForCTC.from_pretrained(DEMO, local_files_only=True).eval()
+    rows = [row for row in _manifest(CLIPS) if row["path"].startswith("seen") and row["split"] == "evaluate"][:8]
+    pairs = []
+    for row in rows:
+        audio, _ = soundfile.read(CLIPS / row["path"], dtype="float32")
+        pairs.append((row["text"].lower(), transcribe(model, audio)))
+    errors, count = word_errors(pairs)
+    assert errors / count < 0.25, pairs
+    prepared = processor(audio, sampling_rate=voices.RATE_HZ, return_tensors="pt").input_values
+    assert processor.batch_decode(model(prepared).logits.argmax(-1))[0].lower() == pairs[-1][1]
+
+
+def _manifest(folder: Path) -> list[dict[str, str]]:
+    with (folder / "manifest.csv").open(newline="") as f:
+        reader = csv.DictReader(f)
+        assert reader.fieldnames == ["path", "text", "split"]
+        return list(reader)

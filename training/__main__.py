@@ -1,0 +1,74 @@
+"""python -m training corpus | train | export | measure | clips: each step's options by --help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+ROOT = Path(__file__).resolve().parent.parent
+Cache = Annotated[Path, typer.Option(help="where the corpus and the checkpoint lie")]
+Speech = Annotated[Path, typer.Option(envvar="EARBENCH_SPEECH", help="human speech, if you have it")]
+DEMO = ROOT / "data" / "models" / "demo"
+CACHE, SPEECH = ROOT / "data" / "cache" / "training", ROOT.parent / "shared" / "speech"
+
+
+@app.command()
+def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None:
+    """Makes the corpus: about 14,000 synthetic utterances, and human digits where they are."""
+    from training.corpus import make
+
+    made = make(cache, seed, speech)
+    hours = sum(utterance.length for utterance in made.utterances) / 16_000 / 3600
+    typer.echo(f"{len(made.utterances)} utterances, {hours:.1f} hours in {cache}")
+
+
+@app.command()
+def train(steps: int = 7_600, seed: int = 1, cache: Cache = CACHE) -> None:
+    """Trains, or goes on where it was interrupted; a changed --steps moves the end and the decay before it."""
+    from training.augment import Batches
+    from training.corpus import load
+    from training.train import Settings
+    from training.train import train as run
+
+    run(Batches(load(cache), seed), Settings(steps=steps, seed=seed), cache)
+
+
+@app.command()
+def export(out: Path = DEMO, averaged: bool = True, cache: Cache = CACHE) -> None:
+    """Writes the checkpoint as a folder in Hugging Face format."""
+    from training.export import export as write
+    from training.train import Settings, Training
+
+    training = Training(Settings())
+    training.resume(cache / "checkpoint.pt")
+    write(training, out, averaged)
+    typer.echo(f"{out}: step {training.step}, {training.seconds / 60:.0f} minutes of training")
+
+
+@app.command()
+def measure(model: Path = DEMO, cache: Cache = CACHE) -> None:
+    """Word error rates of a folder's model on every held-out set of the corpus."""
+    from transformers import Wav2Vec2ForCTC
+
+    from training.corpus import load
+    from training.measure import held_out, transcribe, word_errors
+
+    network = Wav2Vec2ForCTC.from_pretrained(model, local_files_only=True).eval()
+    for name, clips in held_out(load(cache)):
+        errors, words = word_errors((text, transcribe(network, audio)) for text, audio in clips)
+        typer.echo(f"{name:16} WER {100 * errors / words:5.1f} %  ({errors} errors, {words} words, {len(clips)} clips)")
+
+
+@app.command()
+def clips(out: Annotated[Path, typer.Option(help="the folder to write")], words: int = 3000, seed: int = 1) -> None:
+    """Makes a set of clips to evaluate and calibrate with: FLAC files and manifest.csv (path, text, split)."""
+    from training.clips import make
+
+    typer.echo(f"{make(out, words, seed)} clips in {out}")
+
+
+if __name__ == "__main__":
+    app()

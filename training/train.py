@@ -1,0 +1,182 @@
+"""The training loop: seeded, resumable, and the same whether it was interrupted or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from training.augment import Batch, Batches
+from training.measure import transcribe, word_errors
+from training.muon import Muon
+from training.network import Trainee, configuration, ctc, log_mel
+from training.voices import RATE_HZ
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training is; all but `steps` stay as they began when it is resumed."""
+
+    steps: int = 7_600
+    seed: int = 1
+    learning_rate: float = 2e-3
+    warm_up_steps: int = 200
+    decay_from: float = 0.6  # the share of the steps after which the learning rate falls to nought in a line
+    middle_weight: float = 0.3
+    mel_steps: int = 2_000  # until when the extractor is also asked for a spectrum, ever less
+    average: float = 0.999
+    masked: float = 0.04  # of the frames
+    muon_from: int = 800  # the step from which Muon moves the encoder's matrices; all else is always AdamW's
+    save_every: int = 200
+    check_every: int = 500
+
+
+class Training:
+    """A trainee, its optimizers, the average of its weights, and the step it stands at."""
+
+    def __init__(self, settings: Settings, **config: object) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.step, self.seconds = settings, 0, 0.0
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.net = Trainee(configuration(attn_implementation="eager", **config)).to(self.device)
+        self.optimizers = _optimizers(self.net, settings)
+        self.averaged = {name: weight.detach().clone() for name, weight in self.net.state_dict().items()}
+
+    def take(self, batch: Batch) -> float:
+        """One step. Returns the loss of the final head, nats a letter."""
+        at = self.settings
+        rate = at.learning_rate * schedule(self.step, at)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        self.net.train()
+        audio = torch.from_numpy(batch.audio).to(self.device)
+        target = log_mel(audio)
+        hide = torch.from_numpy(_masked(target.shape[:2], at.masked, (at.seed, self.step))).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits, middle, mel = self.net(audio, hide)
+        final = ctc(logits, batch.texts)
+        loss = final + at.middle_weight * ctc(middle, batch.texts)
+        if self.step < at.mel_steps:
+            loss = loss + (1 - self.step / at.mel_steps) * nn.functional.mse_loss(mel.float(), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        others, early, late = self.optimizers
+        for optimizer in (others, early if self.step < at.muon_from else late):
+            optimizer.step()
+        self.net.zero_grad()
+        self.step += 1
+        keep = min(at.average, self.step / (self.step + 10))
+        weights = self.net.state_dict()
+        torch._foreach_lerp_(list(self.averaged.values()), [weights[name] for name in self.averaged], 1 - keep)
+        return float(final.detach())
+
+    def save(self, path: Path) -> None:
+        """Everything that a later `resume` needs, in one file that is whole or absent."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "net": self.net.state_dict(),
+            "averaged": self.averaged,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        torch.save(state, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a saved state."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.net.load_state_dict(state["net"])
+        self.averaged = state["averaged"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def weights(self, averaged: bool) -> dict[str, Tensor]:
+        """The model's own weights, as they are or averaged over the last steps."""
+        weights = self.averaged if averaged else self.net.state_dict()
+        return {name.removeprefix("model."): w for name, w in weights.items() if name.startswith("model.")}
+
+
+def schedule(step: int, settings: Settings) -> float:
+    """The learning rate's factor: up in a line, constant, down in a line."""
+    left = (settings.steps - step) / (settings.steps * (1 - settings.decay_from))
+    return max(0.0, min(1.0, (step + 1) / settings.warm_up_steps, left))
+
+
+def train(batches: Batches, settings: Settings, folder: Path, **config: object) -> Training:
+    """Trains up to the settings' step, from the folder's checkpoint if there is one; logs a line now and then."""
+    training = Training(settings, **config)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.is_file():
+        training.resume(checkpoint)
+    dev = batches.corpus.part("dev")
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    began, hours, losses = time.monotonic() - training.seconds, 0.0, []
+    with Progress(*columns) as progress, (folder / "training.jsonl").open("a", buffering=1) as log:
+        task = progress.add_task("training", total=settings.steps, completed=training.step, note="")
+        for batch in _ahead(batches, training.step, settings.steps):
+            losses.append(training.take(batch))
+            hours += batch.audio.size / RATE_HZ / 3600
+            note = f"loss {np.mean(losses[-50:]):.3f}  {hours:.1f} h of audio"
+            progress.update(task, completed=training.step, note=note)
+            last = training.step == settings.steps
+            training.seconds = time.monotonic() - began
+            if training.step % 50 == 0 or last:
+                row: dict[str, Any] = {"step": training.step, "loss": round(float(np.mean(losses[-50:])), 4)}
+                if (training.step % settings.check_every == 0 or last) and dev:
+                    for averaged in (False, True):
+                        row["dev_wer_averaged" if averaged else "dev_wer"] = _check(training, averaged, batches, dev)
+                log.write(json.dumps({**row, "seconds": round(training.seconds)}) + "\n")
+            if training.step % settings.save_every == 0 or last:
+                training.save(checkpoint)
+    return training
+
+
+def _check(training: Training, averaged: bool, batches: Batches, dev: list[Any]) -> float:
+    """Word error rate on the development part, by the weights as they are or averaged."""
+    model = Trainee(training.net.model.config).model.to(training.device).eval()
+    model.load_state_dict(training.weights(averaged))
+    pairs = [(utterance.text, transcribe(model, batches.corpus.audio(utterance))) for utterance in dev]
+    errors, words = word_errors(pairs)
+    return round(errors / words, 4)
+
+
+def _ahead(batches: Batches, start: int, end: int) -> Iterator[Batch]:
+    """The batches of the steps, each made in a thread while the one before is learned from."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(batches.at, start)
+        for step in range(start + 1, end + 1):
+            batch = coming.result()
+            if step < end:
+                coming = pool.submit(batches.at, step)
+            yield batch
+
+
+def _masked(shape: torch.Size, share: float, seed: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Spans of 5 frames to hide, about that share of all."""
+    starts = np.random.default_rng((*seed, 1)).random(shape) < share / 5
+    out: np.ndarray[Any, np.dtype[np.bool_]] = starts.copy()
+    for shift in range(1, 5):
+        out[:, shift:] |= starts[:, :-shift]
+    return out
+
+
+def _optimizers(net: Trainee, settings: Settings) -> list[torch.optim.Optimizer]:
+    """AdamW for what is no matrix of the encoder, then AdamW and Muon for what is: only one of these two steps."""
+    named = list(net.named_parameters())
+    matrices = [weight for name, weight in named if "encoder.layers" in name and weight.ndim == 2]
+    others = [weight for name, weight in named if not ("encoder.layers" in name and weight.ndim == 2)]
+    options: dict[str, Any] = {"betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
+    adamw = [torch.optim.AdamW(weights, settings.learning_rate, **options) for weights in (others, matrices)]
+    return [*adamw, Muon(matrices, settings.learning_rate)]
