@@ -72,6 +72,10 @@ def run(
     with console.sentences():
         console.check_folders(csv, json)
         if resume:
+            if console.jobs().store.evaluation(resume):
+                raise SpecError(
+                    f"{resume} is an evaluation. Go on with it by: python -m bench evaluate --resume {resume}"
+                )
             run_id = console.jobs().resume(resume)
         else:
             spec = RunSpec.grid(

@@ -46,6 +46,8 @@ def evaluate(
     with console.sentences():
         console.check_folders(csv, clips_csv)
         if resume:
+            if console.jobs().store.run(resume):
+                raise SpecError(f"{resume} is a benchmark run. Go on with it by: python -m bench run --resume {resume}")
             run_id = console.jobs().resume(resume)
         else:
             where = dataset or str(datasets.bundled())

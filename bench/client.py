@@ -59,7 +59,7 @@ class Pool:
 
     def __init__(self) -> None:
         """An empty pool."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may cancel within `start` or `drop` of its own thread
         self._live: list[Worker] = []
         self._cancelled = False
 
@@ -70,6 +70,8 @@ class Pool:
                 raise Cancelled
             worker = Worker(name, threads, self)
             self._live.append(worker)
+            if self.cancelled:  # by a signal's handler, while the process was started
+                worker.signal(signal.SIGKILL)
             return worker
 
     def drop(self, worker: Worker) -> None:

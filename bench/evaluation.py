@@ -14,6 +14,7 @@ from bench.report import Row
 from bench.scoring import Comparison, Errors
 from bench.store import Store
 
+FEW_CLIPS = 6  # that differ: with fewer a sign test finds nothing at 5 %, and a bootstrap claims too much
 MOSTLY_WRONG = 0.5  # WER of an original above which a reader is warned
 RESAMPLES = 10_000  # for intervals
 
@@ -239,13 +240,15 @@ def headline(r: Result) -> str:
     if c.delta_low is None or c.delta_high is None:
         return f"{said}. One clip is too few to say more."
     points = f"(95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
+    if 0 < sum(x.words.count != x.baseline.count for x in s.clips) < FEW_CLIPS:
+        return f"{said}: too few clips differ to tell more {points}."
     if c.delta_low > 0:
         return f"{said}: it hears worse {points}."
     if c.delta_high < 0:
         return f"{said}: it hears better {points}."
     if c.delta_low == c.delta_high == 0:
         return f"{said}: as many errors in every clip."
-    return f"{said}: {s.words.reference_count} words show no difference for sure {points}."
+    return f"{said}: {s.words.reference_count} words are too few to tell a difference {points}."
 
 
 def doubts(r: Result) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench import audio, estimate, longform, paths
 from bench.audio import AudioError
-from bench.client import Pool, Worker
+from bench.client import Cancelled, Pool, Worker
 from bench.opening import Limits, Variants
 from bench.records import ClipRecord, Evaluation, Failure, Heard, transcription_from
 from bench.runner import CPU_MAC_PER_S, Progress, RunFailed
@@ -42,17 +42,13 @@ class Evaluator:
         self.clips = store.clips(self.id)
         self.heard = {(h.clip, h.variant) for h in store.heard(self.id)}
         self.unreadable: set[int] = set()
-        self._audio_done_s = self._audio_s = 0.0
-        self._begun = time.monotonic()
 
     def run(self) -> str | None:
         """Transcribe what is not transcribed yet. Raises Cancelled, and RunFailed if nothing works."""
         self.store.supersede_unfinished(self.id)
         artefacts = self.variants.prepare()
         self.store.set_state(self.id, "running")
-        self._begun = time.monotonic()
         positions = [p for p in range(len(self.spec.variants)) if p in artefacts]
-        asked = len(positions)
 
         def need(position: int) -> int:
             model = self.spec.variants[position].model
@@ -67,7 +63,7 @@ class Evaluator:
             try:
                 block = self.variants.open_block(rest, artefacts, workers, need, reserve)
                 rest = [p for p in rest if p not in block and p not in self.variants.failed]
-                self._block(workers, share=(len(positions) - len(rest), asked))
+                self._block(workers, later=len(rest))
             finally:
                 for worker in workers.values():
                     worker.close()
@@ -82,12 +78,18 @@ class Evaluator:
         told += [f"{len(self.unreadable)} of {len(self.clips)} clips can't be read"] if self.unreadable else []
         return f"{' and '.join(told)}; the rest is kept." if told else None
 
-    def _block(self, workers: dict[int, Worker], share: tuple[int, int]) -> None:
-        """Clip by clip, the variants in turn forwards and backwards, so that drift falls on all alike."""
+    def _block(self, workers: dict[int, Worker], later: int) -> None:
+        """Clip by clip, the variants in turn forwards and backwards, so that drift falls on all alike.
+
+        So many variants come in `later` blocks, for want of memory.
+        """
         warm: set[int] = set()
+        begun, blocks = time.monotonic(), 1 + later / max(1, len(workers))
         todo = [c for c in self.clips if any((c.position, p) not in self.heard for p in workers)]
         for number, clip in enumerate(todo):
-            self._tell(number, len(todo), clip)
+            if self.pool.cancelled:  # a clip that can't be read asks no worker, so none would say it
+                raise Cancelled
+            self._tell(number, len(todo), clip, begun, blocks)
             wanted = [p for p in sorted(workers, reverse=number % 2 == 1) if (clip.position, p) not in self.heard]
             with self._decoded(clip) as decoded:
                 if decoded is None:
@@ -130,12 +132,16 @@ class Evaluator:
         with samples_file(sound.samples) as path:
             yield path, sound.duration_s
 
-    def _tell(self, number: int, count: int, clip: ClipRecord) -> None:
-        spent = time.monotonic() - self._begun
-        left = spent / number * (count - number) if number >= 2 else None
+    def _tell(self, number: int, count: int, clip: ClipRecord, begun: float, blocks: float) -> None:
+        left = (time.monotonic() - begun) / number * (blocks * count - number) if number >= 2 else None
+        pairs = len(self.clips) * len(self.spec.variants)
         self.observe(
             Progress(
-                stage=f"transcribing {clip.id}", clip=number + 1, clips=count, eta_s=left, done_ratio=number / count
+                stage=f"transcribing {clip.id}",
+                clip=number + 1,
+                clips=count,
+                eta_s=left,
+                done_ratio=len(self.heard) / pairs,
             )
         )
 

@@ -118,7 +118,8 @@ class Transcriber:
     def _worker(self, v: Variant, keep: Iterable[Variant], say: Say) -> Worker:
         if self._pool.cancelled:
             raise Cancelled
-        if found := self._workers.get(v):
+        if found := self._workers.pop(v, None):
+            self._workers[v] = found  # now the last to be let go
             return found
         artefact = build(v, self._pool, self._limits, say)
         need = estimate.open_bytes(v.model, artefact.size_bytes, LONGEST_PASS)

@@ -37,7 +37,10 @@ results.figures(jobs.store, chosen)
 
 with st.container(horizontal=True):
     if runs[chosen].state in RESUMABLE_STATES and st.button(
-        "Resume", icon=":material/play_arrow:", help="Go on where it stopped; finished lengths are kept."
+        "Resume",
+        icon=":material/play_arrow:",
+        help="Go on where it stopped; finished lengths are kept.",
+        disabled=live is not None,
     ):
         try:
             st.session_state["run"] = jobs.resume(chosen)

@@ -51,7 +51,8 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> None:
     st.caption(
         f"{len(r.clips)} clips of {head.spec.dataset}, on {head.device.name} with {r.scores[0].record.variant.threads} "
         "threads. WER: word error rate, all errors over all words of the references. Differences are paired by clip, "
-        "and intervals tell how much the choice of clips matters."
+        "and intervals tell how much the choice of clips matters. Times are of one pass a clip: for speed, run a "
+        "benchmark."
     )
     results.offer(
         (

@@ -42,7 +42,7 @@ def panel(store: Store) -> None:
 def _entry(store: Store, t: Transcript) -> None:
     first = next((x.transcription.text for x in t.texts if x.transcription), "") or "no words"
     gist = first if len(first) <= 60 else f"{first[:59]}…"
-    with st.expander(f"{report.when(t.created_s)} · {t.source} · {t.length_s:.1f} s · {_plain(gist)}"):
+    with st.expander(f"{report.when(t.created_s)} · {_plain(t.source)} · {t.length_s:.1f} s · {_plain(gist)}"):
         if t.reference:
             st.markdown("**Reference:** " + _plain(t.reference))
         st.caption(", ".join(dict.fromkeys(x.variant.model for x in t.texts)))

@@ -23,7 +23,8 @@ def banner(jobs: Jobs) -> None:
         _banner(jobs)
     elif held := jobs.holder():
         st.info(
-            f"{held} It was started outside this dashboard; its results appear under Results.", icon=":material/lock:"
+            f"{held} It was started outside this dashboard; what it stores appears under Results or Accuracy.",
+            icon=":material/lock:",
         )
 
 
