@@ -7,7 +7,6 @@ from bench import report
 from bench.jobs import Refused
 from bench.models import ModelError
 from bench.records import RESUMABLE_STATES
-from bench.store import StoreError
 from bench.ui import page, results
 
 jobs = page.begin("Results")
@@ -48,16 +47,9 @@ with st.container(horizontal=True):
             st.error(str(e))
         else:
             st.switch_page("pages/1_Benchmark.py")
-    with st.popover("Delete …", icon=":material/delete:"):
-        st.markdown("This removes the run and everything that was measured in it, for good.")
-        if st.button("Delete this run", type="primary", key="delete"):
-            try:
-                jobs.store.delete_run(chosen)
-            except StoreError as e:
-                st.error(str(e))
-            else:
-                del st.query_params["run"]
-                st.rerun()
+    page.offer_deletion(
+        jobs.store, chosen, "run", "This removes the run and everything that was measured in it, for good."
+    )
 
 st.subheader("All runs")
 st.dataframe(

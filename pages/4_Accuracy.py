@@ -8,7 +8,6 @@ from bench.datasets import DatasetError
 from bench.jobs import Refused
 from bench.models import ModelError
 from bench.records import RESUMABLE_STATES
-from bench.store import StoreError
 from bench.ui import choose, choose_clips, live, page
 
 jobs = page.begin("Accuracy", banner=False)
@@ -60,16 +59,12 @@ if ended and (not running or asked in ended):
                 st.error(str(e))
             else:
                 st.rerun()
-        with st.popover("Delete …", icon=":material/delete:"):
-            st.markdown("This removes the evaluation and all that was heard in it, for good. The clips stay.")
-            if st.button("Delete this evaluation", type="primary", key="delete"):
-                try:
-                    jobs.store.delete_run(chosen)
-                except StoreError as e:
-                    st.error(str(e))
-                else:
-                    del st.query_params["evaluation"]
-                    st.rerun()
+        page.offer_deletion(
+            jobs.store,
+            chosen,
+            "evaluation",
+            "This removes the evaluation and all that was heard in it, for good. The clips stay.",
+        )
 
 st.subheader("All evaluations")
 st.dataframe(

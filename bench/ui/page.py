@@ -6,7 +6,7 @@ import streamlit as st
 
 from bench import jobs as job_manager
 from bench.jobs import Jobs
-from bench.store import StoreError
+from bench.store import Store, StoreError
 from bench.ui import live
 from bench.ui.guard import refuse_strangers
 
@@ -52,3 +52,17 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
     if banner:
         live.banner(jobs)
     return jobs
+
+
+def offer_deletion(store: Store, run_id: str, what: str, promise: str) -> None:
+    """A button that asks before it deletes what the address names, a "run" or an "evaluation"."""
+    with st.popover("Delete …", icon=":material/delete:"):
+        st.markdown(promise)
+        if st.button(f"Delete this {what}", type="primary", key="delete"):
+            try:
+                store.delete_run(run_id)
+            except StoreError as e:
+                st.error(str(e))
+            else:
+                del st.query_params[what]
+                st.rerun()
