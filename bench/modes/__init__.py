@@ -71,9 +71,9 @@ class Mode(Protocol):
 
 def modes() -> dict[str, Mode]:
     """All modes by name, in the menu's order."""
-    from bench.modes import torch_bf16, torch_fp32, torch_int8_dynamic
+    from bench.modes import onnx_fp32, torch_bf16, torch_fp32, torch_int8_dynamic
 
-    order = (torch_fp32, torch_bf16, torch_int8_dynamic)
+    order = (torch_fp32, torch_bf16, torch_int8_dynamic, onnx_fp32)
     return {module.NAME: cast(Mode, module) for module in order}
 
 

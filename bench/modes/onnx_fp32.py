@@ -1,0 +1,48 @@
+"""32-bit floating point on ONNX Runtime: what this engine gains alone, before anything is quantized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.models import Config, Family
+from bench.modes import Clips, Needs, Progress, _onnx
+from bench.records import Coverage, Setting
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = "onnx-fp32"
+LABEL = "fp32 (ONNX Runtime)"
+ENGINE = "onnx"
+WEIGHTS = "nothing: all weights stay 32-bit floating point"
+ACTIVATIONS = "32-bit floating point"
+NEEDS = Needs(packages=("onnxruntime",))
+SETTINGS: dict[str, Setting] = {}
+STORED_BITS = {"": 32}
+VERSION = 1
+CODE = ""
+
+
+def check() -> str:
+    """Runs everywhere."""
+    return ""
+
+
+def build(
+    model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
+) -> dict[str, str]:
+    """Export the model as it is."""
+    progress("exporting to ONNX")
+    _onnx.export(model, directory / _onnx.MODEL_FILE)
+    return {}
+
+
+def open(directory: Path, threads: int, family: Family) -> _onnx.OnnxOpened:
+    """Open what `build` wrote."""
+    return _onnx.OnnxOpened(directory, threads)
+
+
+def coverage(opened: Any, family: Family, config: Config) -> Coverage:
+    """All float."""
+    return _onnx.count(opened, family, config)
