@@ -29,7 +29,7 @@ Modes = tuple[str, ...]
 
 def mode_colour(mode: str) -> str:
     """The colour of a mode, the same everywhere."""
-    known = list(modes.modes())
+    known = list(modes.menu())
     return PALETTE[known.index(mode) % len(PALETTE)] if mode in known else PALETTE[-1]
 
 
@@ -298,7 +298,8 @@ def _deltas(order: Modes, labels: Modes, baseline: str, end: float) -> Spec:
 
 def _order(rows: Sequence[Row]) -> Modes:
     present = {str(r["mode"]) for r in rows}
-    return (*(m for m in modes.modes() if m in present), *sorted(present - set(modes.modes())))
+    known = modes.menu()
+    return (*(m for m in known if m in present), *sorted(present - set(known)))
 
 
 def _mode_colour(order: Modes, *, legend: bool = True) -> alt.Color:

@@ -43,8 +43,11 @@ def list_modes() -> None:
     found = console.availability()
     for name, mode in modes.modes().items():
         a = found[name]
-        table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", mode.WEIGHTS)
+        set_by = "".join(f"\n  :{k}={o.default or '…'} {o.help}" for k, o in mode.SETTINGS.items())
+        table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", mode.WEIGHTS + set_by)
     console.out.print(table)
+    if any(mode.SETTINGS for mode in modes.modes().values()):
+        console.out.print("Settings are written behind the mode: MODE:setting=value:setting=value")
 
 
 @app.command()
@@ -128,7 +131,7 @@ def runs(ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, ne
         table.add_row(
             r.id,
             ", ".join(dict.fromkeys(v.model for v in vs)),
-            ", ".join(dict.fromkeys(v.mode for v in vs)),
+            ", ".join(dict.fromkeys(v.spelled for v in vs)),
             ", ".join(f"{s:g}" for s in spec.lengths_s) + " s" if isinstance(spec, RunSpec) else spec.dataset,
             r.state,
         )
@@ -218,7 +221,7 @@ def _print_summary(r: report.Report) -> None:
     for i, c in enumerate(r.cells):
         s, artefact = c.summary, c.record.artefact
         table.add_row(
-            c.record.variant.mode,
+            c.record.variant.spelled,
             *(values[i] for name, values in columns.items() if name not in same),
             f"{c.length_s:g}",
             str(s.passes),

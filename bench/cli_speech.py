@@ -10,7 +10,7 @@ import typer
 from bench import audio, console, datasets, device, estimate, evaluation, hub, models, report, scoring
 from bench.client import Cancelled
 from bench.evaluation import Result
-from bench.modes import find as find_mode
+from bench.modes import check as check_mode
 from bench.parse import names
 from bench.records import EvaluationSpec, SpecError, Variant, VariantText
 from bench.text import duration
@@ -112,8 +112,11 @@ def fetch(
 def _variants(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
     found = [models.find(name).name for name in names(model or models.default())]
     count = threads or device.default_threads()
-    chosen = [find_mode(mode).NAME for mode in console.chosen_modes(modes)]
-    return tuple(dict.fromkeys(Variant(m, mode, count) for m in found for mode in chosen))
+    chosen = console.chosen_modes(modes)
+    variants = tuple(dict.fromkeys(Variant.named(m, mode, count) for m in found for mode in chosen))
+    for variant in variants:
+        check_mode(variant)
+    return variants
 
 
 def _tell(spec: EvaluationSpec) -> None:
@@ -138,7 +141,7 @@ def _print_result(r: Result) -> None:
     for s in r.scores:
         c = s.comparison
         table.add_row(
-            s.record.variant.mode,
+            s.record.variant.spelled,
             *([s.record.variant.model] if len(models) > 1 else []),
             _points(c.wer),
             "baseline" if s.is_baseline else _points(c.delta, c.delta_low, c.delta_high, "+"),
@@ -158,7 +161,7 @@ def _print_result(r: Result) -> None:
 
 
 def _print_text(text: VariantText, length_s: float, reference: str, *, several: bool) -> None:
-    name = f"{text.variant.mode} of {text.variant.model}" if several else text.variant.mode
+    name = f"{text.variant.spelled} of {text.variant.model}" if several else text.variant.spelled
     if text.transcription is None or text.seconds is None:
         console.err.print(f"{name} failed: {text.error}")
         return

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import device, models, modes, paths
+from bench import artefacts, device, models, modes, paths
 from bench.records import SAMPLE_RATE_HZ, RunSpec, Variant
 from bench.stats import StopRule
 
 ENGINE_BYTES = 450_000_000  # a worker with torch and transformers imported
-FLOAT_COPIES_IN_BUILD = 2.2  # the float model, and what is made from it
 PASSES_A_VISIT = 5  # the discarded one, three kept ones, and a share of what 0.3 s hold
 SHORTEST_VISIT_S = 0.4
 DEVICE_SHARE = 0.5  # of the matrix product's rate that a whole model reaches
@@ -61,16 +60,18 @@ def estimate(spec: RunSpec, measured: Mapping[tuple[str, int], float] | None = N
 
     `measured` has MAC/s by mode and threads from earlier runs (`report.rates`); what it lacks is guessed.
     """
-    rate = {(v.mode, v.threads): _guess(v.threads) for v in spec.variants} | dict(measured or {})
+    for v in spec.variants:
+        modes.check(v)
+    rate = {(v.spelled, v.threads): _guess(v.threads) for v in spec.variants} | dict(measured or {})
     rule = StopRule(spec.precision_target, spec.repeats)
     duration = 0.0
     for v in spec.variants:
         for batch, length_s in spec.shapes:
-            pass_s = work(v.model, batch, length_s) / rate[v.mode, v.threads]
+            pass_s = work(v.model, batch, length_s) / rate[v.spelled, v.threads]
             kept, visit_s = (1, 2 * pass_s) if pass_s > 2 else (3, max(SHORTEST_VISIT_S, PASSES_A_VISIT * pass_s))
             duration += visit_s * max(rule.min_rounds, math.ceil(spec.repeats / kept))
     checkpoints = {v.model: models.find(v.model) for v in spec.variants}
-    stored = {(v.model, v.mode): artefact_bytes(v) for v in spec.variants}
+    stored = {(v.model, v.spelled): artefact_bytes(v) for v in spec.variants}
     for v in spec.variants:
         duration += 5 + _parameters(v.model) * BUILD_S_PER_PARAMETER
     opened = [open_bytes(v.model, artefact_bytes(v), spec.shapes) for v in spec.variants]
@@ -99,8 +100,8 @@ def evaluation_s(
     if not lengths_s:
         return None
     clip_s = sum(lengths_s) / len(lengths_s)
-    rate = {(v.mode, v.threads): _guess(v.threads) for v in variants} | dict(measured or {})
-    passes = sum(work(v.model, 1, clip_s) / rate[v.mode, v.threads] for v in variants)
+    rate = {(v.spelled, v.threads): _guess(v.threads) for v in variants} | dict(measured or {})
+    passes = sum(work(v.model, 1, clip_s) / rate[v.spelled, v.threads] for v in variants)
     start = sum(5 + _parameters(v.model) * BUILD_S_PER_PARAMETER for v in variants)
     return start + len(clips) * (DECODE_S + passes)
 
@@ -135,8 +136,10 @@ def artefact_bytes(variant: Variant) -> int:
 
 
 def build_bytes(variant: Variant) -> int:
-    """Memory that building an artefact takes."""
-    return ENGINE_BYTES + round(4 * FLOAT_COPIES_IN_BUILD * _parameters(variant.model))
+    """Memory that building an artefact takes, and what it is built from."""
+    mode = modes.find(variant.mode)
+    found = artefacts.build_bytes(mode, 4 * _parameters(variant.model))
+    return max(found, build_bytes(Variant(variant.model, mode.BASE, variant.threads))) if mode.BASE else found
 
 
 def open_bytes(model: str, size_bytes: int, shapes: Iterable[tuple[int, float]]) -> int:

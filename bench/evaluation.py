@@ -148,7 +148,7 @@ def summary_rows(r: Result) -> list[Row]:
             "split": r.evaluation.spec.split,
             "normaliser": r.normaliser,
             "model": s.record.variant.model,
-            "mode": s.record.variant.mode,
+            "mode": s.record.variant.spelled,
             "threads": s.record.variant.threads,
             "clips": len(s.clips),
             "words": s.words.reference_count,
@@ -184,7 +184,7 @@ def clip_rows(r: Result) -> list[Row]:
             "clip": c.clip.id,
             "length_s": c.clip.length_s,
             "model": s.record.variant.model,
-            "mode": s.record.variant.mode,
+            "mode": s.record.variant.spelled,
             "seconds": c.heard.seconds,
             "reference": c.clip.text,
             "text": c.heard.transcription.text,
@@ -274,7 +274,7 @@ def doubts(r: Result) -> list[str]:
 def title(evaluation: Evaluation) -> str:
     """An evaluation in a line: when and what."""
     spec = evaluation.spec
-    count = len(dict.fromkeys(v.mode for v in spec.variants))
+    count = len(dict.fromkeys(v.spelled for v in spec.variants))
     name = spec.dataset.rstrip("/").rsplit("/", 1)[-1]
     heard = ", ".join(dict.fromkeys(v.model for v in spec.variants))
     return f"{report.when(evaluation.created_s)} · {name} · {heard} · {count} mode{'s' if count > 1 else ''}"
@@ -283,7 +283,7 @@ def title(evaluation: Evaluation) -> str:
 def label(evaluation: Evaluation, variant: Variant) -> str:
     """A variant's name within its evaluation."""
     several = len({v.model for v in evaluation.spec.variants}) > 1
-    return f"{variant.mode}, {variant.model}" if several else variant.mode
+    return f"{variant.spelled}, {variant.model}" if several else variant.spelled
 
 
 def _percent(rate: float) -> str:

@@ -291,7 +291,7 @@ def _clips(spec: EvaluationSpec) -> list[ClipRecord]:
     """The clips that an evaluation is to hear. Raises DatasetError, ModelError, ModeError."""
     for v in spec.variants:
         models.find(v.model)
-        modes.find(v.mode)
+        modes.check(v)
     found = datasets.find(spec.dataset, spec.split)
     if spec.limit:
         found = datasets.choose(found, spec.limit, spec.seed)

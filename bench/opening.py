@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench import device, readings, records
+from bench import device, modes, readings, records
 from bench.client import Pool, Worker, WorkerError
 from bench.records import Artefact, Coverage, Evaluation, Failure, Opening, Run, Variant
 from bench.store import Store
@@ -28,9 +28,11 @@ class Limits:
     heartbeat_s: float = 300.0  # between two signs of life of a builder
 
 
-def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> Artefact:
-    """The variant's artefact, from the cache or built now. Raises WorkerError, Cancelled."""
-    what = f"{variant.mode} of {variant.model}"
+def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> tuple[Artefact, Coverage]:
+    """The variant's artefact, from the cache or built now, and what it quantizes. Raises WorkerError, Cancelled."""
+    if base := modes.find(variant.mode).BASE:  # in a process of its own, so that its memory is not counted here
+        build(Variant(variant.model, base, variant.threads), pool, limits, stage)
+    what = f"{variant.spelled} of {variant.model}"
     stage(f"preparing {what}")
     worker = pool.start(f"The builder of {what}", variant.threads)
     try:
@@ -44,16 +46,16 @@ def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> Artefac
         )
     finally:
         worker.close()
-    return Artefact(**answer)
+    return Artefact(**answer["artefact"]), records.coverage_from(answer["coverage"])
 
 
 def open_worker(
     variant: Variant, artefact: Artefact, pool: Pool, limits: Limits, stage: Stage
-) -> tuple[Worker, Opening, Coverage]:
+) -> tuple[Worker, Opening]:
     """A worker that holds the variant, paused, and what opening it took. Raises WorkerError, Cancelled."""
-    stage(f"opening {variant.mode} of {variant.model}")
+    stage(f"opening {variant.spelled} of {variant.model}")
     begun = time.monotonic()
-    worker = pool.start(f"The worker of {variant.mode}", variant.threads)
+    worker = pool.start(f"The worker of {variant.spelled}", variant.threads)
     try:
         answer = worker.ask("open", limits.heartbeat_s, digest=artefact.digest, threads=variant.threads)
         rss, peak = readings.memory(worker.pid)
@@ -63,7 +65,7 @@ def open_worker(
     except BaseException:
         worker.close()
         raise
-    return worker, opening, records.coverage_from(answer["coverage"])
+    return worker, opening
 
 
 class Variants:
@@ -77,18 +79,19 @@ class Variants:
 
     def prepare(self) -> dict[int, Artefact]:
         """Every variant's artefact by position; what fails is noted and left out. Raises Cancelled."""
-        found: dict[tuple[str, str, Any], Artefact] = {}
+        found: dict[tuple[str, str, Any], tuple[Artefact, Coverage]] = {}
         out: dict[int, Artefact] = {}
         known = self._store.variants(self._run)
         for position, v in enumerate(self._variants):
             key = (v.model, v.mode, v.settings)
             with self.noting(position, "build"):
                 found[key] = found.get(key) or build(v, self._pool, self._limits, self._stage)
+                artefact, coverage = found[key]
                 was = known[position].artefact
-                if was and was.digest != found[key].digest:
+                if was and was.digest != artefact.digest:
                     raise WorkerError("changed", f"{v.model} is not what it was when this run began: {was.checkpoint}.")
-                out[position] = found[key]
-                self._store.set_variant(self._run.id, position, artefact=found[key])
+                out[position] = artefact
+                self._store.set_variant(self._run.id, position, artefact=artefact, coverage=coverage)
         return out
 
     def open_block(
@@ -114,10 +117,12 @@ class Variants:
             tried.append(position)
             with self.noting(position, "open"):
                 if short:
-                    raise WorkerError("out of memory", f"{v.mode} needs about {need / 1e9:.1f} GB, more than is free")
-                worker, opening, coverage = open_worker(v, artefacts[position], self._pool, self._limits, self._stage)
+                    raise WorkerError(
+                        "out of memory", f"{v.spelled} needs about {need / 1e9:.1f} GB, more than is free"
+                    )
+                worker, opening = open_worker(v, artefacts[position], self._pool, self._limits, self._stage)
                 workers[position] = worker
-                self._store.set_variant(self._run.id, position, opening=opening, coverage=coverage)
+                self._store.set_variant(self._run.id, position, opening=opening)
                 reserved += reserve_bytes(position)
         return tried
 

@@ -38,7 +38,24 @@ class Variant:
     model: str
     mode: str
     threads: int
-    settings: tuple[tuple[str, Setting], ...] = ()
+    settings: tuple[tuple[str, Setting], ...] = ()  # what differs from the mode's defaults, by name
+
+    @classmethod
+    def named(cls, model: str, text: str, threads: int) -> Variant:
+        """The variant of a mode as people spell it: MODE, or MODE:setting=value:setting=value. Raises SpecError."""
+        mode, *parts = text.split(":")
+        found: dict[str, Setting] = {}
+        for part in parts:
+            name, equals, value = part.partition("=")
+            if not (name and equals):
+                raise SpecError(f"Mode: got “{text}”. Allowed: MODE, or MODE:setting=value:setting=value.")
+            found[name] = _literal(value)
+        return cls(model, mode, threads, tuple(sorted(found.items())))
+
+    @property
+    def spelled(self) -> str:
+        """The mode with its settings, as `named` reads it: how a variant is told from others of its mode."""
+        return spelled(self.mode, dict(self.settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +95,10 @@ class RunSpec:
         seed: int = 0,
         input_kind: InputKind = "speech",
     ) -> RunSpec:
-        """Every model in every mode at every thread count; doubles are dropped, lengths and batches sorted."""
-        variants = [Variant(model, mode, t) for model in models for t in threads for mode in modes]
+        """Every model in every mode (as `Variant.named` reads it) at every thread count; doubles are dropped, lengths
+        and batches sorted.
+        """
+        variants = [Variant.named(model, mode, t) for model in models for t in threads for mode in modes]
         return cls(
             tuple(dict.fromkeys(variants)),
             tuple(sorted({float(x) for x in lengths_s})),
@@ -173,6 +192,7 @@ class Part:
     activation_bits: int
     parameters: int
     macs: int  # of one pass at COVERAGE_LENGTH_S, batch 1
+    nodes: int | None = None  # modules or graph nodes that run so
 
 
 COVERAGE_LENGTH_S = 5.0
@@ -206,6 +226,7 @@ class Artefact:
     build_peak_rss_bytes: int | None
     from_cache: bool
     details: dict[str, str] = field(default_factory=dict)  # what the builder chose, e.g. the quantized engine
+    build_disk_bytes: int | None = None  # the most that building held on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +428,20 @@ def device_from(d: Mapping[str, Any]) -> Device:
 
 def _variant(d: Mapping[str, Any]) -> Variant:
     return Variant(d["model"], d["mode"], d["threads"], tuple((k, s) for k, s in d.get("settings", ())))
+
+
+def spelled(mode: str, settings: Mapping[str, Setting]) -> str:
+    """A mode with settings as text, the inverse of what `Variant.named` reads."""
+    texts = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in sorted(settings.items())}
+    return ":".join([mode, *(f"{k}={v}" for k, v in texts.items())])
+
+
+def _literal(text: str) -> Setting:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, Setting) else text
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:

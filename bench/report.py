@@ -93,7 +93,7 @@ def rates(store: Store) -> dict[tuple[str, int], float]:
     newest = next((x for x in store.runs() if x.state == "done" and x.device.id == here.id), None)
     found = report(store, newest.id) if newest else None
     return {
-        (c.record.variant.mode, c.record.variant.threads): work(c.record.variant.model, c.batch, c.length_s)
+        (c.record.variant.spelled, c.record.variant.threads): work(c.record.variant.model, c.batch, c.length_s)
         / c.summary.median_s
         for c in (found.cells if found else ())
         if models.exists(c.record.variant.model)
@@ -150,7 +150,7 @@ def _summary_row(r: Report, c: Cell) -> Row:
         "run_id": r.run.id,
         "device": r.run.device.name,
         "model": v.model,
-        "mode": v.mode,
+        "mode": v.spelled,
         "engine": known[v.mode].ENGINE if v.mode in known else None,
         "threads": v.threads,
         "batch": c.batch,
@@ -200,7 +200,7 @@ def raw_rows(r: Report) -> list[Row]:
                     "run_id": r.run.id,
                     "device": r.run.device.name,
                     "model": v.model,
-                    "mode": v.mode,
+                    "mode": v.spelled,
                     "threads": v.threads,
                     "batch": group.batch,
                     "length_s": group.length_s,
@@ -223,7 +223,7 @@ def coverage_rows(r: Report) -> list[Row]:
     rows: list[Row] = []
     for record in r.variants:
         for part in record.coverage.parts if record.coverage else ():
-            rows.append({"model": record.variant.model, "mode": record.variant.mode, **asdict(part)})
+            rows.append({"model": record.variant.model, "mode": record.variant.spelled, **asdict(part)})
     return list({json.dumps(row): row for row in rows}.values())  # thread counts share an artefact
 
 
@@ -259,13 +259,13 @@ def label(run: Run, position: int) -> str:
     v, vs = run.spec.variants[position], run.spec.variants
     more = [v.model] if len({x.model for x in vs}) > 1 else []
     more += [f"{v.threads} threads"] if len({x.threads for x in vs}) > 1 else []
-    return ", ".join([v.mode, *more])
+    return ", ".join([v.spelled, *more])
 
 
 def title(run: Run) -> str:
     """A run in a line: when and what."""
     models = ", ".join(dict.fromkeys(v.model for v in run.spec.variants))
-    count = len(dict.fromkeys(v.mode for v in run.spec.variants))
+    count = len(dict.fromkeys(v.spelled for v in run.spec.variants))
     return f"{when(run.created_s)} · {models} · {count} mode{'s' if count > 1 else ''}"
 
 

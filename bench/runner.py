@@ -163,7 +163,7 @@ class Runner:
             for place, p in enumerate(order(alive, self.spec.seed, (model, threads, *shape), number)):
                 if p not in workers:
                     continue
-                cell = f"{self.spec.variants[p].mode}, {length_s:g} s" + (f", batch {batch}" if batch > 1 else "")
+                cell = f"{self.spec.variants[p].spelled}, {length_s:g} s" + (f", batch {batch}" if batch > 1 else "")
                 self._stage(f"{model}, {threads} thread{'s' if threads > 1 else ''}", round=number + 1, cell=cell)
                 with self.variants.noting(p, cell):
                     visit = self._visit(workers[p], p, number, place, shape, slowest[p])

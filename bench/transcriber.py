@@ -70,14 +70,14 @@ class Transcriber:
                 for v in variants:
                     try:
                         worker = self._worker(v, keep=variants, say=say)
-                        say(f"transcribing with {v.mode}")
+                        say(f"transcribing with {v.spelled}")
                         worker.resume()
                         answer = transcribe(
                             worker,
                             v.model,
                             path,
                             self._limits,
-                            lambda done, v=v: say(f"transcribing with {v.mode}: chunk {done}"),  # type: ignore[misc]
+                            lambda done, v=v: say(f"transcribing with {v.spelled}: chunk {done}"),  # type: ignore[misc]
                         )
                         worker.pause()
                         out.append(VariantText(v, answer.pop("seconds"), transcription_from(answer)))
@@ -121,7 +121,7 @@ class Transcriber:
         if found := self._workers.pop(v, None):
             self._workers[v] = found  # now the last to be let go
             return found
-        artefact = build(v, self._pool, self._limits, say)
+        artefact, _ = build(v, self._pool, self._limits, say)
         need = estimate.open_bytes(v.model, artefact.size_bytes, LONGEST_PASS)
         for other in [w for w in self._workers if w not in keep]:  # the longest unused first
             if available_memory_bytes() >= need:
@@ -130,10 +130,10 @@ class Transcriber:
         if available_memory_bytes() < need:
             raise WorkerError(
                 "out of memory",
-                f"{v.mode} needs about {need / 1e9:.1f} GB of memory, more than is free. Choose fewer variants or a "
+                f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Choose fewer variants or a "
                 "smaller model, or close other programs.",
             )
-        worker, _, _ = open_worker(v, artefact, self._pool, self._limits, say)
+        worker, _ = open_worker(v, artefact, self._pool, self._limits, say)
         try:
             with samples_file(np.zeros(SAMPLE_RATE_HZ, np.float32)) as path:  # a cold pass
                 worker.resume()

@@ -87,7 +87,7 @@ def rows(transcripts: Iterable[Transcript]) -> list[Row]:
                 "source": t.source,
                 "length_s": t.length_s,
                 "model": x.variant.model,
-                "mode": x.variant.mode,
+                "mode": x.variant.spelled,
                 "threads": x.variant.threads,
                 "text": x.transcription.text if x.transcription else None,
                 "reference": t.reference or None,

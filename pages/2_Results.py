@@ -60,7 +60,7 @@ st.dataframe(
             "State": run.state,
             "Device": run.device.name,
             "Models": ", ".join(dict.fromkeys(v.model for v in run.spec.variants)),
-            "Modes": ", ".join(dict.fromkeys(v.mode for v in run.spec.variants)),
+            "Modes": ", ".join(dict.fromkeys(v.spelled for v in run.spec.variants)),
             "Lengths, s": ", ".join(f"{s:g}" for s in run.spec.lengths_s),
         }
         for run in runs.values()

@@ -75,7 +75,7 @@ st.dataframe(
             "State": e.state,
             "Clips of": e.spec.dataset,
             "Models": ", ".join(dict.fromkeys(v.model for v in e.spec.variants)),
-            "Modes": ", ".join(dict.fromkeys(v.mode for v in e.spec.variants)),
+            "Modes": ", ".join(dict.fromkeys(v.spelled for v in e.spec.variants)),
             "Device": e.device.name,
         }
         for e in every.values()

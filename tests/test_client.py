@@ -87,7 +87,7 @@ def stable(tiny_model: Path, cache: Path, tmp_path_factory: pytest.TempPathFacto
             answer = builder.ask("build", LIMIT_S, model=str(tiny_model), mode="torch-fp32", settings={})
         finally:
             builder.close()
-        found = Stable(answer["digest"])
+        found = Stable(answer["artefact"]["digest"])
         yield found
         found.close()
 

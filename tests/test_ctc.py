@@ -12,6 +12,7 @@ import pytest
 
 from bench import models
 from bench.models import ModelError, wav2vec2
+from bench.models._ctc import encode
 
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 VOCABULARY = {token: i for i, token in enumerate(TOKENS)}
@@ -166,3 +167,10 @@ def test_decoding_imports_no_engine() -> None:
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_labels_of_what_is_said() -> None:
+    vocabulary = {"<pad>": 0, "|": 1, "A": 2, "B": 3, "'": 4}
+    assert encode("a b'  ab!", vocabulary).tolist() == [2, 1, 3, 4, 1, 2, 3]
+    assert encode("Ab a", {"a": 0, "b": 1, " ": 2}).tolist() == [0, 1, 2, 0]
+    assert encode("", vocabulary).tolist() == [] and encode("a", vocabulary).dtype == np.int64

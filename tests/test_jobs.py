@@ -180,7 +180,7 @@ def test_a_damaged_artefact_is_built_again(data_folder: Path, tiny_model: Path) 
         worker = Pool().start("The builder", 2)
         try:
             what = {"model": str(tiny_model), "mode": "torch-fp32", "settings": {}}
-            return Artefact(**worker.ask("build", LIMIT_S, **what))
+            return Artefact(**worker.ask("build", LIMIT_S, **what)["artefact"])
         finally:
             worker.close()
 

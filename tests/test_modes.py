@@ -17,9 +17,9 @@ import pytest
 
 from bench import artefacts, device, models, modes
 from bench.models import Array, wav2vec2
-from bench.modes import Mode, ModeError, Needs, probe
+from bench.modes import Cost, Mode, ModeError, Needs, Option, probe
 from bench.paths import ROOT
-from bench.records import COVERAGE_LENGTH_S, Artefact
+from bench.records import COVERAGE_LENGTH_S, Artefact, SpecError, Variant
 
 CONFIG = {
     "hidden_size": 48,
@@ -68,7 +68,7 @@ def built(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         if mode not in made:
             with pytest.MonkeyPatch.context() as m:
                 m.setenv("EARBENCH_DATA", str(data))
-                made[mode] = artefacts.prepare(str(tiny), mode, {}, lambda _: None)
+                made[mode] = artefacts.prepare(str(tiny), mode, {}, lambda _: None)[0]
         return made[mode]
 
     build.data = data  # type: ignore[attr-defined]
@@ -206,7 +206,7 @@ def test_a_lean_configuration_opens_too(tiny: Path, tmp_path: Path, monkeypatch:
         (lean / file).write_bytes((tiny / file).read_bytes())
     named = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"], **CONFIG}
     (lean / "config.json").write_text(json.dumps(named))
-    digest = artefacts.prepare(str(lean), "torch-fp32", {}, lambda _: None).digest
+    digest = artefacts.prepare(str(lean), "torch-fp32", {}, lambda _: None)[0].digest
     mode, family = modes.find("torch-fp32"), models.families()["wav2vec2"]
     directory = artefacts.folder(digest)
     opened = mode.open(directory, 1, family)
@@ -235,7 +235,15 @@ def test_every_mode_file_is_in_the_list() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_mode_keeps_the_contract(name: str) -> None:
     mode = modes.find(name)
-    kinds = {"NEEDS": Needs, "SETTINGS": dict, "STORED_BITS": dict, "VERSION": int}
+    kinds = {
+        "NEEDS": Needs,
+        "SETTINGS": dict,
+        "OFFERED": tuple,
+        "CALIBRATES": bool,
+        "COST": Cost,
+        "STORED_BITS": dict,
+        "VERSION": int,
+    }
     assert set(kinds) < set(Mode.__annotations__)
     for attribute in Mode.__annotations__:
         assert isinstance(getattr(mode, attribute), kinds.get(attribute, str)), attribute
@@ -244,7 +252,17 @@ def test_a_mode_keeps_the_contract(name: str) -> None:
             assert list(inspect.signature(getattr(mode, method)).parameters) == [
                 p for p in inspect.signature(wanted).parameters if p != "self"
             ]
-    assert mode.NAME.startswith(f"{mode.ENGINE}-") and mode.LABEL and mode.WEIGHTS and mode.ACTIVATIONS
+    assert (
+        mode.NAME.startswith(mode.ENGINE)
+        and mode.ENGINE in ("torch", "onnx", "openvino")
+        and mode.LABEL
+        and mode.WEIGHTS
+        and mode.ACTIVATIONS
+    )
+    for given in ({}, *mode.OFFERED):
+        assert set(modes.complete(mode, given)) == set(mode.SETTINGS)
+    assert ({"clips", "data"} <= set(mode.SETTINGS)) == mode.CALIBRATES
+    assert not mode.BASE or list(modes.modes()).index(mode.BASE) < list(modes.modes()).index(name)
     assert min(mode.STORED_BITS.values()) == STORED[name] and "" in mode.STORED_BITS
 
 
@@ -299,3 +317,39 @@ def test_the_probe_gives_reasons() -> None:
     assert probe.probe(Broken("no engine")) == probe.Availability("unavailable", "no engine")  # type: ignore[arg-type]
     slow = probe.probe(Broken())  # type: ignore[arg-type]
     assert slow.state == "emulated" and "a flag of no processor" in slow.remark
+
+
+# --- settings
+
+
+def test_a_setting_is_read_in_its_type_or_refused() -> None:
+    number, rate, kind = Option(4, "", 0, 7), Option(1e-4, "", 0, 1), Option("bf16", "", allowed=("bf16", "f32"))
+    assert number.read("n", 0) == 0 and rate.read("r", 1) == 1.0 and kind.read("k", "f32") == "f32"
+    assert type(rate.read("r", 1)) is float
+    assert Option("", "").read("data", 7) == "7"  # a folder may be named so
+    for option, value, allowed in (
+        (number, 8, "whole numbers from 0 to 7"),
+        (number, 1.5, "whole numbers from 0 to 7"),
+        (number, True, "whole numbers from 0 to 7"),
+        (rate, -0.1, "numbers from 0 to 1"),
+        (kind, "int4", "bf16, f32"),
+        (Option(5, "", 1), 0, "whole numbers from 1"),
+    ):
+        with pytest.raises(ModeError) as e:
+            option.read("n", value)
+        assert str(e.value) == f"Setting n: got {value!r}; allowed: {allowed}."
+
+
+def test_a_variant_is_spelled_as_it_is_read() -> None:
+    v = Variant.named("demo", "openvino-int8-static:float_convs=0:data=/a b:fast=true:rate=0.5", 2)
+    assert dict(v.settings) == {"float_convs": 0, "data": "/a b", "fast": True, "rate": 0.5}
+    assert v.mode == "openvino-int8-static" and Variant.named("demo", v.spelled, 2) == v
+    with pytest.raises(SpecError, match="got “torch-fp32:x”"):
+        Variant.named("demo", "torch-fp32:x", 2)
+    with pytest.raises(ModeError, match="torch-fp32 has no setting “clips”"):
+        modes.check(Variant.named("demo", "torch-fp32:clips=3", 2))
+
+
+def test_every_entry_of_the_menu_can_be_asked_for() -> None:
+    for text in modes.menu():
+        modes.check(Variant.named("demo", text, 1))

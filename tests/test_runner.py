@@ -69,7 +69,7 @@ class FakeWorker:
         self.pool.trouble(do, self.mode, what)
         if do == "build":
             on_progress("half way")
-            return {
+            artefact = {
                 "digest": f"{self.pool.digest}|{what['model']}|{self.mode}",
                 "checkpoint": f"seed of {self.pool.digest}",
                 "size_bytes": int(1000 * SECONDS[self.mode]),
@@ -78,8 +78,9 @@ class FakeWorker:
                 "from_cache": False,
                 "details": {},
             }
+            return {"artefact": artefact, "coverage": asdict(Coverage((PART,)))}
         if do == "open":
-            return {"load_s": 0.0, "coverage": asdict(Coverage((PART,))), "remark": "engine x"}
+            return {"load_s": 0.0, "remark": "engine x"}
         s = self.pool.seconds(self.mode, self.pool.count("visit", self.mode) - 1)
         shape = (what["batch"], what["length_s"])
         cold = [] if shape in self.met else [("cold", 2 * s)]

@@ -89,6 +89,9 @@ class Family(Protocol):
     def decode(self, logits: Array, vocabulary: Mapping[str, int], config: Config) -> Transcription:
         """(frames, vocab) of one clip -> its text, and its words with times in seconds. Raises ModelError."""
 
+    def encode(self, text: str, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+        """What was said -> (tokens,), the labels of CTC. Characters that the vocabulary lacks are left out."""
+
     def code(self, checkpoint: Checkpoint) -> str:
         """Plain lines that load the float model as `model`, for people to copy."""
 

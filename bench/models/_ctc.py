@@ -51,6 +51,17 @@ def decode(logits: Array, vocabulary: Mapping[str, int], blank: int, frame_s: fl
     return Transcription(" ".join(word.text for word in words), tuple(words))
 
 
+def encode(text: str, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """Text -> (tokens,): letters in the vocabulary's case, words parted by its delimiter, all else left out."""
+    delimiter = next((d for d in DELIMITERS if d in vocabulary), "")
+    found = []
+    for character in delimiter.join(text.split()):
+        token = next((c for c in (character, character.upper(), character.lower()) if c in vocabulary), None)
+        if token is not None:
+            found.append(vocabulary[token])
+    return np.array(found, dtype=np.int64)
+
+
 def _characters(
     best: npt.NDArray[np.intp], vocabulary: Mapping[str, int], blank: int
 ) -> Iterator[tuple[str, int, int]]:

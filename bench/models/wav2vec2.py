@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.models import Array, Checkpoint, Config, ModelError, Progress, _ctc
 from bench.paths import ROOT, SHIPPED, SPEECH_CLIP
@@ -273,6 +274,11 @@ def frontend(config: Config) -> tuple[Sequence[int], Sequence[int]]:
 def decode(logits: Array, vocabulary: Mapping[str, int], config: Config) -> Transcription:
     """Greedy CTC; a frame lasts the product of the convolutions' strides. Details and errors: `_ctc.decode`."""
     return _ctc.decode(logits, vocabulary, config["pad_token_id"], math.prod(config["conv_stride"]) / SAMPLE_RATE_HZ)
+
+
+def encode(text: str, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """Text -> (tokens,), as `_ctc.encode`."""
+    return _ctc.encode(text, vocabulary)
 
 
 def code(checkpoint: Checkpoint) -> str:

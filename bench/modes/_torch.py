@@ -13,6 +13,7 @@ from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
 if TYPE_CHECKING:
     from torch import nn
 
+NORMS = "norms and biases"  # a part that does no multiply-accumulates
 WEIGHTS_FILE = "model.safetensors"
 # (bits of the weight, bits of the activations, elements of the weight, other elements) of a module, or None if float
 Count = Callable[[Any], tuple[int, int, int, int] | None]
@@ -61,29 +62,38 @@ def count(opened: TorchOpened, family: Family, config: Config, quantized: Count 
     work = family.macs(config, round(COVERAGE_LENGTH_S * SAMPLE_RATE_HZ))
     parameters: Counter[tuple[str, int | None, int]] = Counter()
     macs: Counter[tuple[str, int | None, int]] = Counter()
+    nodes: Counter[tuple[str, int | None, int]] = Counter()
     float_bits = opened.dtype.itemsize * 8
 
     def add(part: str, bits: int | None, activation_bits: int, elements: int, work: int) -> None:
         parameters[part, bits, activation_bits] += elements
         macs[part, bits, activation_bits] += work
+        nodes[part, bits, activation_bits] += part != NORMS or work > 0
 
     for name, module in opened.module.named_modules():
         found = quantized(module) if quantized else None
         if found:
             bits, activation_bits, elements, others = found
             add(family.part(name), bits, activation_bits, elements, work.pop(name, 0))
-            add("norms and biases", float_bits, float_bits, others, 0)
+            add(NORMS, float_bits, float_bits, others, 0)
             continue
         for parameter_name, tensor in module.named_parameters(recurse=False):
             own = parameter_name == "weight" and name in work
-            part = family.part(name) if own else "norms and biases"
+            part = family.part(name) if own else NORMS
             bits = tensor.dtype.itemsize * 8
             add(part, bits, bits, tensor.numel(), work.pop(name, 0) if own else 0)
     for name, amount in work.items():  # products of activations with activations: no module holds their weights
         add(family.part(name), None, float_bits, 0, amount)
     return Coverage(
         tuple(
-            Part(part, bits, activation_bits, elements, macs[part, bits, activation_bits])
+            Part(
+                part,
+                bits,
+                activation_bits,
+                elements,
+                macs[part, bits, activation_bits],
+                nodes[part, bits, activation_bits],
+            )
             for (part, bits, activation_bits), elements in parameters.items()
             if elements or macs[part, bits, activation_bits]
         )

@@ -39,7 +39,7 @@ def availability() -> dict[str, Availability]:
 
 def _ask() -> dict[str, Availability] | str:
     """What a process of its own says, or what it said before; a sentence if it fails."""
-    packages = {p for mode in modes().values() for p in mode.NEEDS.packages}
+    packages = {p for mode in modes().values() for p in (*mode.NEEDS.packages, *mode.NEEDS.build_packages)}
     key = json.dumps([device.versions(tuple(sorted(packages))), device.cpu_name(), sys.prefix, sorted(modes())])
     remembered = paths.cache() / "modes.json"
     try:
@@ -62,7 +62,7 @@ def _ask() -> dict[str, Availability] | str:
 
 def probe(mode: Mode) -> Availability:
     """Import what a mode needs and ask it. Runs in a process of its own."""
-    for package in mode.NEEDS.packages:
+    for package in (*mode.NEEDS.packages, *mode.NEEDS.build_packages):
         try:
             importlib.import_module(package)
         except Exception as e:  # a broken engine may raise anything at import

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Clips, Needs, Progress, _torch
+from bench.modes import Clips, Cost, Needs, Option, Progress, _torch
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ ACTIVATIONS = "16-bit (bfloat16)"
 NEEDS = Needs(
     packages=("torch", "transformers", "safetensors"), fast_isa=frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 )
-SETTINGS: dict[str, Setting] = {}
+SETTINGS: dict[str, Option] = {}
+OFFERED: tuple[dict[str, Setting], ...] = ()
+BASE = ""
+CALIBRATES = False
+COST = Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0)
 STORED_BITS = {"": 16}
 VERSION = 1
 CODE = "model = model.to(torch.bfloat16)\naudio = audio.to(torch.bfloat16)"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Clips, Needs, Progress, _torch
+from bench.modes import Clips, Cost, Needs, Option, Progress, _torch
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ ENGINE = "torch"
 WEIGHTS = "nothing: all weights stay 32-bit floating point"
 ACTIVATIONS = "32-bit floating point"
 NEEDS = Needs(packages=("torch", "transformers", "safetensors"))
-SETTINGS: dict[str, Setting] = {}
+SETTINGS: dict[str, Option] = {}
+OFFERED: tuple[dict[str, Setting], ...] = ()
+BASE = ""
+CALIBRATES = False
+COST = Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0)
 STORED_BITS = {"": 32}
 VERSION = 1
 CODE = ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Clips, Needs, Progress, _torch
+from bench.modes import Clips, Cost, Needs, Option, Progress, _torch
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -24,7 +24,11 @@ ENGINE = "torch"
 WEIGHTS = "weights of the linear layers (encoder, projection, head) become 8-bit integers; convolutions stay fp32"
 ACTIVATIONS = "8-bit integers inside the linear layers, scaled anew at every pass; fp32 elsewhere"
 NEEDS = Needs(packages=("torch", "transformers"))
-SETTINGS: dict[str, Setting] = {}
+SETTINGS: dict[str, Option] = {}
+OFFERED: tuple[dict[str, Setting], ...] = ()
+BASE = ""
+CALIBRATES = False
+COST = Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0)
 STORED_BITS = {"encoder linears": 8, "head": 8, "": 32}
 VERSION = 1
 CODE = "model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)"

@@ -124,7 +124,7 @@ def _charts(r: Result) -> None:
     with right:
         compared = any(row["wer_delta"] is not None and not row["is_baseline"] for row in rows)
         if compared:
-            drawn = charts.deltas(rows, next(s for s in r.scores if s.is_baseline).record.variant.mode)
+            drawn = charts.deltas(rows, next(s for s in r.scores if s.is_baseline).record.variant.spelled)
             st.vega_lite_chart(drawn, width="stretch", key=f"deltas-{r.evaluation.id}")
         else:
             st.info("The original failed, so there is nothing to compare the others with.")
@@ -137,7 +137,7 @@ def _table(r: Result, *, live: bool = False) -> None:
         rows.append(
             {
                 "Model": s.record.variant.model,
-                "Mode": s.record.variant.mode,
+                "Mode": s.record.variant.spelled,
                 "Clips": len(s.clips),
                 "WER, %": _points(c.wer),
                 "WER, 95 % interval": _interval(c.wer_low, c.wer_high),
@@ -219,7 +219,7 @@ def _clip(r: Result, c: ClipScore, score: Score, beside: Score | None) -> None:
             listen = st.toggle("Listen", key=key) if Path(c.clip.path).is_file() else None
         rows = [("said", f'<div class="eb-text">{escape(scoring.normalise(c.clip.text, r.normaliser))}</div>')]
         rows += [(other_name(beside), _marked(r, other))] if beside and other else []
-        rows += [(score.record.variant.mode, _marked(r, c))]
+        rows += [(score.record.variant.spelled, _marked(r, c))]
         st.html("".join(f'<div style="font-size: .8rem; opacity: .75">{escape(n)}</div>{html}' for n, html in rows))
         if listen:
             _play(Path(c.clip.path))
@@ -227,7 +227,7 @@ def _clip(r: Result, c: ClipScore, score: Score, beside: Score | None) -> None:
 
 def other_name(score: Score) -> str:
     """The mode that a variant is compared with."""
-    return f"{score.record.variant.mode} (the original)"
+    return f"{score.record.variant.spelled} (the original)"
 
 
 def _marked(r: Result, c: ClipScore) -> str:

@@ -90,7 +90,7 @@ def _stage(s: Snapshot) -> None:
     live = " live" if s.live else ""
     for column, caption in zip(st.columns(max(1, len(s.captions))), s.captions, strict=True):
         with column, st.container(border=True):
-            st.html(texts.heading(caption.variant.mode))
+            st.html(texts.heading(caption.variant.spelled))
             if caption.error:
                 st.error(caption.error, icon=":material/error:")
             st.html(_STYLE + f'<div class="eb-stage{live}"><p>{_words(caption)}</p></div>')

@@ -128,27 +128,49 @@ def pick_modes(key: str) -> list[str]:
     """A menu of the modes that run here, with what they quantize and why the others do not run."""
     with st.spinner("Asking which modes run here …"):
         found = availability()
-    known = modes.modes()
-    usable = [name for name in known if found[name].state != "unavailable"]
+    known, labels = modes.modes(), modes.menu()
+    usable = [text for text in labels if found[_mode(text)].state != "unavailable"]
     st.session_state.setdefault(key, [name for name in LAB_MODES if name in usable])
-    chosen = st.multiselect(
+    picked = st.multiselect(
         "Quantization modes",
         usable,
-        format_func=lambda name: known[name].LABEL,
+        format_func=lambda text: labels.get(text, text),
         key=key,
         placeholder="Choose at least one mode",
+        accept_new_options=True,
+        help="Type MODE:setting=value to change what a mode lets you set, such as openvino-int8-static:clips=8.",
     )
-    chosen = [name for name in known if name in chosen]  # the menu's order: the original is the baseline
+    # The menu's order: the original is the baseline.
+    chosen = [text for text in labels if text in picked] + [text for text in picked if text not in labels]
     lines = [
-        f"- **{known[name].LABEL}**: {known[name].WEIGHTS}. Activations: {known[name].ACTIVATIONS}." for name in chosen
+        f"- **{labels.get(text, text)}**: {mode.WEIGHTS}. Activations: {mode.ACTIVATIONS}.{_settings(mode)}"
+        for text in chosen
+        if (mode := known.get(_mode(text)))
     ]
-    lines += [f"- {known[n].LABEL}: {found[n].remark}" for n in chosen if found[n].state == "emulated"]
+    lines += [
+        f"- {labels.get(text, text)}: {found[_mode(text)].remark}"
+        for text in chosen
+        if _mode(text) in known and found[_mode(text)].state != "available"
+    ]
     if len(chosen) > 1:
-        lines.append(f"- All are compared with **{chosen[0]}**.")
+        lines.append(f"- All are compared with **{labels.get(chosen[0], chosen[0])}**.")
     st.caption("\n".join(lines))
     if missing := [name for name in known if found[name].state == "unavailable"]:
         st.caption("Not available here:\n" + "\n".join(f"- {known[n].LABEL}: {found[n].remark}" for n in missing))
     return chosen
+
+
+def _mode(text: str) -> str:
+    """The mode of a spelled variant."""
+    return text.partition(":")[0]
+
+
+def _settings(mode: modes.Mode) -> str:
+    """What can be set, in half a line."""
+    if not mode.SETTINGS:
+        return ""
+    told = "; ".join(f"`{name}` ({o.help}; {o.default or 'empty'})" for name, o in mode.SETTINGS.items())
+    return f" Settings: {told}."
 
 
 def _tell(e: Estimate) -> None:

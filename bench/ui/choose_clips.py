@@ -64,7 +64,9 @@ def form(jobs: Jobs) -> None:
     if where and found:
         try:
             names = [models.find(name).name for name in chosen_models]
-            variants = tuple(dict.fromkeys(Variant(m, mode, int(threads)) for m in names for mode in chosen_modes))
+            variants = tuple(
+                dict.fromkeys(Variant.named(m, mode, int(threads)) for m in names for mode in chosen_modes)
+            )
             spec = EvaluationSpec(variants, where, split, int(limit), int(seed), normaliser)
             expected = evaluation_s(variants, [c.path for c in found.clips], report.rates(jobs.store))
         except (SpecError, ModelError, ModeError) as e:

@@ -85,7 +85,7 @@ def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
 def _specs(r: Report, family: tuple[str, int, int], log: bool, *, live: bool) -> dict[str, charts.Spec]:
     rows = [x for x in report.summary_rows(r) if (x["model"], x["threads"], x["batch"]) == family]
     parts = [x for x in report.coverage_rows(r) if x["model"] == family[0]]
-    baseline = r.run.spec.variants[r.run.spec.families[family[0], family[1]][0]].mode
+    baseline = r.run.spec.variants[r.run.spec.families[family[0], family[1]][0]].spelled
     specs = {
         "latency": charts.latency(rows, log=log),
         "speedup": charts.speedup(rows, baseline),
@@ -101,7 +101,7 @@ def _table(r: Report) -> None:
         rows.append(
             {
                 "Model": c.record.variant.model,
-                "Mode": c.record.variant.mode,
+                "Mode": c.record.variant.spelled,
                 "Threads": c.record.variant.threads,
                 "Batch": c.batch,
                 "Input, s": c.length_s,

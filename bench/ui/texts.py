@@ -23,7 +23,7 @@ def side_by_side(t: Transcript, *, shade: bool = False) -> None:
         row = t.texts[first : first + ABREAST]
         for column, text in zip(st.columns(len(row) if first == 0 else ABREAST), row, strict=False):
             with column, st.container(border=True):
-                st.html(heading(text.variant.mode, text.variant.model if several else ""))
+                st.html(heading(text.variant.spelled, text.variant.model if several else ""))
                 _text(text, base, shade)
                 _figures(text, t)
 
@@ -35,7 +35,9 @@ def compared(t: Transcript) -> str:
     first = next((x for x in t.texts if x.transcription), None)
     if not first or len(t.texts) < 2:
         return "Type in what was said, and errors are marked and counted."
-    return f"Words that differ from **{label(first.variant.mode)}** are marked; type in what was said to count errors."
+    return (
+        f"Words that differ from **{label(first.variant.spelled)}** are marked; type in what was said to count errors."
+    )
 
 
 def heading(mode: str, model: str = "") -> str:
@@ -50,8 +52,7 @@ def heading(mode: str, model: str = "") -> str:
 
 def label(mode: str) -> str:
     """A mode's name for people, even of one that is gone."""
-    known = modes.modes().get(mode)
-    return known.LABEL if known else mode
+    return modes.menu().get(mode, mode)
 
 
 def _text(text: VariantText, base: str | None, shade: bool) -> None:

@@ -46,7 +46,7 @@ def variants(jobs: Jobs) -> list[Variant]:
         )
     if not chosen:
         st.error("No quantization mode is chosen. Choose at least one; two can be compared.")
-    return [Variant(checkpoint.name, mode, device.default_threads()) for mode in chosen]
+    return [Variant.named(checkpoint.name, mode, device.default_threads()) for mode in chosen]
 
 
 def refused(jobs: Jobs) -> str:
