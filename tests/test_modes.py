@@ -33,8 +33,31 @@ CONFIG = {
 }
 # Signal to noise of the logits against fp32, dB: what the precision gives at least, here and elsewhere. bf16 keeps 8
 # bits of a mantissa (about 50 dB for one rounding), int8 with one scale a tensor about 40 dB for one layer.
-SNR_DB = {"torch-fp32": 120.0, "torch-bf16": 30.0, "torch-int8-dynamic": 20.0, "onnx-fp32": 100.0}
-STORED = {"torch-fp32": 32, "torch-bf16": 16, "torch-int8-dynamic": 8, "onnx-fp32": 32}
+SNR_DB = {
+    "torch-fp32": 120.0,
+    "torch-bf16": 30.0,
+    "torch-int8-dynamic": 20.0,
+    "torch-int8-dynamic-per-channel": 20.0,
+    "torchao-int8-dynamic": 25.0,
+    "torchao-int8-weight-only": 35.0,
+    "onnx-fp32": 100.0,
+}
+STORED = {
+    "torch-fp32": 32,
+    "torch-bf16": 16,
+    "torch-int8-dynamic": 8,
+    "torch-int8-dynamic-per-channel": 8,
+    "torchao-int8-dynamic": 8,
+    "torchao-int8-weight-only": 8,
+    "onnx-fp32": 32,
+}
+# (bits of the weights, bits of the activations) of the linear layers, where they are not those of everything else.
+LINEAR = {
+    "torch-int8-dynamic": (8, 8),
+    "torch-int8-dynamic-per-channel": (8, 8),
+    "torchao-int8-dynamic": (8, 8),
+    "torchao-int8-weight-only": (8, 32),
+}
 ALL = sorted(modes.modes())
 
 # What torch says of its own quantized tensors, which one mode uses knowingly.
@@ -125,7 +148,7 @@ def test_coverage_is_whole_and_of_the_right_bits(name: str, tiny: Path, place: C
     bits = {p.name: (p.weight_bits, p.activation_bits) for p in parts}
     assert len(bits) == len(parts)  # no part is of two precisions in these modes
     plain = 16 if name == "torch-bf16" else 32
-    linear = (8, 8) if name == "torch-int8-dynamic" else (plain, plain)
+    linear = LINEAR.get(name, (plain, plain))
     assert bits == {
         "feature extractor": (plain, plain),
         "positional conv": (plain, plain),
@@ -154,34 +177,57 @@ def test_the_size_is_that_of_the_files_and_near_the_estimate(
 
 def test_size_on_disk_follows_the_bits(built: Callable[[str], Artefact]) -> None:
     sizes = {name: built(name).size_bytes for name in ALL}
-    assert sizes["torch-fp32"] > sizes["torch-int8-dynamic"] and sizes["torch-fp32"] > sizes["torch-bf16"]
+    assert all(sizes[name] < sizes["torch-fp32"] for name in ALL if STORED[name] < 32)
 
 
-def test_the_int8_artefact_holds_int8(place: Callable[[str], Path]) -> None:
+TORCH_AO = ["torch-int8-dynamic", "torch-int8-dynamic-per-channel"]
+
+
+@pytest.mark.parametrize("name", TORCH_AO)
+def test_the_state_dict_holds_int8(name: str, place: Callable[[str], Path]) -> None:
     import torch
 
-    state = torch.load(place("torch-int8-dynamic") / "weights.pt", weights_only=True)
+    state = torch.load(place(name) / "weights.pt", weights_only=True)
     packed = {k: v for k, v in state.items() if k.endswith("._packed_params._packed_params")}
     # 2 layers of 4 + 2 linears, the projection and the head
     assert len(packed) == 2 * 6 + 2
     for weight, _ in packed.values():
         assert weight.dtype == torch.qint8
-        assert weight.int_repr().abs().max() > 60  # the range is used
+        assert (weight.qscheme() == torch.per_channel_affine) == name.endswith("per-channel")
+        # The range is used, and by every row where every row has a scale.
+        peaks = weight.int_repr().int().abs().amax(dim=1)
+        assert (peaks.min() if name.endswith("per-channel") else peaks.max()) > 120
     floats = [k for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point() and v.dim() > 1]
     assert all(".conv" in k for k in floats if not k.endswith("masked_spec_embed")), floats
 
 
-def test_a_pickle_in_the_place_of_the_int8_weights_is_not_run(place: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["torchao-int8-dynamic", "torchao-int8-weight-only"])
+def test_the_safetensors_hold_int8(name: str, place: Callable[[str], Path]) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(place(name) / "model.safetensors")
+    integers = {k: v for k, v in tensors.items() if k.endswith("._weight_qdata")}
+    assert len(integers) == 2 * 6 + 2
+    for weight in integers.values():
+        assert weight.itemsize == 1 and weight.int().abs().amax(dim=1).min() > 120  # every row uses its range
+    floats = [k for k, v in tensors.items() if v.is_floating_point() and v.dim() > 1 and v.shape[-1] > 1]
+    assert all(".conv" in k for k in floats if not k.endswith("masked_spec_embed")), floats
+
+
+@pytest.mark.parametrize("name", TORCH_AO)
+def test_a_pickle_in_the_place_of_the_int8_weights_is_not_run(
+    name: str, place: Callable[[str], Path], tmp_path: Path
+) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "ran",)
 
     directory = tmp_path / "artefact"
     directory.mkdir()
-    (directory / "config.json").write_text((place("torch-int8-dynamic") / "config.json").read_text())
+    (directory / "config.json").write_text((place(name) / "config.json").read_text())
     (directory / "weights.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(pickle.UnpicklingError):
-        modes.find("torch-int8-dynamic").open(directory, 1, models.families()["wav2vec2"])
+        modes.find(name).open(directory, 1, models.families()["wav2vec2"])
     assert not (tmp_path / "ran").exists()
 
 

@@ -137,9 +137,25 @@ class Mode(Protocol):
 
 def modes() -> dict[str, Mode]:
     """All modes by name, in the menu's order."""
-    from bench.modes import onnx_fp32, torch_bf16, torch_fp32, torch_int8_dynamic
+    from bench.modes import (
+        onnx_fp32,
+        torch_bf16,
+        torch_fp32,
+        torch_int8_dynamic,
+        torch_int8_dynamic_per_channel,
+        torchao_int8_dynamic,
+        torchao_int8_weight_only,
+    )
 
-    order = (torch_fp32, torch_bf16, torch_int8_dynamic, onnx_fp32)
+    order = (
+        torch_fp32,
+        torch_bf16,
+        torch_int8_dynamic,
+        torch_int8_dynamic_per_channel,
+        torchao_int8_dynamic,
+        torchao_int8_weight_only,
+        onnx_fp32,
+    )
     return {module.NAME: cast(Mode, module) for module in order}
 
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 NORMS = "norms and biases"  # a part that does no multiply-accumulates
 WEIGHTS_FILE = "model.safetensors"
-# (bits of the weight, bits of the activations, elements of the weight, other elements) of a module, or None if float
-Count = Callable[[Any], tuple[int, int, int, int] | None]
+# Operators that multiply 8-bit integers with 8-bit integers, by the names under which torch dispatches them.
+INT8_OPERATORS = frozenset({"quantized::linear_dynamic", "aten::_int_mm"})
+# (bits of the weight, elements of the weight, other elements) of a module, or None if float
+Count = Callable[[Any], tuple[int, int, int] | None]
 
 
 class TorchOpened:
@@ -57,9 +59,37 @@ def open_saved(directory: Path, threads: int, family: Family) -> TorchOpened:
     return TorchOpened(module, threads)
 
 
+def operators(opened: TorchOpened, x: Array) -> dict[str, set[str]]:
+    """The operators that one pass over (batch, samples) really dispatches, by the module that called them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    names = {module: name for name, module in opened.module.named_modules()}
+    called: dict[str, set[str]] = {}
+    stack = [""]
+
+    class Watch(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.setdefault(stack[-1], set()).add(func.name().rsplit(".", 1)[0])  # without the overload
+            return func(*args, **(kwargs or {}))
+
+    hooks = [m.register_forward_pre_hook(lambda m, _: stack.append(names[m])) for m in names]
+    hooks += [m.register_forward_hook(lambda m, _, out: (stack.pop(), out)[1]) for m in names]
+    try:
+        with Watch():
+            opened(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
 def count(opened: TorchOpened, family: Family, config: Config, quantized: Count | None = None) -> Coverage:
-    """Walk the opened module; `quantized` knows the modules whose weights are no plain parameters."""
+    """Walk the opened module; `quantized` knows the modules whose weights are no plain parameters.
+
+    Whether activations are 8-bit integers is told by the operators that a short pass dispatches.
+    """
     work = family.macs(config, round(COVERAGE_LENGTH_S * SAMPLE_RATE_HZ))
+    ran = operators(opened, family.inputs(1.0, 1, 0, "noise")) if quantized else {}
     parameters: Counter[tuple[str, int | None, int]] = Counter()
     macs: Counter[tuple[str, int | None, int]] = Counter()
     nodes: Counter[tuple[str, int | None, int]] = Counter()
@@ -73,7 +103,8 @@ def count(opened: TorchOpened, family: Family, config: Config, quantized: Count 
     for name, module in opened.module.named_modules():
         found = quantized(module) if quantized else None
         if found:
-            bits, activation_bits, elements, others = found
+            bits, elements, others = found
+            activation_bits = 8 if ran.get(name, set()) & INT8_OPERATORS else float_bits
             add(family.part(name), bits, activation_bits, elements, work.pop(name, 0))
             add(NORMS, float_bits, float_bits, others, 0)
             continue

@@ -1,18 +1,16 @@
 """Dynamic int8 of the linear layers, as in `torch.quantization.quantize_dynamic`.
 
 Weights are int8 with one scale a tensor; activations are quantized to 8 bits on the fly before each linear layer, with
-the range that they have at that moment, and everything else stays float. The only file that imports torch's deprecated
-`torch.ao`: should it vanish, this mode is unavailable and nothing else breaks.
+the range that they have at that moment, and everything else stays float.
 """
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Clips, Cost, Needs, Option, Progress, _torch
+from bench.modes import Clips, Cost, Needs, Option, Progress, _torch, _torch_ao
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -32,75 +30,25 @@ COST = Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0)
 STORED_BITS = {"encoder linears": 8, "head": 8, "": 32}
 VERSION = 1
 CODE = "model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)"
-WEIGHTS_FILE = "weights.pt"
 
 
 def check() -> str:
     """Names the engine that will multiply. Raises RuntimeError where torch has none or no torch.ao any more."""
-    try:
-        import torch.ao.nn.quantized.dynamic
-        import torch.ao.quantization  # noqa: F401
-    except ImportError as e:
-        raise RuntimeError(f"this torch no longer has torch.ao ({e}); install the version of requirements.txt") from e
-    return f"engine {_engine()}"
+    return _torch_ao.check()
 
 
 def build(
     model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
 ) -> dict[str, str]:
-    """Quantize every nn.Linear and write the state dict, which opens with weights_only=True."""
-    import torch
-    from torch.ao.quantization import quantize_dynamic
-
-    engine = torch.backends.quantized.engine = _engine()
-    progress(f"quantizing the linear layers ({engine})")
-    quantized = quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
-    progress("writing the weights")
-    torch.save(quantized.state_dict(), directory / WEIGHTS_FILE)
-    return {"quantized engine": engine}
+    """Quantize every nn.Linear with one scale a tensor."""
+    return _torch_ao.build(model, directory, progress, per_channel=False)
 
 
 def open(directory: Path, threads: int, family: Family) -> _torch.TorchOpened:
-    """Load the state dict into a skeleton whose linear layers are int8 from the start: no float copy of them."""
-    import torch
-    import torch.ao.nn.quantized.dynamic as quantized
-
-    torch.backends.quantized.engine = _engine()
-    module = family.skeleton(directory)
-    linears = [(name, m) for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)]
-    for name, linear in linears:
-        empty = quantized.Linear(linear.in_features, linear.out_features, linear.bias is not None, dtype=torch.qint8)
-        module.set_submodule(name, empty)
-    module.load_state_dict(torch.load(directory / WEIGHTS_FILE, weights_only=True), assign=True)
-    return _torch.TorchOpened(module, threads)
+    """Open what `build` wrote."""
+    return _torch_ao.open(directory, threads, family)
 
 
 def coverage(opened: Any, family: Family, config: Config) -> Coverage:
     """Packed linear layers are counted by the type of the weight that they hold."""
-    return _torch.count(opened, family, config, _packed)
-
-
-def _packed(module: Any) -> tuple[int, int, int, int] | None:
-    import torch
-    import torch.ao.nn.quantized.dynamic as quantized
-
-    if not isinstance(module, quantized.Linear):
-        return None
-    weight, bias = module.weight(), module.bias()
-    bits = weight.dtype.itemsize * 8
-    activation_bits = 8 if weight.dtype == torch.qint8 else 32  # with float16 weights the kernels keep them float
-    return bits, activation_bits, weight.numel(), 0 if bias is None else bias.numel()
-
-
-def _engine() -> str:
-    import torch
-
-    supported = torch.backends.quantized.supported_engines
-    wanted = ("x86", "fbgemm") if platform.machine().lower() in ("x86_64", "amd64") else ("onednn", "qnnpack")
-    for name in wanted:
-        if name in supported:
-            return name
-    raise RuntimeError(
-        f"this torch has no quantized engine for {platform.machine()}: it offers {', '.join(supported)}, "
-        f"and one of {', '.join(wanted)} is needed. Install the torch of requirements.txt."
-    )
+    return _torch_ao.coverage(opened, family, config)

@@ -1,0 +1,50 @@
+"""What the modes of torchao's `quantize_` share: linear layers hold int8 tensors, stored as safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.models import Config, Family
+from bench.modes import _torch
+from bench.records import Coverage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def save(model: nn.Module, directory: Path) -> None:
+    """Write the quantized module: integers and scales as plain tensors, and in the header how they belong together."""
+    from safetensors.torch import save_file
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+
+    tensors, metadata = flatten_tensor_state_dict(model.state_dict())
+    save_file({name: t.contiguous() for name, t in tensors.items()}, directory / _torch.WEIGHTS_FILE, metadata)
+
+
+def open(directory: Path, threads: int, family: Family) -> _torch.TorchOpened:
+    """What `save` wrote, assigned into a skeleton: the linear layers are never float."""
+    from safetensors import safe_open
+    from torchao.prototype.safetensors.safetensors_support import unflatten_tensor_state_dict
+
+    with safe_open(directory / _torch.WEIGHTS_FILE, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights, _ = unflatten_tensor_state_dict(tensors, file.metadata())
+    module = family.skeleton(directory).requires_grad_(False)
+    module.load_state_dict(weights, assign=True)
+    return _torch.TorchOpened(module, threads)
+
+
+def coverage(opened: Any, family: Family, config: Config) -> Coverage:
+    """Linear layers are counted by the integers that their weight holds."""
+    return _torch.count(opened, family, config, _int8)
+
+
+def _int8(module: Any) -> tuple[int, int, int] | None:
+    from torchao.quantization import Int8Tensor
+
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Int8Tensor):
+        return None
+    bias = module.bias
+    return weight.qdata.itemsize * 8, weight.qdata.numel(), 0 if bias is None else bias.numel()
