@@ -6,6 +6,7 @@ A mode keeps its colour on every page: its place in the list of modes is its pla
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,8 +18,13 @@ from bench import modes
 from bench.audio import Array
 from bench.report import Row
 
-# Grey for the original, then hues that stay apart for colour-blind eyes, on light and dark ground (after Okabe, Ito).
-PALETTE = ("#8b929c", "#3f8fd2", "#e07b28", "#1fa187", "#c4589f", "#b8960c", "#d1495b", "#6c6cc9", "#5a9e3f", "#a0694b")
+# Grey for the original; an engine has a family of hues, a mode a place in it. Legible on light and on dark ground.
+ORIGINAL = "#8b929c"
+PALETTES = {
+    "torch": ("#3f8fd2", "#1fa187", "#7fb8ea", "#2b62a8", "#63c5b0", "#5f7fe0", "#17766a", "#9aa8f5", "#3aa0b8"),
+    "onnx": ("#e07b28", "#eeb04a", "#b85c10", "#d9976a", "#b8960c", "#8f5a2a"),
+    "openvino": ("#c4589f", "#8e5bd0", "#e592c8", "#7a3f8f", "#b68ae6", "#d1495b"),
+}
 # Precisions have a hue of their own, so that no one takes them for a mode.
 BITS_COLOURS = {"32 bit": "#8b929c", "16 bit": "#a99be0", "8 bit": "#7a5cc4", "4 bit": "#52309e"}
 _MUTED = "#76808c"  # legible on light and on dark ground
@@ -28,9 +34,19 @@ Modes = tuple[str, ...]
 
 
 def mode_colour(mode: str) -> str:
-    """The colour of a mode, the same everywhere."""
-    known = list(modes.menu())
-    return PALETTE[known.index(mode) % len(PALETTE)] if mode in known else PALETTE[-1]
+    """The colour of a mode as it is spelled, the same everywhere; one that no menu has takes its mode's."""
+    return _colours().get(mode) or _colours().get(mode.partition(":")[0], "#a0694b")
+
+
+@lru_cache(maxsize=1)
+def _colours() -> dict[str, str]:
+    known, used = modes.modes(), Counter[str]()
+    found: dict[str, str] = {}
+    for text in modes.menu():
+        engine = known[text.partition(":")[0]].ENGINE
+        found[text] = PALETTES[engine][used[engine] % len(PALETTES[engine])] if found else ORIGINAL
+        used[engine] += len(found) > 1
+    return found
 
 
 def latency(rows: Sequence[Row], *, log: bool = False) -> Spec:
@@ -110,6 +126,63 @@ def _speedup(order: Modes, lengths: int, baseline: str, end: float) -> Spec:
     return _spec(bars + whiskers + one, "Speed-up", "whiskers: 95 % confidence interval; dashed: no change", height)
 
 
+def split(rows: Sequence[Row]) -> Spec | None:
+    """Where the speed-up comes from, a bar a mode at the longest input: the engine's share, then the precision's.
+
+    On a logarithmic axis, so that the two lengths add up to the whole. None where no engine but the original's was
+    measured, or its fp32 was not.
+    """
+    known = [r for r in rows if r["engine_ratio"] and r["precision_ratio"]]
+    longest = max((float(r["length_s"] or 0) for r in known), default=0)
+    shown = [
+        {"mode": r["mode"], "of": of, "from": begin, "to": end, "ratio": end / begin}
+        for r in known
+        if r["length_s"] == longest and r["speedup_ratio"] != 1
+        for of, begin, end in (
+            ("engine", 1.0, float(r["engine_ratio"] or 1)),
+            (
+                "precision",
+                float(r["engine_ratio"] or 1),
+                float(r["engine_ratio"] or 1) * float(r["precision_ratio"] or 1),
+            ),
+        )
+    ]
+    if not any(v["of"] == "engine" and v["to"] != 1 for v in shown):
+        return None
+    ends = [float(str(v[k])) for v in shown for k in ("from", "to")]
+    reach = math.ceil(1.1 * max(ends)), min(1.0, math.floor(9 * min(ends)) / 10)
+    return _filled(_split(_order([r for r in known if r["length_s"] == longest]), longest, *reach), shown)
+
+
+@lru_cache(maxsize=32)
+def _split(order: Modes, length_s: float, top: float, bottom: float) -> Spec:
+    ticks = [t for t in (0.25, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20) if bottom <= t <= top]
+    base = alt.Chart(_TABLE).encode(
+        y=alt.Y("mode:N", title="", sort=list(order), axis=alt.Axis(labelLimit=240)),
+        tooltip=[
+            alt.Tooltip("mode:N", title="Mode"),
+            alt.Tooltip("of:N", title="Share of"),
+            alt.Tooltip("ratio:Q", title="Times as fast", format=".2f"),
+        ],
+    )
+    x = alt.X(
+        "from:Q",
+        title="Times as fast as the original (logarithmic)",
+        scale=alt.Scale(type="log", domain=[bottom, top], nice=False),
+        axis=alt.Axis(values=ticks, format="~g"),
+    )
+    colours = alt.Scale(domain=["engine", "precision"], range=[ORIGINAL, PALETTES["openvino"][1]])
+    bars = base.mark_bar(height=12).encode(
+        x=x, x2="to:Q", color=alt.Color("of:N", title="", scale=colours, legend=alt.Legend(orient="top"))
+    )
+    one = alt.Chart(_TABLE).mark_rule(strokeDash=[4, 4], color=_MUTED).encode(x=alt.datum(1))
+    subtitle = [
+        "engine: its own fp32 against the original; precision: the mode against that",
+        f"{length_s:g} s of input",
+    ]
+    return _spec(bars + one, "Where the speed-up comes from", subtitle, 24 * len(order))
+
+
 def size(rows: Sequence[Row]) -> Spec:
     """Bytes on disk, a bar a mode, labelled with the ratio to the baseline."""
     seen: dict[Any, dict[str, Any]] = {}
@@ -155,7 +228,7 @@ def waveform(peaks: Array, length_s: float) -> Spec:
 @lru_cache(maxsize=8)
 def _waveform(reach: float, length_s: float) -> Spec:
     scale, seconds = alt.Scale(domain=[-reach, reach]), alt.Scale(domain=[0, length_s], nice=False)
-    chart = alt.Chart(_TABLE).mark_area(color=PALETTE[1], opacity=0.9)
+    chart = alt.Chart(_TABLE).mark_area(color=PALETTES["torch"][0], opacity=0.9)
     chart = chart.encode(
         x=alt.X("t:Q", title="Time, s", scale=seconds, axis=alt.Axis(grid=False, tickCount=8)),
         y=alt.Y("low:Q", scale=scale, axis=None),

@@ -20,6 +20,7 @@ from bench.store import Store
 
 BUSY_RATIO = 0.02  # CPU time of others above which a visit is flagged
 
+_ONE = Interval(1.0, 1.0, 1.0, 0)
 Value = str | int | float | bool | None
 Row = dict[str, Value]
 
@@ -36,6 +37,10 @@ class Cell:
     summary: Summary
     cold_s: float | None
     speedup: Interval | None  # None for the baseline, and where the baseline failed
+    # The same in two factors, where the engine's own fp32 was measured beside it: what the engine gives by itself
+    # (baseline over the engine's fp32), and what the lower precision adds (the engine's fp32 over this mode).
+    engine: Interval | None
+    precision: Interval | None
     size_ratio: float | None
     peak_rss_bytes: int | None
     pss_bytes: int | None
@@ -108,6 +113,11 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
     baseline = family[0]
     medians = {p: {v.round: statistics.median(v.kept_s) for v in vs} for p, vs in by_variant.items()}
     base_artefact = variants[baseline].artefact
+    floats = {p: f for p in family if (f := _float_of(run, family, p)) in by_variant}
+
+    def split(slow: int, fast: int) -> Interval | None:
+        return _ONE if slow == fast else stats.speedup(medians.get(slow, {}), medians[fast])
+
     for position in group.variants:
         visits = by_variant.get(position, [])
         summary = stats.summarise([s for v in visits for s in v.kept_s])
@@ -124,6 +134,8 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
             summary=summary,
             cold_s=next((p.seconds for v in visits for p in v.passes if p.kind == "cold"), None),
             speedup=stats.speedup(medians.get(baseline, {}), medians[position]) if position != baseline else None,
+            engine=split(baseline, floats[position]) if position in floats else None,
+            precision=split(floats[position], position) if position in floats else None,
             size_ratio=base_artefact.size_bytes / artefact.size_bytes if base_artefact and artefact else None,
             peak_rss_bytes=_highest(r.peak_rss_bytes for r in readings),
             pss_bytes=_highest(r.pss_bytes for r in readings),
@@ -136,6 +148,14 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
         )
 
 
+def _float_of(run: Run, family: Sequence[int], position: int) -> int | None:
+    """The variant that runs the same engine in fp32, by position; None where there is none or the mode is gone."""
+    known = modes.modes()
+    mode = known.get(run.spec.variants[position].mode)
+    wanted = mode and f"{mode.ENGINE}-fp32"
+    return next((p for p in family if run.spec.variants[p].mode == wanted), None)
+
+
 def summary_rows(r: Report) -> list[Row]:
     """One row a cell: what the lab asks for, and what an expert wants to know beside it."""
     return [_summary_row(r, c) for c in r.cells]
@@ -144,7 +164,7 @@ def summary_rows(r: Report) -> list[Row]:
 def _summary_row(r: Report, c: Cell) -> Row:
     v, s, baseline = c.record.variant, c.summary, c.is_baseline
     artefact, opening = c.record.artefact, c.record.opening
-    speedup = Interval(1.0, 1.0, 1.0, 0) if baseline else c.speedup
+    speedup = _ONE if baseline else c.speedup
     known = modes.modes()  # a stored run may have a mode of another Earbench
     return {
         "run_id": r.run.id,
@@ -164,9 +184,9 @@ def _summary_row(r: Report, c: Cell) -> Row:
         "p95_s": s.p95_s,
         "iqr_ratio": s.iqr_ratio,
         "outliers": s.outliers,
-        "speedup_ratio": speedup.value if speedup else None,
-        "speedup_low": speedup.low if speedup else None,
-        "speedup_high": speedup.high if speedup else None,
+        **_interval("speedup", speedup),
+        **_interval("engine", c.engine),
+        **_interval("precision", c.precision),
         "rounds": len({x.round for x in c.group.visits}),
         "ended": c.group.ended,
         "rtf": c.rtf,
@@ -267,6 +287,11 @@ def title(run: Run) -> str:
     models = ", ".join(dict.fromkeys(v.model for v in run.spec.variants))
     count = len(dict.fromkeys(v.spelled for v in run.spec.variants))
     return f"{when(run.created_s)} · {models} · {count} mode{'s' if count > 1 else ''}"
+
+
+def _interval(name: str, i: Interval | None) -> Row:
+    value, low, high = (i.value, i.low, i.high) if i else (None, None, None)
+    return {f"{name}_ratio": value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _device_columns(run: Run) -> Row:

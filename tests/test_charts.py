@@ -12,7 +12,7 @@ from jsonschema import ValidationError
 from bench import charts, modes
 from bench.report import Row
 
-FP32, BF16, INT8 = "torch-fp32", "torch-bf16", "torch-int8-dynamic"
+FP32, BF16, INT8, ONNX = "torch-fp32", "torch-bf16", "torch-int8-dynamic", "onnx-fp32"
 
 
 def row(mode: str, length_s: float, mean_s: float, speedup: float | None, size: int) -> Row:
@@ -34,6 +34,8 @@ def row(mode: str, length_s: float, mean_s: float, speedup: float | None, size: 
         "size_bytes": size,
         "size_ratio": 400_000_000 / size,
         "rtf": mean_s / length_s,
+        "engine_ratio": speedup and (2.0 if mode == ONNX else 1.0),
+        "precision_ratio": speedup and (speedup / 2 if mode == ONNX else speedup),
     }
 
 
@@ -150,6 +152,19 @@ def test_a_mode_has_one_colour_whoever_else_is_shown() -> None:
     alone = [r for r in ROWS if r["mode"] == INT8]
     for spec in (charts.latency(alone), charts.speedup(alone, FP32), charts.size(alone)):
         assert mode_colours(spec) == {INT8: known[INT8]}
+
+
+def test_the_split_shows_engine_and_precision_end_to_end() -> None:
+    assert charts.split(ROWS) is None  # one engine: there is nothing to split
+    spec = charts.split([*ROWS, row(ONNX, 5.0, 0.125, 6.0, 400_000_000), row(ONNX, 1.0, 0.1, 9.0, 400_000_000)])
+    assert spec
+    assert values(spec) == [
+        {"mode": INT8, "of": "engine", "from": 1.0, "to": 1.0, "ratio": 1.0},
+        {"mode": INT8, "of": "precision", "from": 1.0, "to": 3.0, "ratio": 3.0},
+        {"mode": ONNX, "of": "engine", "from": 1.0, "to": 2.0, "ratio": 2.0},
+        {"mode": ONNX, "of": "precision", "from": 2.0, "to": 6.0, "ratio": 3.0},
+    ]
+    alt.LayerChart.from_dict(spec)
 
 
 def test_a_mode_that_is_gone_has_a_colour() -> None:

@@ -94,6 +94,40 @@ def test_the_figures_by_hand(store: Store, run_id: str) -> None:
     assert (quant.busy_visits, quant.visits, base.busy_visits) == (1, 2, 0)  # 0.5 is over 0.02, 0.01 is not
 
 
+def test_the_speed_up_in_two_factors_by_hand(store: Store) -> None:
+    spec = RunSpec(tuple(Variant("tiny", m, 2) for m in ("torch-fp32", "onnx-fp32", "onnx-int8-dynamic")), (5.0,))
+    made = store.create_run(spec, DEVICE)
+    group = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1, 2])
+    for number, seconds in enumerate(((8.0, 4.0, 1.0), (8.0, 2.0, 2.0))):
+        for v, s in enumerate(seconds):
+            store.add_visit(group, visit(v, number, (s,)))
+    base, engine, quant = read(store, made).cells
+    assert base.engine and base.precision and base.engine.value == base.precision.value == 1
+    # engine: 8 / 4 and 8 / 2, so 2^1.5; precision of its fp32 is none
+    assert engine.engine and engine.precision and engine.speedup
+    assert engine.engine.value == pytest.approx(2**1.5, rel=1e-12) == engine.speedup.value
+    assert engine.precision.value == 1
+    # precision: 4 / 1 and 2 / 2, so 2; whole: 8 / 1 and 8 / 2, so 2^2.5 = 2^1.5 times 2
+    assert quant.engine and quant.precision and quant.speedup
+    assert quant.engine.value == pytest.approx(2**1.5, rel=1e-12)
+    assert quant.precision.value == pytest.approx(2.0, rel=1e-12)
+    assert quant.speedup.value == pytest.approx(quant.engine.value * quant.precision.value, rel=1e-12)
+    row = report.summary_rows(read(store, made))[2]
+    assert (row["engine_ratio"], row["precision_ratio"]) == (quant.engine.value, quant.precision.value)
+
+
+def test_without_the_engines_fp32_nothing_is_split(store: Store) -> None:
+    spec = RunSpec((FP32, Variant("tiny", "onnx-int8-dynamic", 2), INT8), (5.0,))
+    made = store.create_run(spec, DEVICE)
+    group = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1, 2])
+    for v in (0, 1, 2):
+        store.add_visit(group, visit(v, 0, (1.0 + v,)))
+    _, other, own = read(store, made).cells
+    assert other.engine is None and other.precision is None
+    assert own.engine and own.precision and own.engine.value == 1  # the original is its engine's fp32
+    assert own.precision.value == pytest.approx(1 / 3, rel=1e-12)
+
+
 def test_rtf_counts_the_audio_of_the_whole_batch(store: Store) -> None:
     made = store.create_run(RunSpec((FP32,), (2.0,), (4,)), DEVICE)
     group = store.start_group(made, "tiny", 2, 4, 2.0, [0])

@@ -75,6 +75,8 @@ def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
     with right:
         st.vega_lite_chart(drawn["speedup"], width="stretch", key=f"speedup-{r.run.id}")
         st.vega_lite_chart(drawn["size"], width="stretch", key=f"size-{r.run.id}")
+    if "split" in drawn:
+        st.vega_lite_chart(drawn["split"], width="stretch", key=f"split-{r.run.id}")
     if "work" in drawn:
         st.markdown("##### What is quantized")
         for column, name in zip(st.columns(2), ("weights", "work"), strict=True):
@@ -91,6 +93,8 @@ def _specs(r: Report, family: tuple[str, int, int], log: bool, *, live: bool) ->
         "speedup": charts.speedup(rows, baseline),
         "size": charts.size(rows),
     }
+    if not live and (split := charts.split(rows)):
+        specs["split"] = split
     return specs | ({"weights": charts.weights(parts), "work": charts.work(parts)} if parts and not live else {})
 
 
@@ -110,6 +114,8 @@ def _table(r: Report) -> None:
                 "k": s.passes,
                 "Speed-up": 1.0 if c.is_baseline else c.speedup.value if c.speedup else None,
                 "95 % interval": "the baseline" if c.is_baseline else _interval(c),
+                "Engine": c.engine.value if c.engine else None,
+                "Precision": c.precision.value if c.precision else None,
                 "RTF": c.rtf,
                 "Size, MB": artefact.size_bytes / 1e6 if artefact else None,
                 "Peak memory, MB": c.peak_rss_bytes / 1e6 if c.peak_rss_bytes else None,
@@ -133,6 +139,10 @@ def _table(r: Report) -> None:
             "Std, ms": number(format="%.1f", help="Sample standard deviation (n - 1)."),
             "k": number(help="Kept passes."),
             "Speed-up": number(format="%.2f", help="Original over this mode, paired by round."),
+            "Engine": number(format="%.2f", help="Speed-up by the engine alone: its own fp32 against the original."),
+            "Precision": number(
+                format="%.2f", help="What the lower precision adds: this mode against its engine's fp32."
+            ),
             "RTF": number(format="%.3f", help="Real-time factor: seconds of computing for a second of audio."),
             "Size, MB": number(format="%.1f", help="All files that opening the model needs; MB is 10⁶ bytes."),
             "Peak memory, MB": number(format="%.0f", help="Resident memory of the model's process during passes."),
