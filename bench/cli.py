@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bench import cli_speech, console, device, evaluation, models, modes, paths, report
+from bench import cli_best, cli_speech, console, device, evaluation, models, modes, paths, report
 from bench.estimate import estimate
 from bench.parse import lengths, names, whole_numbers
 from bench.records import Evaluation, Run, RunSpec, SpecError
@@ -202,8 +202,8 @@ def serve(
         console.refuse(e)
 
 
-for speech in (cli_speech.evaluate, cli_speech.transcribe, cli_speech.fetch):
-    app.command()(speech)
+for command in (cli_speech.evaluate, cli_speech.transcribe, cli_speech.fetch, cli_best.best):
+    app.command()(command)
 
 
 def _print_summary(r: report.Report) -> None:

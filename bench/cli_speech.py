@@ -53,7 +53,7 @@ def evaluate(
             where = dataset or str(datasets.bundled())
             if normaliser not in scoring.NORMALISERS:
                 raise SpecError(f"Normaliser: got {normaliser}; allowed: {', '.join(scoring.NORMALISERS)}.")
-            spec = EvaluationSpec(_variants(model, modes, threads), where, split, limit, seed, normaliser)
+            spec = EvaluationSpec(variants_of(model, modes, threads), where, split, limit, seed, normaliser)
             _tell(spec)
             run_id = console.jobs().start(spec)
     ended = console.follow(run_id)
@@ -76,7 +76,7 @@ def transcribe(
 ) -> None:
     """Transcribe a recording by every variant, one after another."""
     with console.sentences():
-        variants = _variants(model, modes, threads)
+        variants = variants_of(model, modes, threads)
         sound = audio.decode(file)
         for remark in sound.remarks:
             console.err.print(remark)
@@ -109,7 +109,8 @@ def fetch(
     print(folder)
 
 
-def _variants(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
+def variants_of(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
+    """Every model in every mode, as a command's options name them. Raises ModelError, ModeError or SpecError."""
     found = [models.find(name).name for name in names(model or models.default())]
     count = threads or device.default_threads()
     chosen = console.chosen_modes(modes)
@@ -143,10 +144,10 @@ def _print_result(r: Result) -> None:
         table.add_row(
             s.record.variant.spelled,
             *([s.record.variant.model] if len(models) > 1 else []),
-            _points(c.wer),
-            "baseline" if s.is_baseline else _points(c.delta, c.delta_low, c.delta_high, "+"),
+            as_points(c.wer),
+            "baseline" if s.is_baseline else as_points(c.delta, c.delta_low, c.delta_high, "+"),
             _kinds(s.words),
-            _points(s.characters.rate),
+            as_points(s.characters.rate),
             "–" if s.rtf is None else f"{s.rtf:.3f}",
             "–" if s.size_bytes is None else f"{s.size_bytes / 1e6:.1f}",
         )
@@ -169,7 +170,7 @@ def _print_text(text: VariantText, length_s: float, reference: str, *, several: 
     if reference:
         words = scoring.words(reference, text.transcription.text)
         letters = scoring.characters(reference, text.transcription.text)
-        told += [f"WER {_points(words.rate)} % (S/D/I {_kinds(words)})", f"CER {_points(letters.rate)} %"]
+        told += [f"WER {as_points(words.rate)} % (S/D/I {_kinds(words)})", f"CER {as_points(letters.rate)} %"]
     console.out.print(f"{name}: {', '.join(told)}")
     console.out.print(f"  {text.transcription.text or '(no words)'}")
 
@@ -178,7 +179,8 @@ def _kinds(e: scoring.Errors) -> str:
     return f"{e.substitutions}/{e.deletions}/{e.insertions}"
 
 
-def _points(value: float | None, low: float | None = None, high: float | None = None, sign: str = "") -> str:
+def as_points(value: float | None, low: float | None = None, high: float | None = None, sign: str = "") -> str:
+    """A fraction in percent or points, with its interval."""
     if value is None:
         return "–"
     interval = "" if low is None or high is None else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"

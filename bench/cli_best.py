@@ -1,0 +1,93 @@
+"""The command `best`: evaluate the candidates, measure those that may be within the limit, and name the winner."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench import best as choosing
+from bench import console, datasets, evaluation, models, report
+from bench.cli_speech import Threads, as_points, variants_of
+from bench.jobs import Jobs
+from bench.modes import modes as all_modes
+from bench.records import EvaluationSpec, RunSpec, SpecError
+
+
+def best(
+    model: Annotated[str, typer.Option(help="A model's name or folder. Default: the model that is shipped.")] = "",
+    minimise: Annotated[str, typer.Option(help="What is to be least: latency, size or memory.")] = "latency",
+    limit: Annotated[float, typer.Option(help="Points of WER that may be lost at most.")] = 100 * choosing.LIMIT,
+    modes: Annotated[str, typer.Option(help="Candidates, separated by commas. ALL: all that run here.")] = "ALL",
+    dataset: Annotated[str, typer.Option(help="As of evaluate. Default: data/clips.")] = "",
+    clips: Annotated[int, typer.Option(help="Clips at most, drawn by the seed; 0: all.")] = 0,
+    length: Annotated[float, typer.Option(help="Seconds of the input that latency and memory are measured at.")] = 5.0,
+    threads: Threads = 0,
+    seed: Annotated[int, typer.Option(help="Seed of clips, inputs and order.")] = 0,
+) -> None:
+    """Find the best mode for a model on this device: the least of something within a limit on the words it loses."""
+    with console.sentences():
+        if minimise not in choosing.GOALS:
+            raise SpecError(f"Minimise: got {minimise}; allowed: {', '.join(choosing.GOALS)}.")
+        if not 0 <= limit <= 100:
+            raise SpecError(f"Limit: got {limit:g}; allowed: points of WER from 0 to 100.")
+        name = models.find(model or models.default()).name
+        if models.find(name).source == "random":
+            raise SpecError(
+                f"{name} has random weights, so its texts mean nothing and no loss can be judged. "
+                "Choose a trained model: demo, one of the hub, or a folder of yours."
+            )
+        chosen = [m for m in console.chosen_modes(modes) if m != next(iter(all_modes()))]
+        variants = variants_of(name, ",".join([next(iter(all_modes())), *chosen]), threads)
+        manager = console.jobs()
+        where = dataset or str(datasets.bundled())
+        heard = manager.start(EvaluationSpec(variants, where, limit=clips, seed=seed))
+    if console.follow(heard).state != "done":
+        raise typer.Exit(1)
+    measured = _measured(manager, heard, name, limit / 100, length, seed) if minimise != "size" else None
+    result = evaluation.result(manager.store, heard)
+    assert result
+    goal: choosing.Goal = "size" if minimise == "size" else "memory" if minimise == "memory" else "latency"
+    found = choosing.choose(
+        result, report.report(manager.store, measured) if measured else None, name, goal, limit / 100
+    )
+    _print(found)
+    for doubt in evaluation.doubts(result):
+        console.out.print(doubt)
+    for sentence in found.sentences:
+        console.out.print(sentence)
+    if found.winner is None:
+        raise typer.Exit(1)
+
+
+def _measured(manager: Jobs, heard: str, model: str, limit: float, length_s: float, seed: int) -> str:
+    """The id of a short run of those that are not surely over the limit."""
+    result = evaluation.result(manager.store, heard)
+    assert result
+    left = [c.name for c in choosing.choose(result, None, model, "size", limit).candidates if c.loss != "over"]
+    order = [v.spelled for v in result.evaluation.spec.variants if v.spelled in left]
+    threads = result.evaluation.spec.variants[0].threads
+    with console.sentences():
+        run_id = manager.start(RunSpec.grid([model], order, [length_s], threads=[threads], seed=seed))
+    if console.follow(run_id).state != "done":
+        raise typer.Exit(1)
+    return run_id
+
+
+def _print(found: choosing.Choice) -> None:
+    table = console.table(first="mode")
+    console.add_numbers(table, "points lost [95 %]", "limit", "speed-up", "MB", "peak MB")
+    for c in found.candidates:
+        speedup = c.cell.speedup if c.cell else None
+        artefact = c.cell.record.artefact if c.cell else None
+        size = c.amount if found.goal == "size" else artefact.size_bytes if artefact else None
+        peak = c.cell.peak_rss_bytes if c.cell else None
+        table.add_row(
+            c.name,
+            as_points(c.delta, c.delta_low, c.delta_high, "+"),
+            c.loss,
+            f"{speedup.value:.2f}" if speedup else "1" if c.cell and c.cell.is_baseline else "–",
+            f"{size / 1e6:.1f}" if size else "–",
+            f"{peak / 1e6:.0f}" if peak else "–",
+        )
+    console.out.print(table)

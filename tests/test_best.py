@@ -1,0 +1,139 @@
+"""The automatic choice, on a store filled by hand: 10 clips of 10 words, so that a clip's word is 1 point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import best, evaluation, report
+from bench.device import device
+from bench.evaluation import Result
+from bench.records import (
+    Artefact,
+    ClipRecord,
+    EvaluationSpec,
+    Heard,
+    Pass,
+    Reading,
+    RunSpec,
+    Transcription,
+    Variant,
+    Visit,
+)
+from bench.report import Report
+from bench.store import Store
+
+MODES = ("torch-fp32", "torch-bf16", "torch-int8-dynamic", "onnx-fp32")
+TEN = "one two three four five six seven eight nine ten"
+SIZES = dict(zip(MODES, (400, 200, 120, 400), strict=True))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "earbench.db")
+
+
+def heard(store: Store, wrong: dict[str, list[int]]) -> Result:
+    """`wrong`: by mode, how many of each clip's ten words are lost."""
+    variants = tuple(Variant("demo", m, 2) for m in MODES if m == MODES[0] or m in wrong)
+    run_id = store.create_run(EvaluationSpec(variants, "/clips"), device())
+    store.set_clips(run_id, [ClipRecord(i, f"{i}.wav", f"/clips/{i}.wav", TEN) for i in range(10)])
+    for p, v in enumerate(variants):
+        store.set_variant(run_id, p, artefact=Artefact("d", "seed 0", SIZES[v.mode], 1.0, None, False))
+    for i in range(10):
+        words = TEN.split()
+        texts = [" ".join(words[wrong.get(v.mode, [0] * 10)[i] :]) for v in variants]
+        store.add_heard(run_id, 5.0, [Heard(p, i, 1.0, Transcription(text, ())) for p, text in enumerate(texts)])
+    store.set_state(run_id, "done")
+    found = evaluation.result(store, run_id)
+    assert found
+    return found
+
+
+def measured(store: Store, seconds: dict[str, tuple[float, ...]]) -> Report:
+    """`seconds`: by mode, a round's pass each. Peak memory is 100 bytes a place in the list."""
+    spec = RunSpec(tuple(Variant("demo", m, 2) for m in seconds), (5.0,))
+    made = store.create_run(spec, device())
+    group = store.start_group(made, "demo", 2, 1, 5.0, list(range(len(seconds))))
+    for p, times in enumerate(seconds.values()):
+        for number, s in enumerate(times):
+            reading = Reading(peak_rss_bytes=100 * (p + 1))
+            store.add_visit(group, Visit(p, number, p, 0.0, (Pass("kept", s),), reading))
+    store.end_group(group, "target reached")
+    found = report.report(store, made)
+    assert found
+    return found
+
+
+EVERY, NONE = [1] * 10, [0] * 10  # every clip loses a word: 10 points for sure; none does
+SPANNING = [1, 1] + [0] * 8  # 2 points, by chance 0 to 5
+
+
+def test_the_fastest_within_the_limit_wins(store: Store) -> None:
+    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": EVERY})
+    times = {"torch-fp32": (4.0, 4.0, 4.0), "torch-bf16": (2.0, 2.0, 2.0), "torch-int8-dynamic": (1.0, 1.0, 1.0)}
+    found = best.choose(r, measured(store, times), "demo", "latency")
+    assert {c.name: c.loss for c in found.candidates} == {
+        "torch-int8-dynamic": "over",
+        "torch-bf16": "within",
+        "torch-fp32": "within",
+    }
+    assert [c.amount for c in found.candidates] == pytest.approx([0.25, 0.5, 1.0])
+    assert found.winner and found.winner.name == "torch-bf16" and not found.undecided and not found.tied
+    assert found.sentences == [
+        "The fastest with at most 1 points of WER lost is torch-bf16: 2.00 [2.00, 2.00] times as fast as the "
+        "original, WER +0.0 [+0.0, +0.0] points against the original."
+    ]
+
+
+def test_a_wider_limit_lets_the_lossy_one_win(store: Store) -> None:
+    r = heard(store, {"torch-int8-dynamic": EVERY})
+    times = {"torch-fp32": (4.0, 4.0), "torch-int8-dynamic": (1.0, 1.0)}
+    found = best.choose(r, measured(store, times), "demo", "latency", 0.1)
+    assert found.winner and found.winner.name == "torch-int8-dynamic"
+    assert found.winner.delta == pytest.approx(0.1)
+
+
+def test_an_interval_that_spans_the_limit_decides_nothing(store: Store) -> None:
+    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": SPANNING})
+    times = {"torch-fp32": (4.0, 4.0, 4.0), "torch-bf16": (2.0, 2.0, 2.0), "torch-int8-dynamic": (1.0, 1.0, 1.0)}
+    found = best.choose(r, measured(store, times), "demo", "latency")
+    assert [c.name for c in found.undecided] == ["torch-int8-dynamic"]
+    low, high = found.undecided[0].delta_low, found.undecided[0].delta_high
+    assert low is not None and high is not None and low <= 0.01 < high
+    assert found.winner and found.winner.name == "torch-bf16"
+    assert found.sentences[0].startswith("Undecided: torch-int8-dynamic would be the fastest (4.00")
+    assert "surely at most 1 points" in found.sentences[1]
+
+
+def test_what_can_not_be_told_apart_is_named(store: Store) -> None:
+    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": NONE})
+    times = {
+        "torch-fp32": (4.0, 4.0, 4.0, 4.0),
+        "torch-bf16": (1.0, 2.0, 1.0, 2.0),
+        "torch-int8-dynamic": (2.0, 1.0, 2.1, 1.1),
+    }
+    found = best.choose(r, measured(store, times), "demo", "latency")
+    assert found.winner and found.winner.name == "torch-bf16" and [c.name for c in found.tied] == ["torch-int8-dynamic"]
+
+
+def test_size_and_memory(store: Store) -> None:
+    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": EVERY, "onnx-fp32": NONE})
+    smallest = best.choose(r, None, "demo", "size")
+    assert smallest.winner and smallest.winner.name == "torch-bf16" and smallest.winner.amount == 200
+    run = measured(store, {"torch-fp32": (4.0,), "onnx-fp32": (1.0,)})
+    found = best.choose(r, run, "demo", "memory")
+    assert found.winner and found.winner.name == "torch-fp32" and found.winner.amount == 100
+    # What the run did not measure comes last, and can't win.
+    assert [c.name for c in found.candidates][:2] == ["torch-fp32", "onnx-fp32"]
+    assert {c.name for c in found.candidates if c.amount is None} == {"torch-bf16", "torch-int8-dynamic"}
+
+
+def test_the_original_wins_where_all_else_loses(store: Store) -> None:
+    found = best.choose(heard(store, {"torch-int8-dynamic": EVERY}), None, "demo", "size")
+    assert found.winner and found.winner.name == "torch-fp32"
+    assert found.sentences == [
+        "The smallest with at most 1 points of WER lost is torch-fp32: 0 MB, WER +0.0 [+0.0, +0.0] points against "
+        "the original."
+    ]
