@@ -5,6 +5,7 @@ Timing and scoring are apart: here are forward passes and raw texts, `evaluation
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from bench import audio, estimate, longform, paths
+from bench import artefacts, audio, estimate, longform, paths
 from bench.audio import AudioError
-from bench.client import Cancelled, Pool, Worker
+from bench.client import Cancelled, Pool, Worker, WorkerError
 from bench.opening import Limits, Variants
-from bench.records import ClipRecord, Evaluation, Failure, Heard, transcription_from
+from bench.records import Artefact, ClipRecord, Evaluation, Failure, Heard, transcription_from
 from bench.runner import CPU_MAC_PER_S, Progress, RunFailed
 from bench.store import Store
 
@@ -46,13 +47,14 @@ class Evaluator:
     def run(self) -> str | None:
         """Transcribe what is not transcribed yet. Raises Cancelled, and RunFailed if nothing works."""
         self.store.supersede_unfinished(self.id)
-        artefacts = self.variants.prepare()
+        built = self.variants.prepare()
+        self._leave_out_who_saw_the_clips(built)
         self.store.set_state(self.id, "running")
-        positions = [p for p in range(len(self.spec.variants)) if p in artefacts]
+        positions = [p for p in range(len(self.spec.variants)) if p in built]
 
         def need(position: int) -> int:
             model = self.spec.variants[position].model
-            return estimate.open_bytes(model, artefacts[position].size_bytes, LONGEST_PASS)
+            return estimate.open_bytes(model, built[position].size_bytes, LONGEST_PASS)
 
         def reserve(position: int) -> int:
             return estimate.pass_bytes(self.spec.variants[position].model, LONGEST_PASS)
@@ -61,7 +63,7 @@ class Evaluator:
         while rest:
             workers: dict[int, Worker] = {}
             try:
-                block = self.variants.open_block(rest, artefacts, workers, need, reserve)
+                block = self.variants.open_block(rest, built, workers, need, reserve)
                 rest = [p for p in rest if p not in block and p not in self.variants.failed]
                 self._block(workers, later=len(rest))
             finally:
@@ -77,6 +79,25 @@ class Evaluator:
         told = [f"{len(failed)} of {len(self.spec.variants)} variants failed"] if failed else []
         told += [f"{len(self.unreadable)} of {len(self.clips)} clips can't be read"] if self.unreadable else []
         return f"{' and '.join(told)}; the rest is kept." if told else None
+
+    def _leave_out_who_saw_the_clips(self, found: dict[int, Artefact]) -> None:
+        """A mode that was calibrated or tuned on clips of this evaluation would look better than it is."""
+        seen = {p: set(artefacts.manifest(a.digest).get("clips", ())) for p, a in found.items()}
+        if not any(seen.values()):
+            return
+        here = [_sha256(Path(c.path)) for c in self.clips]
+        for p, digests in list(seen.items()):
+            with self.variants.noting(p, "build"):
+                if shared := sum(digest in digests for digest in here):
+                    v = self.spec.variants[p]
+                    raise WorkerError(
+                        "unfair",
+                        f"{v.spelled} looked at {shared} of these {len(here)} clips while it was built, so it would be "
+                        "judged on what it has seen. Evaluate on other clips (another split), or build it with others: "
+                        f"{v.mode}:data=FOLDER.",
+                    )
+            if p in self.variants.failed:
+                found.pop(p)
 
     def _block(self, workers: dict[int, Worker], later: int) -> None:
         """Clip by clip, the variants in turn forwards and backwards, so that drift falls on all alike.
@@ -144,6 +165,14 @@ class Evaluator:
                 done_ratio=len(self.heard) / pairs,
             )
         )
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def transcribe(

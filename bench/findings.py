@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bench.report import Report, label
 from bench.stats import Interval
 
@@ -24,6 +26,21 @@ def headline(r: Report) -> str | None:
     if i.low is not None and i.high is not None and i.low <= 1 <= i.high:
         return f"{smaller}; whether it is faster than {baseline} {on} can't be told{interval}."
     return f"{smaller} and {i.value:.2f} times as fast{interval} as {baseline} {on}."
+
+
+def false_claims(r: Report) -> list[str]:
+    """Modes that say int8 or int4 and hold or run nothing in it, as sentences: that is an error, not a result."""
+    out = []
+    for position, record in enumerate(r.variants):
+        claimed = re.search(r"-int(\d)", record.variant.mode)
+        if not claimed or not record.coverage:
+            continue
+        bits, name = int(claimed[1]), f"**{label(r.run, position)}**"
+        if not record.coverage.parameters_ratio(bits):
+            out.append(f"{name} stores no weight in {bits} bits, so nothing is quantized in it.")
+        elif bits == 8 and "weight-only" not in record.variant.mode and not record.coverage.macs_ratio(8):
+            out.append(f"{name} stores int8 weights, but runs all of its work in floating point on this device.")
+    return out
 
 
 def size_against_latency(r: Report) -> list[str]:

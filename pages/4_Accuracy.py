@@ -43,9 +43,11 @@ if ended and (not running or asked in ended):
         help="The address of this page leads back to the evaluation that is shown.",
     )
     st.query_params["evaluation"] = chosen
-    from bench.ui import accuracy  # altair: not before there is something to draw
+    from bench.ui import accuracy, best  # altair: not before there is something to draw
 
-    accuracy.figures(jobs.store, chosen)
+    shown = accuracy.figures(jobs.store, chosen)
+    if shown and shown.evaluation.state == "done":
+        best.panel(jobs, shown)
     with st.container(horizontal=True):
         if ended[chosen].state in RESUMABLE_STATES and st.button(
             "Resume",

@@ -1,16 +1,18 @@
 """Evaluations with real workers and a tiny model: what is stored, cancelled, resumed, broken."""
 
+import hashlib
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import wait_for
 
-from bench import audio, evaluation, jobs
+from bench import artefacts, audio, evaluation, jobs
 from bench.client import Pool
 from bench.datasets import DatasetError
 from bench.jobs import Jobs, Refused
@@ -171,3 +173,23 @@ def test_a_benchmark_and_an_evaluation_get_one_job(manager: Jobs, tiny_model: Pa
     assert manager.start(RunSpec((Variant(str(tiny_model), "torch-fp32", 1),), (1.0,))) == first
     manager.cancel()
     assert manager.wait(10)
+
+
+def test_who_saw_the_clips_while_it_was_built_is_left_out(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is what a calibrated mode leaves; here int8 dynamic is given one that names a clip."""
+    real = artefacts.manifest
+    seen = hashlib.sha256((clips / "1.wav").read_bytes()).hexdigest()
+
+    def manifest(digest: str) -> dict[str, Any]:
+        found = real(digest)
+        return found | {"clips": [seen] if found["mode"] == MODES[1] else []}
+
+    monkeypatch.setattr(artefacts, "manifest", manifest)
+    run_id = manager.start(spec(tiny_model, clips))
+    assert manager.wait(120)
+    (failure,) = manager.store.failures(run_id)
+    assert (failure.variant, failure.stage, failure.kind) == (1, "build", "unfair")
+    assert "looked at 1 of these 5 clips while it was built" in failure.message and ":data=FOLDER" in failure.message
+    assert {h.variant for h in manager.store.heard(run_id)} == {0}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import findings, report
-from bench.records import Artefact, Device, Pass, RunSpec, Variant, Visit
+from bench.records import Artefact, Coverage, Device, Part, Pass, RunSpec, Variant, Visit
 from bench.report import Report
 from bench.stats import Interval
 from bench.store import Store
@@ -147,3 +147,27 @@ def test_verdicts(smaller: float, intervals: list[tuple[float, float]], words: s
 
 def test_the_verdict_on_larger_and_faster() -> None:
     assert DEPENDS not in findings._verdict(0.5, [Interval(1.6, 1.5, 1.7, 10), Interval(1.8, 1.7, 1.9, 10)])
+
+
+def covered(store: Store, mode: str, *parts: Part) -> list[str]:
+    run_id = store.create_run(RunSpec((Variant("tiny", FP32, 2), Variant("tiny", mode, 2)), (1.0,)), DEVICE)
+    store.set_variant(run_id, 0, coverage=Coverage((Part("linears", 32, 32, 100, 1000),)))
+    store.set_variant(run_id, 1, coverage=Coverage(parts))
+    found = report.report(store, run_id)
+    assert found
+    return findings.false_claims(found)
+
+
+def test_a_mode_that_claims_int8_and_does_not_run_it_is_told(store: Store) -> None:
+    stored, runs = Part("linears", 8, 32, 100, 1000), Part("linears", 8, 8, 100, 1000)
+    assert covered(store, INT8, runs) == []
+    assert covered(store, INT8, stored) == [
+        f"**{INT8}** stores int8 weights, but runs all of its work in floating point on this device."
+    ]
+    assert covered(store, "torchao-int8-weight-only", stored) == []  # it never said more
+    assert covered(store, INT8, Part("linears", 32, 32, 100, 1000)) == [
+        f"**{INT8}** stores no weight in 8 bits, so nothing is quantized in it."
+    ]
+    assert covered(store, "onnx-int4", stored) == [
+        "**onnx-int4** stores no weight in 4 bits, so nothing is quantized in it."
+    ]

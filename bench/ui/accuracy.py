@@ -20,12 +20,12 @@ WORST = 10
 PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # by any browser
 
 
-def figures(store: Store, run_id: str, *, live: bool = False) -> None:
+def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     """Everything that can be said of an evaluation so far; while it is live, what is cheap to say."""
     head = store.evaluation(run_id)
     if head is None:
         st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
-        return
+        return None
     normaliser = None if live else st.session_state.get(f"normaliser-{run_id}")
     r = evaluation.result(store, run_id, normaliser, intervals=not live)
     assert r
@@ -37,10 +37,10 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> None:
             st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
         elif head.state not in LIVE_STATES and not r.failures:
             st.info("Nothing was transcribed in this evaluation.")
-        return
+        return None
     if live:
         _table(r, live=True)
-        return
+        return None
     _normaliser(run_id, head.spec.normaliser)
     if sentence := evaluation.headline(r):
         st.markdown(f"##### {sentence}")
@@ -62,6 +62,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> None:
     )
     st.subheader("The worst clips")
     _worst(r)
+    return r
 
 
 def _normaliser(run_id: str, chosen: str) -> None:

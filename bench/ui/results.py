@@ -37,6 +37,8 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
         return r
     if not live and (sentence := findings.headline(r)):
         st.markdown(f"##### {sentence}")
+    for claim in findings.false_claims(r):
+        st.error(claim, icon=":material/error:")
     busy, visits = sum(c.busy_visits for c in r.cells), sum(c.visits for c in r.cells)
     if busy > visits / 4:
         st.warning(

@@ -1,0 +1,112 @@
+"""The best mode by an evaluation and the newest run of the same variants, with the button that measures them."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from bench import best, models, report
+from bench.best import Choice, Goal
+from bench.evaluation import Result
+from bench.jobs import Jobs, Refused
+from bench.models import ModelError
+from bench.modes import ModeError
+from bench.records import RunSpec
+from bench.report import Report
+from bench.ui import choose
+
+LENGTH_S = 5.0
+_AMOUNTS: dict[Goal, tuple[str, float, str]] = {
+    "latency": ("Times as fast", 1.0, "%.2f"),
+    "size": ("On disk, MB", 1e-6, "%.1f"),
+    "memory": ("Peak memory, MB", 1e-6, "%.0f"),
+}
+
+
+def panel(jobs: Jobs, r: Result) -> None:
+    """What is to be least, within which limit, and the answer; nothing where there is nothing to choose from."""
+    trained = [
+        m
+        for m in dict.fromkeys(s.record.variant.model for s in r.scores)
+        if models.exists(m) and models.find(m).source != "random"
+    ]
+    if not trained or len(r.scores) < 2:
+        return
+    st.subheader("The best mode here")
+    one, two, three = st.columns(3)
+    model = one.selectbox("Model", trained, key=f"best-model-{r.evaluation.id}")
+    goals: list[Goal] = ["latency", "size", "memory"]
+    goal = two.selectbox("Least", goals, format_func=str.capitalize, key=f"best-goal-{r.evaluation.id}")
+    points = three.number_input(
+        "WER lost at most, points",
+        0.0,
+        100.0,
+        100 * best.LIMIT,
+        0.5,
+        key=f"best-limit-{r.evaluation.id}",
+        help="Against the original. A mode whose 95 % interval spans the limit is neither within nor over it.",
+    )
+    measured = _measured(jobs, r, model) if goal != "size" else None
+    found = best.choose(r, measured, model, goal, points / 100)
+    if goal != "size" and measured is None:
+        st.info("These variants were not measured together on this device yet: the accuracy is known, the rest is not.")
+    else:
+        for sentence in found.sentences:
+            st.markdown(sentence)
+        _table(found)
+    if goal != "size":
+        _measure(jobs, r, model, found)
+
+
+def _measured(jobs: Jobs, r: Result, model: str) -> Report | None:
+    """The newest finished run on the evaluation's device that measured at least two of its variants."""
+    wanted = {v for v in r.evaluation.spec.variants if v.model == model}
+    for run in jobs.store.runs():
+        here = run.state == "done" and run.device.id == r.evaluation.device.id and 1 in run.spec.batches
+        if here and len(wanted & set(run.spec.variants)) >= min(2, len(wanted)):
+            return report.report(jobs.store, run.id)
+    return None
+
+
+def _table(found: Choice) -> None:
+    name, scale, form = _AMOUNTS[found.goal]
+    rows = []
+    for c in found.candidates:
+        amount = None if c.amount is None else 1 / c.amount if found.goal == "latency" else c.amount * scale
+        low, high = (None if x is None else 100 * x for x in (c.delta_low, c.delta_high))
+        rows.append(
+            {
+                "Mode": c.name,
+                name: amount,
+                "WER lost, points": 100 * c.delta,
+                "95 % interval": "–" if low is None or high is None else f"{low:+.1f} to {high:+.1f}",
+                "Limit": c.loss,
+            }
+        )
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        width="stretch",
+        column_config={name: number(format=form), "WER lost, points": number(format="%+.2f")},
+    )
+
+
+def _measure(jobs: Jobs, r: Result, model: str, found: Choice) -> None:
+    """A benchmark of all that is not surely over the limit."""
+    left = {c.variant for c in found.candidates if c.loss != "over"}
+    order = tuple(v for v in r.evaluation.spec.variants if v in left)
+    busy = choose.occupied(jobs)
+    if st.button(
+        f"Measure {len(order)} of them at {LENGTH_S:g} s",
+        icon=":material/speed:",
+        disabled=bool(busy) or len(order) < 2,
+        help=busy or f"{model} in every mode that is not surely over the limit, in turn, in one run.",
+        key=f"best-measure-{r.evaluation.id}",
+    ):
+        try:
+            st.session_state["run"] = jobs.start(RunSpec(order, (LENGTH_S,)))
+        except (Refused, ModelError, ModeError) as e:
+            st.error(str(e))
+        else:
+            st.switch_page("pages/1_Benchmark.py")
