@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from bench import jobs as job_manager
+from bench import modes
 from bench.device import device
 from bench.modes.probe import Availability
 from bench.paths import ROOT
@@ -18,9 +19,8 @@ from bench.ui import choose
 
 PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")  # the others have tests of their own
 FOUND = {
-    "torch-fp32": Availability("available"),
+    **dict.fromkeys(modes.modes(), Availability("available")),
     "torch-bf16": Availability("emulated", "emulated: expect it to be slow"),
-    "torch-int8-dynamic": Availability("available"),
 }
 
 

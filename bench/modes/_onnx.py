@@ -18,12 +18,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.models import Array, Config, Family
+from bench.modes._torch import NORMS
 from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
 
 if TYPE_CHECKING:
     import onnx_ir
     from torch import nn
 
+EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
+CODE = """import onnxruntime
+
+torch.onnx.export(model, (audio,), "model.onnx", dynamo=True, external_data=False, verbose=False)
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = torch.get_num_threads()
+session = onnxruntime.InferenceSession("model.onnx", options)
+
+
+def model(audio):
+    return session.run(None, {session.get_inputs()[0].name: audio.numpy()})
+
+"""
 MODEL_FILE = "model.onnx"
 INPUT, OUTPUT = "x", "logits"  # (batch, samples), (batch, frames, vocab), float32
 _TRACED_SAMPLES = 16_000
@@ -119,8 +133,9 @@ def count(opened: OnnxOpened, family: Family, config: Config) -> Coverage:
         work[f"{name}/qk"] = work[f"{name}/av"] = products // 2
     weights, others = _stored(opened.directory / MODEL_FILE, set(work))
     executed = _executed(opened, set(work))
-    parameters: Counter[tuple[str, int | None, int]] = Counter({("norms and biases", 32, 32): others})
+    parameters: Counter[tuple[str, int | None, int]] = Counter({(NORMS, 32, 32): others})
     macs: Counter[tuple[str, int | None, int]] = Counter()
+    nodes: Counter[tuple[str, int | None, int]] = Counter()
     for name, amount in work.items():
         bits, elements = weights.get(name, (None, 0))
         if name not in executed or (bits is None and "/" not in name):
@@ -128,7 +143,8 @@ def count(opened: OnnxOpened, family: Family, config: Config) -> Coverage:
         key = family.part(name.partition("/")[0]), bits, executed[name]
         parameters[key] += elements
         macs[key] += amount
-    return Coverage(tuple(Part(*key, elements, macs[key]) for key, elements in parameters.items()))
+        nodes[key] += 1
+    return Coverage(tuple(Part(*key, elements, macs[key], nodes[key]) for key, elements in parameters.items()))
 
 
 def _stored(path: Path, names: set[str]) -> tuple[dict[str, tuple[int | None, int]], int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Config, Family
-from bench.modes import Clips, Needs, Progress, _onnx
+from bench.modes import Clips, Cost, Needs, Option, Progress, _onnx
 from bench.records import Coverage, Setting
 
 if TYPE_CHECKING:
@@ -17,11 +17,15 @@ LABEL = "fp32 (ONNX Runtime)"
 ENGINE = "onnx"
 WEIGHTS = "nothing: all weights stay 32-bit floating point"
 ACTIVATIONS = "32-bit floating point"
-NEEDS = Needs(packages=("onnxruntime",))
-SETTINGS: dict[str, Setting] = {}
+NEEDS = Needs(packages=("onnxruntime",), build_packages=_onnx.EXPORT_PACKAGES)
+SETTINGS: dict[str, Option] = {}
+OFFERED: tuple[dict[str, Setting], ...] = ()
+BASE = ""
+CALIBRATES = False
+COST = Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=1.0)
 STORED_BITS = {"": 32}
 VERSION = 1
-CODE = ""
+CODE = _onnx.CODE
 
 
 def check() -> str:
