@@ -15,9 +15,9 @@ from bench.snippet import code
 
 
 @pytest.mark.parametrize("mode", list(modes.modes()))
-def test_the_code_runs_as_shown(tiny_model: Path, mode: str) -> None:
+def test_the_code_runs_as_shown(tiny_model: Path, mode: str, tmp_path: Path) -> None:
     text = code(VariantRecord(Variant(str(tiny_model), mode, 1)), 0.5, 2)
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\d+\.\d ± \d+\.\d ms\n", done.stdout)
 
