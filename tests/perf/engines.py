@@ -1,0 +1,209 @@
+"""Our best mode beside what a person would write by hand today, in turn, in one run.
+
+    python tests/perf/engines.py [--modes openvino-int8-static] [--lengths 5,10] [--rounds 12]
+
+All on wav2vec2 base with random weights, batch 1, the same threads and input; each in a process of its own that is
+stopped by a signal while it is not its turn:
+
+  fp32            plain Transformers, as loaded
+  dynamic         the lab's script: torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+  onnx dynamic    torch.onnx.export, then onnxruntime.quantization.quantize_dynamic with its defaults
+  compile         torch.compile(model)
+  MODE            the same model in a mode of Earbench, built and opened as the product does
+
+A round visits everyone once in a seeded order, forwards, then backwards: one discarded pass, then three timed ones.
+Printed is how many times as fast each mode of Earbench is: mean of the logarithms over rounds of the ratio of the
+visits' medians, with Student's t interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from bench import device, models, modes, opening, stats
+from bench.client import Pool
+from bench.models import wav2vec2
+from bench.records import Variant
+from bench.runner import order
+
+MODEL = "wav2vec2-base-random"
+
+_LOAD = """
+import json, sys, time
+import numpy as np
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+torch.set_num_threads(int(sys.argv[1]))
+torch.manual_seed(0)
+model = Wav2Vec2ForCTC(Wav2Vec2Config()).eval()
+inputs = {seconds: np.load(path) for seconds, path in json.loads(sys.argv[2]).items()}
+"""
+_TORCH = """
+def run(x):
+    with torch.inference_mode():
+        model(x)
+inputs = {seconds: torch.from_numpy(x) for seconds, x in inputs.items()}
+"""
+_LOOP = """
+print("ready", flush=True)
+for line in sys.stdin:
+    x, times = inputs[line.strip()], []
+    for _ in range(4):
+        begun = time.perf_counter()
+        run(x)
+        times.append(time.perf_counter() - begun)
+    print(json.dumps(times[1:]), flush=True)
+"""
+BY_HAND = {
+    "fp32": _TORCH,
+    "dynamic": "model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)\n" + _TORCH,
+    "onnx dynamic": """
+import onnxruntime
+from onnxruntime.quantization import quantize_dynamic
+
+samples = torch.export.Dim("samples", min=4000, max=640000)
+torch.onnx.export(model, (torch.from_numpy(next(iter(inputs.values()))),), "model.onnx", dynamo=True,
+                  dynamic_shapes=({1: samples},), external_data=False)
+quantize_dynamic("model.onnx", "int8.onnx")
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(sys.argv[1])
+session = onnxruntime.InferenceSession("int8.onnx", options, providers=["CPUExecutionProvider"])
+name = session.get_inputs()[0].name
+def run(x):
+    session.run(None, {name: x})
+""",
+    "compile": "model = torch.compile(model)\n" + _TORCH,
+}
+
+
+class Contender(Protocol):
+    """Something that can be visited."""
+
+    def visit(self, length_s: float) -> list[float]:
+        """Seconds of three passes after a discarded one."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Hand:
+    """A script as people write it, in a process of its own."""
+
+    def __init__(self, code: str, folder: Path, inputs: dict[str, str], threads: int) -> None:
+        command = [sys.executable, "-c", _LOAD + code + _LOOP, str(threads), json.dumps(inputs)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            process_group=0,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+        assert self._process.stdout and self._process.stderr
+        for line in self._process.stdout:  # libraries print, too
+            if line.strip() == "ready":
+                break
+        else:
+            raise RuntimeError(self._process.stderr.read()[-2000:])
+        self._signal(signal.SIGSTOP)
+
+    def visit(self, length_s: float) -> list[float]:
+        assert self._process.stdin and self._process.stdout
+        self._signal(signal.SIGCONT)
+        self._process.stdin.write(f"{length_s:g}\n")
+        self._process.stdin.flush()
+        found: list[float] = json.loads(self._process.stdout.readline())
+        self._signal(signal.SIGSTOP)
+        return found
+
+    def close(self) -> None:
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+class Ours:
+    """A mode of Earbench, built and opened as the product does."""
+
+    def __init__(self, spelled: str, threads: int) -> None:
+        self._pool, limits = Pool(), opening.Limits()
+        variant = Variant.named(MODEL, spelled, threads)
+        modes.check(variant)
+        artefact, _ = opening.build(variant, self._pool, limits, lambda text: print(f"  {text}", file=sys.stderr))
+        self._worker, _ = opening.open_worker(variant, artefact, self._pool, limits, lambda _: None)
+
+    def visit(self, length_s: float) -> list[float]:
+        self._worker.resume()
+        what: dict[str, Any] = {"batch": 1, "length_s": length_s, "seed": 0, "input_kind": "speech"}
+        answer = self._worker.ask("visit", 300, **what)
+        self._worker.pause()
+        return [seconds for kind, seconds in answer["passes"] if kind == "kept"]
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--modes", default="openvino-int8-static")
+    parser.add_argument("--lengths", default="5,10")
+    parser.add_argument("--rounds", type=int, default=12)
+    asked = parser.parse_args()
+    lengths, threads = [float(s) for s in asked.lengths.split(",")], device.default_threads()
+    contenders: dict[str, Contender] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = {}
+        for s in lengths:
+            inputs[f"{s:g}"] = str(Path(folder) / f"{s:g}.npy")
+            np.save(inputs[f"{s:g}"], wav2vec2.inputs(s, 1, 0, "speech"))
+        try:
+            for name, code in BY_HAND.items():
+                print(f"preparing {name}", file=sys.stderr)
+                contenders[name] = Hand(code, Path(folder), inputs, threads)
+            ours = asked.modes.split(",")
+            for name in ours:
+                contenders[name] = Ours(name, threads)
+            names = list(contenders)
+            print(f"{models.find(MODEL).label}, {threads} threads, {device.cpu_name()}")
+            for s in lengths:
+                medians: dict[str, dict[int, float]] = {name: {} for name in names}
+                for name in names:  # the first pass of a length compiles or plans, and counts for nothing
+                    contenders[name].visit(s)
+                for number in range(asked.rounds):
+                    for p in order(range(len(names)), 0, (MODEL, s), number):
+                        medians[names[p]][number] = statistics.median(contenders[names[p]].visit(s))
+                for name in names:
+                    print(f"{s:g} s  {name:28} {statistics.median(medians[name].values()) * 1e3:8.1f} ms")
+                for mine in ours:
+                    for name in BY_HAND:
+                        i = stats.speedup(medians[name], medians[mine])
+                        assert i and i.low is not None
+                        print(f"{s:g} s  {mine} is {i.value:.2f} [{i.low:.2f}, {i.high:.2f}] times as fast as {name}")
+        finally:
+            for contender in contenders.values():
+                contender.close()
+
+
+if __name__ == "__main__":
+    main()
