@@ -13,9 +13,11 @@ from bench.modes.probe import availability
 from bench.parse import lengths, whole_numbers
 from bench.records import RunSpec, SpecError
 from bench.text import duration, size
+from bench.ui import settings
 
 DEFAULTS = {"lengths": "1, 5", "batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
 LAB_MODES = ("torch-fp32", "torch-int8-dynamic")
+MANY = 4  # modes, above which what they do can be folded away
 LAB_LENGTHS_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 
 
@@ -138,12 +140,12 @@ def pick_modes(key: str) -> list[str]:
         key=key,
         placeholder="Choose at least one mode",
         accept_new_options=True,
-        help="Type MODE:setting=value to change what a mode lets you set, such as openvino-int8-static:clips=8.",
+        help="Several variants of one mode: type MODE:setting=value, such as torch-int8-qat:steps=50.",
     )
     # The menu's order: the original is the baseline.
     chosen = [text for text in labels if text in picked] + [text for text in picked if text not in labels]
     lines = [
-        f"- **{labels.get(text, text)}**: {mode.WEIGHTS}. Activations: {mode.ACTIVATIONS}.{_settings(mode)}"
+        f"- **{labels.get(text, text)}**: {mode.WEIGHTS}. Activations: {mode.ACTIVATIONS}."
         for text in chosen
         if (mode := known.get(_mode(text)))
     ]
@@ -154,23 +156,16 @@ def pick_modes(key: str) -> list[str]:
     ]
     if len(chosen) > 1:
         lines.append(f"- All are compared with **{labels.get(chosen[0], chosen[0])}**.")
-    st.caption("\n".join(lines))
+    with st.expander("What they quantize", expanded=True) if len(chosen) > MANY else st.container():
+        st.caption("\n".join(lines))
     if missing := [name for name in known if found[name].state == "unavailable"]:
         st.caption("Not available here:\n" + "\n".join(f"- {known[n].LABEL}: {found[n].remark}" for n in missing))
-    return chosen
+    return settings.adjusted(chosen, key)
 
 
 def _mode(text: str) -> str:
     """The mode of a spelled variant."""
     return text.partition(":")[0]
-
-
-def _settings(mode: modes.Mode) -> str:
-    """What can be set, in half a line."""
-    if not mode.SETTINGS:
-        return ""
-    told = "; ".join(f"`{name}` ({o.help}; {o.default or 'empty'})" for name, o in mode.SETTINGS.items())
-    return f" Settings: {told}."
 
 
 def _tell(e: Estimate) -> None:
