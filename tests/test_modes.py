@@ -41,6 +41,8 @@ SNR_DB = {
     "torchao-int8-dynamic": 25.0,
     "torchao-int8-weight-only": 35.0,
     "onnx-fp32": 100.0,
+    "openvino-fp32": 100.0,
+    "openvino-bf16": 30.0,
 }
 STORED = {
     "torch-fp32": 32,
@@ -50,6 +52,8 @@ STORED = {
     "torchao-int8-dynamic": 8,
     "torchao-int8-weight-only": 8,
     "onnx-fp32": 32,
+    "openvino-fp32": 32,
+    "openvino-bf16": 16,
 }
 # (bits of the weights, bits of the activations) of the linear layers, where they are not those of everything else.
 LINEAR = {
@@ -147,7 +151,7 @@ def test_coverage_is_whole_and_of_the_right_bits(name: str, tiny: Path, place: C
     assert sum(p.macs for p in parts) == sum(family.macs(config, round(COVERAGE_LENGTH_S * 16_000)).values())
     bits = {p.name: (p.weight_bits, p.activation_bits) for p in parts}
     assert len(bits) == len(parts)  # no part is of two precisions in these modes
-    plain = 16 if name == "torch-bf16" else 32
+    plain = STORED[name] if name.endswith("bf16") else 32
     linear = LINEAR.get(name, (plain, plain))
     assert bits == {
         "feature extractor": (plain, plain),

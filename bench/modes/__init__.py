@@ -139,6 +139,8 @@ def modes() -> dict[str, Mode]:
     """All modes by name, in the menu's order."""
     from bench.modes import (
         onnx_fp32,
+        openvino_bf16,
+        openvino_fp32,
         torch_bf16,
         torch_fp32,
         torch_int8_dynamic,
@@ -155,6 +157,8 @@ def modes() -> dict[str, Mode]:
         torchao_int8_dynamic,
         torchao_int8_weight_only,
         onnx_fp32,
+        openvino_fp32,
+        openvino_bf16,
     )
     return {module.NAME: cast(Mode, module) for module in order}
 
