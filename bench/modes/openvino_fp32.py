@@ -19,7 +19,7 @@ SETTINGS: dict[str, Option] = {}
 OFFERED: tuple[dict[str, Setting], ...] = ()
 BASE = "onnx-fp32"
 CALIBRATES = False
-COST = Cost(memory_bytes=0, memory_copies=0, disk_copies=0)
+COST = Cost(memory_bytes=130_000_000, memory_copies=2.0, disk_copies=1.1)
 STORED_BITS = {"": 32}
 VERSION = 1
 CODE = _openvino.code("f32")
