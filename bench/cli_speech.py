@@ -9,6 +9,7 @@ import typer
 
 from bench import audio, console, datasets, device, estimate, evaluation, hub, models, report, scoring
 from bench.client import Cancelled
+from bench.datasets import Dataset
 from bench.evaluation import Result
 from bench.modes import check as check_mode
 from bench.parse import names
@@ -54,8 +55,9 @@ def evaluate(
             if normaliser not in scoring.NORMALISERS:
                 raise SpecError(f"Normaliser: got {normaliser}; allowed: {', '.join(scoring.NORMALISERS)}.")
             spec = EvaluationSpec(variants_of(model, modes, threads), where, split, limit, seed, normaliser)
-            _tell(spec)
-            run_id = console.jobs().start(spec)
+            clips = datasets.of(spec)
+            _tell(spec, clips)
+            run_id = console.jobs().start(spec, clips)
     ended = console.follow(run_id)
     found = evaluation.result(console.jobs().store, run_id)
     assert found
@@ -120,10 +122,7 @@ def variants_of(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
     return variants
 
 
-def _tell(spec: EvaluationSpec) -> None:
-    clips = datasets.find(spec.dataset, spec.split)
-    if spec.limit:
-        clips = datasets.choose(clips, spec.limit, spec.seed)
+def _tell(spec: EvaluationSpec, clips: Dataset) -> None:
     for remark in clips.remarks:
         console.err.print(remark)
     expected = estimate.evaluation_s(spec.variants, [c.path for c in clips.clips], report.rates(console.jobs().store))

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from bench import paths
+from bench.records import EvaluationSpec
 from bench.text import size as in_words
 
 PATH_COLUMNS = ("path", "file", "file_name", "audio", "audio_filepath")
@@ -66,11 +67,10 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over ids, texts and file sizes; another one means that the set has changed."""
+        """SHA-256 over ids, texts and all bytes; another one means that the set has changed."""
         found = hashlib.sha256()
         for clip in self.clips:
-            size = clip.path.stat().st_size if clip.path.is_file() else None
-            found.update(json.dumps([clip.id, clip.text, size]).encode())
+            found.update(json.dumps([clip.id, clip.text, sha256(clip.path)]).encode())
         return found.hexdigest()
 
 
@@ -80,6 +80,15 @@ class _Listed(NamedTuple):
     at: str
     path: str
     text: str
+
+
+def sha256(path: Path) -> str | None:
+    """Of a file's bytes; None where it is gone or can't be read, which will be told when it is to be heard."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def bundled() -> Path:
@@ -104,6 +113,12 @@ def find(where: str, split: str = "evaluate") -> Dataset:
         f"single file of these kinds, and LibriSpeech's SPEAKER/CHAPTER/*{TRANSCRIPTS}. To fix it, put a manifest.csv "
         "beside the audio files: the line path,text and then one line for each clip."
     )
+
+
+def of(spec: EvaluationSpec) -> Dataset:
+    """The clips that an evaluation asks for. Raises DatasetError."""
+    found = find(spec.dataset, spec.split)
+    return choose(found, spec.limit, spec.seed) if spec.limit else found
 
 
 def choose(dataset: Dataset, limit: int, seed: int) -> Dataset:

@@ -58,6 +58,11 @@ class Score:
         """The artefact on disk."""
         return self.record.artefact.size_bytes if self.record.artefact else None
 
+    @property
+    def unpaired(self) -> int:
+        """Clips that it heard at another time than the original did, so that their times are less comparable."""
+        return sum(not c.heard.paired for c in self.clips)
+
     def worst(self, count: int) -> list[ClipScore]:
         """The clips that lost most against the baseline; of the baseline itself, those with most errors."""
         lost = {c.clip.position: c.words.count - (0 if self.is_baseline else c.baseline.count) for c in self.clips}
@@ -140,7 +145,6 @@ _characters = lru_cache(maxsize=100_000)(scoring.characters)
 
 def summary_rows(r: Result) -> list[Row]:
     """A row a variant; rates are fractions, differences are variant minus baseline."""
-    d = r.evaluation.device
     return [
         {
             "run_id": r.evaluation.id,
@@ -166,11 +170,9 @@ def summary_rows(r: Result) -> list[Row]:
             "audio_s": s.audio_s,
             "rtf": s.rtf,
             "mean_s": s.mean_s,
+            "unpaired_clips": s.unpaired,
             "size_bytes": s.size_bytes,
-            "device_id": d.id,
-            "cpu": d.cpu,
-            "os": d.os,
-            **{f"{k}_version": v for k, v in d.versions.items()},
+            **report.device_columns(r.evaluation.device),
         }
         for s in r.scores
     ]
@@ -192,7 +194,8 @@ def clip_rows(r: Result) -> list[Row]:
             "substitutions": c.words.substitutions,
             "deletions": c.words.deletions,
             "insertions": c.words.insertions,
-            "device_id": r.evaluation.device.id,
+            "paired": c.heard.paired,
+            **report.device_columns(r.evaluation.device),
         }
         for s in r.scores
         for c in s.clips
@@ -252,8 +255,15 @@ def headline(r: Result) -> str:
 
 
 def doubts(r: Result) -> list[str]:
-    """Why the original of a model may hear so badly that differences mean little."""
+    """What a reader must know before trusting a difference: of words, and of times."""
     out = []
+    if apart := [s for s in r.scores if s.unpaired and s.comparison.delta is not None]:
+        names = ", ".join(label(r.evaluation, s.record.variant) for s in apart)
+        out.append(
+            f"{names} heard {'some of the' if any(s.unpaired < len(s.clips) for s in apart) else 'the'} clips at "
+            "another time than the original, because not all fitted into memory at once or the evaluation was resumed. "
+            "Words are compared as always; compare times with care, or measure them with a benchmark."
+        )
     for s in r.scores:
         if s.is_baseline and s.comparison.wer is not None and s.comparison.wer > MOSTLY_WRONG:
             model = s.record.variant.model

@@ -5,7 +5,6 @@ Timing and scoring are apart: here are forward passes and raw texts, `evaluation
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from bench import artefacts, audio, estimate, longform, paths
+from bench import artefacts, audio, datasets, estimate, longform, paths
 from bench.audio import AudioError
 from bench.client import Cancelled, Pool, Worker, WorkerError
 from bench.opening import Limits, Variants
-from bench.records import Artefact, ClipRecord, Evaluation, Failure, Heard, transcription_from
+from bench.records import SAMPLE_RATE_HZ, Artefact, ClipRecord, Evaluation, Failure, Heard, transcription_from
 from bench.runner import CPU_MAC_PER_S, Progress, RunFailed
 from bench.store import Store
 
 LONGEST_PASS = ((1, longform.CHUNK_S),)
+MOMENT = SAMPLE_RATE_HZ // 4  # samples: long enough to touch every weight, short enough to cost little
 
 
 class Evaluator:
@@ -43,6 +43,7 @@ class Evaluator:
         self.clips = store.clips(self.id)
         self.heard = {(h.clip, h.variant) for h in store.heard(self.id)}
         self.unreadable: set[int] = set()
+        self.baselines = {p: family[0] for family in self.spec.families.values() for p in family}
 
     def run(self) -> str | None:
         """Transcribe what is not transcribed yet. Raises Cancelled, and RunFailed if nothing works."""
@@ -85,7 +86,7 @@ class Evaluator:
         seen = {p: set(artefacts.manifest(a.digest).get("clips", ())) for p, a in found.items()}
         if not any(seen.values()):
             return
-        here = [_sha256(Path(c.path)) for c in self.clips]
+        here = [datasets.sha256(Path(c.path)) for c in self.clips]
         for p, digests in list(seen.items()):
             with self.variants.noting(p, "build"):
                 if shared := sum(digest in digests for digest in here):
@@ -115,14 +116,17 @@ class Evaluator:
             with self._decoded(clip) as decoded:
                 if decoded is None:
                     continue
-                path, length_s = decoded
+                path, length_s, moment = decoded
                 found = []
                 for p in wanted:
                     with self.variants.noting(p, f"clip {clip.id}"):
-                        if p not in warm:  # a worker's first pass is cold, and belongs to no clip
+                        if p not in warm:  # a worker's first pass of a length is cold, and belongs to no clip
                             self._ask(p, workers[p], path)
                             warm.add(p)
-                        found.append(self._ask(p, workers[p], path, clip))
+                        answer = self._ask(p, workers[p], path, before=moment)
+                        paired = self.baselines[p] in wanted
+                        heard = transcription_from(answer)
+                        found.append(Heard(p, clip.position, answer["seconds"], heard, paired))
                     if p in self.variants.failed:
                         workers.pop(p).close()
                 if found:
@@ -131,15 +135,15 @@ class Evaluator:
             if not workers:
                 return
 
-    def _ask(self, p: int, worker: Worker, path: Path, clip: ClipRecord | None = None) -> Heard:
-        worker.resume()
-        answer = transcribe(worker, self.spec.variants[p].model, path, self.limits)
-        worker.pause()
-        return Heard(p, clip.position if clip else -1, answer.pop("seconds"), transcription_from(answer))
+    def _ask(self, p: int, worker: Worker, path: Path, before: Path | None = None) -> dict[str, Any]:
+        return transcribe(worker, self.spec.variants[p].model, path, self.limits, before=before)
 
     @contextmanager
-    def _decoded(self, clip: ClipRecord) -> Iterator[tuple[Path, float] | None]:
-        """The clip as a .npy file, and its length in seconds; None, noted as a failure, if it can't be read."""
+    def _decoded(self, clip: ClipRecord) -> Iterator[tuple[Path, float, Path] | None]:
+        """The clip as a .npy file, its length in seconds, and its first moment as another file.
+
+        None, noted as a failure, if it can't be read.
+        """
         if clip.position in self.unreadable:
             yield None
             return
@@ -150,8 +154,8 @@ class Evaluator:
             self.store.add_failure(self.id, Failure(None, f"clip {clip.id}", "unreadable", str(e)))
             yield None
             return
-        with samples_file(sound.samples) as path:
-            yield path, sound.duration_s
+        with samples_file(sound.samples) as path, samples_file(sound.samples[:MOMENT]) as moment:
+            yield path, sound.duration_s, moment
 
     def _tell(self, number: int, count: int, clip: ClipRecord, begun: float, blocks: float) -> None:
         left = (time.monotonic() - begun) / number * (blocks * count - number) if number >= 2 else None
@@ -167,22 +171,27 @@ class Evaluator:
         )
 
 
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
 def transcribe(
-    worker: Worker, model: str, path: Path, limits: Limits, on_progress: Callable[[str], None] | None = None
+    worker: Worker,
+    model: str,
+    path: Path,
+    limits: Limits,
+    on_progress: Callable[[str], None] | None = None,
+    *,
+    before: Path | None = None,
 ) -> dict[str, Any]:
-    """Ask a worker for the text of a .npy file; every chunk of a long one is a sign of life. Raises WorkerError."""
+    """Let a paused worker transcribe a .npy file, and pause it again; every chunk of a long one is a sign of life.
+
+    Others used the caches while it was paused, so its first pass is slower than those that follow: where the time
+    counts, it transcribes the short file `before` first, whose time is forgotten. Raises WorkerError, Cancelled.
+    """
     chunk_s = estimate.work(model, 1, longform.CHUNK_S) / CPU_MAC_PER_S
-    answer: dict[str, Any] = worker.ask(
-        "transcribe", max(limits.reply_s, limits.slowest_passes * chunk_s), on_progress, path=str(path)
-    )
+    timeout_s = max(limits.reply_s, limits.slowest_passes * chunk_s)
+    worker.resume()
+    if before:
+        worker.ask("transcribe", timeout_s, path=str(before))
+    answer: dict[str, Any] = worker.ask("transcribe", timeout_s, on_progress, path=str(path))
+    worker.pause()
     return answer
 
 

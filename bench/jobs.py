@@ -13,20 +13,21 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from bench import artefacts, datasets, device, models, modes, paths
 from bench.client import Cancelled, Pool, end_orphans
+from bench.datasets import Dataset
 from bench.estimate import estimate
 from bench.evaluator import Evaluator
 from bench.opening import Limits
 from bench.records import RESUMABLE_STATES, ClipRecord, Evaluation, EvaluationSpec, Failure, Run, RunSpec
 from bench.runner import Progress, RunFailed, Runner
-from bench.store import Store
+from bench.store import Store, StoreError
 from bench.transcriber import Transcriber
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "The program ended while this run was under way. What was measured is kept."
 GLANCE_S = 0.5  # a look at the lock, from a page or by a start-up, holds it for a moment
+BLINK_S = 0.05  # so long one page's look may be in another one's way
 
 
 class Refused(RuntimeError):
@@ -79,20 +81,14 @@ class Jobs:
         if self.live or self.transcriber.busy:
             return None
         with self._lock_path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return _holder(file)
-            return None
+            return None if _locked(file, fcntl.LOCK_SH, BLINK_S) else _holder(file)
 
     def recover(self) -> list[str]:
         """Mark runs whose process died as interrupted; returns their ids."""
         if self.live:
             return []
         with self._lock_path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not _locked(file, fcntl.LOCK_EX):
                 return []
             if found := self.store.interrupt_live(INTERRUPTED):
                 end_orphans()
@@ -101,22 +97,28 @@ class Jobs:
 
     # --- start, resume, cancel
 
-    def start(self, spec: RunSpec | EvaluationSpec) -> str:
+    def start(self, spec: RunSpec | EvaluationSpec, found: Dataset | None = None) -> str:
         """Begin a run or an evaluation, or return the id of the one that runs.
 
-        Raises Refused, ModelError, ModeError or DatasetError.
+        `found` are an evaluation's clips, where the caller has looked for them already (`datasets.of`). Raises Refused,
+        ModelError, ModeError, DatasetError or StoreError.
         """
         with self._lock:
             if job := self.live:
                 return job.run_id
-            clips = _clips(spec) if isinstance(spec, EvaluationSpec) else None
-            if isinstance(spec, RunSpec) and (refusal := estimate(spec).refusal):
+            clips: list[ClipRecord] = []
+            if isinstance(spec, EvaluationSpec):
+                for v in spec.variants:
+                    models.find(v.model)
+                    modes.check(v)
+                found = found or datasets.of(spec)
+                clips, spec = _clips(found), replace(spec, dataset=found.where, digest=found.digest)
+            elif refusal := estimate(spec).refusal:
                 raise Refused(refusal)
-            self._end_captions()
-            file = self._take()
+            file = self._take_over()
             try:
                 run_id = self.store.create_run(spec, device.device())
-                if clips is not None:
+                if clips:
                     self.store.set_clips(run_id, clips)
                 self._begin(run_id, file)
             except BaseException:
@@ -127,13 +129,14 @@ class Jobs:
     def resume(self, run_id: str) -> str:
         """Go on with what was interrupted or cancelled: finished groups, or clips, are kept.
 
-        Raises Refused, ModelError or DatasetError.
+        Raises Refused, ModelError, DatasetError or StoreError.
         """
         with self._lock:
             if job := self.live:
                 return job.run_id
-            self._end_captions()
-            file = self._take()  # first: what a crash left live becomes interrupted by it
+            if self._captioning:  # they end for nothing less
+                self._check_resumable(run_id)
+            file = self._take_over()  # before the check: what a crash left live becomes interrupted by it
             try:
                 self._check_resumable(run_id)
                 self.store.set_state(run_id, "preparing")
@@ -147,8 +150,9 @@ class Jobs:
         """End the live job now: its workers are killed, what was measured stays."""
         job = self.live
         if job and not job.pool.cancelled:
-            job.pool.cancel()  # first: a full disk must not keep a run from being cancelled
-            self.store.set_state(job.run_id, "cancelling")
+            job.pool.cancel()
+            with suppress(StoreError):  # a full disk must not keep a run from being cancelled
+                self.store.set_state(job.run_id, "cancelling")
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the live job's end; False if it still runs after the timeout."""
@@ -167,10 +171,39 @@ class Jobs:
             if job.thread:
                 job.thread.join(2)
 
+    def caption(self, make: Callable[[], Captions]) -> Captions:
+        """The captions that are live, or new ones: two browsers that start them at once see the same."""
+        with self._lock:
+            if not (self.captions and self.captions.live):
+                self.captions = make()
+            return self.captions
+
+    @property
+    def _captioning(self) -> bool:
+        return self.captions is not None and self.captions.live
+
     def _end_captions(self) -> None:
         """They give way to a measurement."""
         if self.captions:
             self.captions.end("A measurement began, and captions beside it would spoil its times: they ended.")
+
+    def _take_over(self) -> TextIO:
+        """The lock, from this process's live captions too, which end where they alone stand in the way.
+
+        Raises Refused, and then captions go on.
+        """
+        try:
+            return self._take()
+        except Refused:
+            if not self._captioning or not self._is_ours():
+                raise
+        self._end_captions()
+        return self._take()
+
+    def _is_ours(self) -> bool:
+        """Whether it is this process that holds the lock."""
+        with self._lock_path.open() as file:
+            return _signature(file).get("pid") == os.getpid()
 
     @contextmanager
     def _for_transcription(self) -> Iterator[None]:
@@ -192,11 +225,14 @@ class Jobs:
             raise Refused(f"Run {run_id} is {run.state}. Only a run that was cancelled or interrupted can be resumed.")
         for name in {v.model for v in run.spec.variants}:
             models.find(name)
-        if isinstance(run, Evaluation) and _clips(run.spec) != _bare(self.store.clips(run_id)):
-            raise Refused(
-                f"The clips in {run.spec.dataset} are not what they were when evaluation {run_id} began: "
-                "start a new one."
-            )
+        if isinstance(run, Evaluation):
+            found = datasets.of(run.spec)
+            changed = _clips(found) != [replace(c, length_s=None) for c in self.store.clips(run_id)]
+            if changed or run.spec.digest not in ("", found.digest):  # "": of an Earbench that took none
+                raise Refused(
+                    f"The clips in {run.spec.dataset} are not what they were when evaluation {run_id} began: "
+                    "start a new one."
+                )
         if run.device.id != device.device().id or run.device.versions != device.device().versions:
             raise Refused(
                 f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
@@ -209,6 +245,7 @@ class Jobs:
     def _begin(self, run_id: str, file: TextIO) -> None:
         found = self.store.run(run_id) or self.store.evaluation(run_id)
         assert found
+        self._end_captions()
         kind: Literal["benchmark", "evaluation"] = "benchmark" if isinstance(found, Run) else "evaluation"
         _sign(file, f"{'run' if kind == 'benchmark' else kind} {run_id}")
         self.transcriber.close()  # its warm workers would take memory, and time when they are ended
@@ -222,6 +259,16 @@ class Jobs:
             job.progress = progress
 
         try:
+            self._carry_out(job, run, observe)
+        except StoreError:  # the disk is full, and pages say so: the run is marked as interrupted once it can be
+            traceback.print_exc()
+        finally:
+            with file:  # the lock ends with it
+                artefacts.sweep()
+
+    def _carry_out(self, job: Job, run: Run | Evaluation, observe: Callable[[Progress], None]) -> None:
+        """The job from start to end, and how it ended into the store. Raises StoreError where that can't be written."""
+        try:
             message = (
                 Runner(run, self.store, job.pool, observe, self._limits).run()
                 if isinstance(run, Run)
@@ -233,37 +280,28 @@ class Jobs:
                 self.store.set_state(job.run_id, "interrupted", INTERRUPTED)
             else:
                 self.store.set_state(job.run_id, "cancelled", "Cancelled. What was measured is kept.")
-        except RunFailed as e:
+        except (RunFailed, StoreError) as e:
             self.store.set_state(job.run_id, "failed", str(e))
         except Exception as e:  # the thread has nobody above it: say it where people look
             log = traceback.format_exc()
             self.store.add_failure(job.run_id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
             self.store.set_state(job.run_id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
-        finally:
-            with file:  # the lock ends with it
-                artefacts.sweep()
 
     def _take(self) -> TextIO:
         """The lock, or Refused with the name of who holds it."""
         file = self._lock_path.open("a+")
-        deadline = time.monotonic() + GLANCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.01)
-                    continue
-                sentence = _holder(file)
-                file.close()
-                raise Refused(
-                    f"{sentence} Two at once would disturb each other: wait for it, or cancel it there."
-                ) from None
-        if self.store.interrupt_live(INTERRUPTED):
-            end_orphans()
-        file.seek(0)
-        file.truncate()
+        if not _locked(file, fcntl.LOCK_EX, GLANCE_S):
+            sentence = _holder(file)
+            file.close()
+            raise Refused(f"{sentence} Two at once would disturb each other: wait for it, or cancel it there.")
+        try:
+            if self.store.interrupt_live(INTERRUPTED):
+                end_orphans()
+            file.seek(0)
+            file.truncate()
+        except BaseException:
+            file.close()
+            raise
         return file
 
 
@@ -281,36 +319,46 @@ def _jobs() -> Jobs:
     return Jobs(Store(paths.database()))
 
 
+def _locked(file: TextIO, how: int, patience_s: float = 0.0) -> bool:
+    """Lock the file, shared or not; False if others hold it longer than that."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+
+
 def _sign(file: TextIO, what: str) -> None:
     """Write into the lock who holds it."""
     json.dump({"pid": os.getpid(), "what": what, "since_s": time.time()}, file)
     file.flush()
 
 
-def _clips(spec: EvaluationSpec) -> list[ClipRecord]:
-    """The clips that an evaluation is to hear. Raises DatasetError, ModelError, ModeError."""
-    for v in spec.variants:
-        models.find(v.model)
-        modes.check(v)
-    found = datasets.find(spec.dataset, spec.split)
-    if spec.limit:
-        found = datasets.choose(found, spec.limit, spec.seed)
+def _clips(found: Dataset) -> list[ClipRecord]:
+    """The clips that an evaluation is to hear, before they were heard."""
     return [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(found.clips)]
 
 
-def _bare(clips: list[ClipRecord]) -> list[ClipRecord]:
-    """Clips as they were before they were heard."""
-    return [replace(c, length_s=None) for c in clips]
+def _signature(file: TextIO) -> dict[str, Any]:
+    """What `_sign` wrote last; empty where the holder did not sign yet."""
+    file.seek(0)
+    try:
+        found: dict[str, Any] = json.loads(file.read())
+    except ValueError:
+        return {}
+    return found
 
 
 def _holder(file: TextIO) -> str:
-    file.seek(0)
-    try:
-        found = json.loads(file.read())
-        since = time.strftime("%H:%M:%S", time.localtime(found["since_s"]))
-        return f"This device is busy: process {found['pid']} has held it since {since} for {found['what']}."
-    except (ValueError, KeyError):
+    found = _signature(file)
+    if not found:
         return "Another process holds this device."
+    since = time.strftime("%H:%M:%S", time.localtime(found["since_s"]))
+    return f"This device is busy: process {found['pid']} has held it since {since} for {found['what']}."
 
 
 def _versions(found: dict[str, str]) -> str:

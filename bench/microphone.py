@@ -91,10 +91,13 @@ class Recorder:
     For a level meter and live captions alike: nothing here waits longer than it is told to, `stop` for a few seconds.
     """
 
-    def __init__(self, device: int | None = None, seconds: float | None = None) -> None:
+    def __init__(
+        self, device: int | None = None, seconds: float | None = None, unwatched_s: float | None = None
+    ) -> None:
         """Record so many seconds from a device's `index`, by default until stopped from the default device.
 
-        Raises MicrophoneError; what goes wrong after the start is raised by `read`.
+        With `unwatched_s`, it ends once nobody called `watched` for so long. Raises MicrophoneError; what goes wrong
+        after the start is raised by `read`.
         """
         seconds = MAX_DURATION_S if seconds is None else seconds
         if not (math.isfinite(seconds) and 0 < seconds <= MAX_DURATION_S):
@@ -107,6 +110,7 @@ class Recorder:
         self._overflows = 0
         self._error: str | None = None
         self._complete = self._stopped = self._ended = False
+        self._unwatched_s, self._watched = unwatched_s, time.monotonic()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
         self._audio, audio = os.pipe()
         self._status, status = os.pipe()
@@ -169,16 +173,24 @@ class Recorder:
         """Seconds of sound that came."""
         return self._came / SAMPLE_RATE_HZ
 
+    def watched(self) -> None:
+        """Whoever began the recording is still there."""
+        self._watched = time.monotonic()
+
     def stop(self) -> None:
         """End the recording; what came until now can still be read."""
-        self._stopped = True
-        if self._process.stdin:
-            with suppress(OSError):
-                self._process.stdin.close()
+        self._finish()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():  # the driver hangs on closing
             end(self._process)
             self._thread.join(GRACE_S)
+
+    def _finish(self) -> None:
+        """Tell the child that it is enough."""
+        self._stopped = True
+        if self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()
 
     def __enter__(self) -> Recorder:
         return self
@@ -192,6 +204,8 @@ class Recorder:
         living = set(rest)
         while living:
             ready, _, _ = select.select(living, [], [], LIFE_S)
+            if self._unwatched_s and not self._stopped and time.monotonic() - self._watched > self._unwatched_s:
+                self._finish()
             if not ready:
                 self._error = f"The microphone's driver gave no sign of life for {LIFE_S:g} s and was ended."
                 break

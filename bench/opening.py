@@ -118,7 +118,9 @@ class Variants:
             with self.noting(position, "open"):
                 if short:
                     raise WorkerError(
-                        "out of memory", f"{v.spelled} needs about {need / 1e9:.1f} GB, more than is free"
+                        "out of memory",
+                        f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Close other "
+                        "programs, or choose a smaller model.",
                     )
                 worker, opening = open_worker(v, artefacts[position], self._pool, self._limits, self._stage)
                 workers[position] = worker

@@ -315,11 +315,12 @@ class EvaluationSpec:
     """Which variants are to transcribe which clips. The first variant of a model is its baseline."""
 
     variants: tuple[Variant, ...]
-    dataset: str  # a folder on this device, or a manifest in one
+    dataset: str  # a folder on this device, or a manifest in one; stored as its whole path
     split: str = "evaluate"
     limit: int = 0  # clips at most, drawn by the seed; 0: all
     seed: int = 0
     normaliser: str = "basic"  # the one that was chosen at the start; what is stored is raw text
+    digest: str = ""  # of the clips as they were at the start; "" before
 
     def __post_init__(self) -> None:
         _each("variants", self.variants, lambda v: isinstance(v, Variant), "at least one model and mode")
@@ -375,6 +376,7 @@ class Heard:
     clip: int  # position in the evaluation
     seconds: float
     transcription: Transcription
+    paired: bool = True  # timed right before or after the original; not where memory or a resume set them apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +400,7 @@ class Transcript:
     texts: tuple[VariantText, ...]  # the first is what the others are compared with where there is no reference
     audio: str | None = None  # a WAV file, kept only if asked
     id: int | None = None
+    device: Device | None = None  # where it was transcribed; None for those of an Earbench that did not keep it
 
 
 def to_json(record: Any) -> str:

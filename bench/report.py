@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import device, models, modes, stats
 from bench.estimate import work
-from bench.records import Failure, Group, Run, VariantRecord, Visit
+from bench.records import Device, Failure, Group, Run, VariantRecord, Visit
 from bench.stats import Interval, Summary
 from bench.store import Store
 
@@ -205,7 +205,7 @@ def _summary_row(r: Report, c: Cell) -> Row:
         "checkpoint": artefact.checkpoint if artefact else None,
         "input": r.run.spec.input_kind,
         "seed": r.run.spec.seed,
-        **_device_columns(r.run),
+        **device_columns(r.run.device),
     }
 
 
@@ -232,7 +232,7 @@ def raw_rows(r: Report) -> list[Row]:
                     "seconds": p.seconds,
                     "started_s": visit.started_s,
                     **asdict(visit.reading),
-                    **_device_columns(r.run),
+                    **device_columns(r.run.device),
                 }
                 rows.append(row)
     return rows
@@ -294,8 +294,8 @@ def _interval(name: str, i: Interval | None) -> Row:
     return {f"{name}_ratio": value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _device_columns(run: Run) -> Row:
-    d = run.device
+def device_columns(d: Device) -> Row:
+    """What every row of a CSV says of where it was measured, and with what."""
     return {"device_id": d.id, "cpu": d.cpu, "os": d.os, **{f"{k}_version": v for k, v in d.versions.items()}}
 
 

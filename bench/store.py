@@ -11,11 +11,11 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import records
 from bench.records import (
@@ -81,18 +81,26 @@ MIGRATIONS = (
         id INTEGER PRIMARY KEY, created_s REAL NOT NULL, source TEXT NOT NULL, length_s REAL NOT NULL,
         reference TEXT NOT NULL, audio TEXT, texts TEXT NOT NULL);
     """,
+    """
+    ALTER TABLE heard ADD COLUMN paired INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE transcript ADD COLUMN device TEXT;
+    """,
 )
 
 
 _KINDS = {RunSpec: "benchmark", EvaluationSpec: "evaluation"}
+T = TypeVar("T")
 
 
 class StoreError(RuntimeError):
-    """The database can't be used as asked; the text says why."""
+    """The database can't be used as asked; the text says why, and what to do."""
 
 
 class Store:
-    """The runs of this data folder. Safe to use from several threads and processes."""
+    """The runs of this data folder. Safe to use from several threads and processes.
+
+    Every method that writes raises StoreError where nothing could be written, as on a full disk: then nothing changed.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the database, made or migrated if need be. Raises StoreError for one of a newer Earbench."""
@@ -144,20 +152,25 @@ class Store:
         return found
 
     def run(self, run_id: str) -> Run | None:
-        """One benchmark run, or None."""
+        """One benchmark run, or None. Raises StoreError for a damaged one."""
         return next((_run(row) for row in self._rows("benchmark", run_id)), None)
 
     def runs(self) -> list[Run]:
-        """All benchmark runs, the newest first."""
-        return [_run(row) for row in self._rows("benchmark")]
+        """All benchmark runs that can be read, the newest first."""
+        return list(_readable(_run, self._rows("benchmark")))
 
     def evaluation(self, run_id: str) -> Evaluation | None:
-        """One evaluation, or None."""
+        """One evaluation, or None. Raises StoreError for a damaged one."""
         return next((_evaluation(row) for row in self._rows("evaluation", run_id)), None)
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations, the newest first."""
-        return [_evaluation(row) for row in self._rows("evaluation")]
+        """All evaluations that can be read, the newest first."""
+        return list(_readable(_evaluation, self._rows("evaluation")))
+
+    def damaged(self) -> list[str]:
+        """The ids of the runs and evaluations that can't be read, and so stand in no list."""
+        read = {*(run.id for run in self.runs()), *(e.id for e in self.evaluations())}
+        return [row["id"] for kind in _KINDS.values() for row in self._rows(kind) if row["id"] not in read]
 
     def delete_run(self, run_id: str) -> None:
         """Remove a run or an evaluation and all that belongs to it. Raises StoreError while it is live."""
@@ -280,8 +293,9 @@ class Store:
         """What the variants made of one clip, in one commit."""
         with self._write() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO heard (run_id, variant, clip, seconds, transcription) VALUES (?, ?, ?, ?, ?)",
-                [(run_id, h.variant, h.clip, h.seconds, to_json(h.transcription)) for h in heard],
+                "INSERT OR REPLACE INTO heard (run_id, variant, clip, seconds, transcription, paired) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                [(run_id, h.variant, h.clip, h.seconds, to_json(h.transcription), h.paired) for h in heard],
             )
             db.execute(
                 "UPDATE clip SET length_s = ? WHERE run_id = ? AND position = ?", (length_s, run_id, heard[0].clip)
@@ -291,7 +305,13 @@ class Store:
         """All that was heard in an evaluation, by clip and variant."""
         rows = self._db.execute("SELECT * FROM heard WHERE run_id = ? ORDER BY clip, variant", (run_id,))
         return [
-            Heard(r["variant"], r["clip"], r["seconds"], records.transcription_from(json.loads(r["transcription"])))
+            Heard(
+                r["variant"],
+                r["clip"],
+                r["seconds"],
+                records.transcription_from(json.loads(r["transcription"])),
+                bool(r["paired"]),
+            )
             for r in rows
         ]
 
@@ -302,8 +322,8 @@ class Store:
         t = transcript
         with self._write() as db:
             row = db.execute(
-                "INSERT INTO transcript (created_s, source, length_s, reference, audio, texts) "
-                "VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+                "INSERT INTO transcript (created_s, source, length_s, reference, audio, texts, device) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
                 (
                     t.created_s,
                     t.source,
@@ -311,6 +331,7 @@ class Store:
                     t.reference,
                     t.audio,
                     json.dumps([asdict(x) for x in t.texts], ensure_ascii=False),
+                    to_json(t.device) if t.device else None,
                 ),
             ).fetchone()
             return int(row[0])
@@ -326,6 +347,7 @@ class Store:
                 reference=r["reference"],
                 audio=r["audio"],
                 texts=tuple(records.variant_text_from(x) for x in json.loads(r["texts"])),
+                device=records.device_from(json.loads(r["device"])) if r["device"] else None,
             )
             for r in self._db.execute("SELECT * FROM transcript ORDER BY id DESC")
         ]
@@ -414,16 +436,22 @@ class Store:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
         try:
-            yield db
-            db.execute("UPDATE meta SET revision = revision + 1")
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:  # SQLite itself rolls back where the disk is full
-                db.execute("ROLLBACK")
-            raise
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("UPDATE meta SET revision = revision + 1")
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite itself rolls back where the disk is full
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as e:
+            raise StoreError(
+                f"{self.path} can't be written ({e}). Free some space there, see that the folder is writable and no "
+                "other program holds it, then try again."
+            ) from e
 
     def _migrate(self) -> None:
         try:
@@ -455,11 +483,32 @@ class Store:
 
 
 def _run(row: Any) -> Run:
-    return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_head(row))
+    with _intact(row):
+        return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_head(row))
 
 
 def _evaluation(row: Any) -> Evaluation:
-    return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_head(row))
+    with _intact(row):
+        return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_head(row))
+
+
+@contextmanager
+def _intact(row: Any) -> Iterator[None]:
+    """What can't be read of a row is a StoreError. Its spec may be cut off, or one that this Earbench does not know."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise StoreError(
+            f"{row['id']} can't be read: it is damaged in the database, or of another Earbench ({e}). All others are "
+            "as they were; this one can be deleted under Results."
+        ) from e
+
+
+def _readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterator[T]:
+    """One damaged row must not hide all others."""
+    for row in rows:
+        with suppress(StoreError):
+            yield read(row)
 
 
 def _head(row: Any) -> dict[str, Any]:

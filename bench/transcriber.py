@@ -71,7 +71,6 @@ class Transcriber:
                     try:
                         worker = self._worker(v, keep=variants, say=say)
                         say(f"transcribing with {v.spelled}")
-                        worker.resume()
                         answer = transcribe(
                             worker,
                             v.model,
@@ -79,7 +78,6 @@ class Transcriber:
                             self._limits,
                             lambda done, v=v: say(f"transcribing with {v.spelled}: chunk {done}"),  # type: ignore[misc]
                         )
-                        worker.pause()
                         out.append(VariantText(v, answer.pop("seconds"), transcription_from(answer)))
                     except (WorkerError, ModelError, ModeError) as e:
                         if broken := self._workers.pop(v, None):
@@ -136,9 +134,7 @@ class Transcriber:
         worker, _ = open_worker(v, artefact, self._pool, self._limits, say)
         try:
             with samples_file(np.zeros(SAMPLE_RATE_HZ, np.float32)) as path:  # a cold pass
-                worker.resume()
                 transcribe(worker, v.model, path, self._limits)
-                worker.pause()
         except BaseException:
             worker.close()
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import audio, device, paths, scoring
 from bench.records import Transcript, VariantText
-from bench.report import Row
+from bench.report import Row, device_columns
 from bench.scoring import Errors
 from bench.store import Store
 
@@ -47,22 +47,30 @@ def score(text: VariantText, t: Transcript) -> Score:
 
 
 def keep(store: Store, t: Transcript, samples: audio.Array | None = None) -> Transcript:
-    """Store a transcript, and its audio if given: (n,) at 16 kHz. Returns it with its id. Raises OSError."""
-    if samples is not None:
-        folder = paths.data_folder() / "audio"
-        folder.mkdir(exist_ok=True)
-        name = f"audio/{time.time_ns()}.wav"  # within the data folder, which may move
-        audio.write_wav(paths.data_folder() / name, samples)
-        t = replace(t, audio=name)
-    return replace(t, id=store.add_transcript(t))
+    """Store a transcript made here, and its audio if given: (n,) at 16 kHz. Returns it with its id.
+
+    Raises OSError or StoreError, and then leaves nothing behind.
+    """
+    t = replace(t, device=device.device())
+    if samples is None:
+        return replace(t, id=store.add_transcript(t))
+    t = replace(t, audio=f"audio/{time.time_ns()}.wav")  # within the data folder, which may move
+    path = paths.data_folder() / str(t.audio)
+    path.parent.mkdir(exist_ok=True)
+    try:
+        audio.write_wav(path, samples)
+        return replace(t, id=store.add_transcript(t))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def forget(store: Store, t: Transcript) -> None:
-    """Delete a transcript and its audio."""
-    if found := audio_path(t):
-        found.unlink(missing_ok=True)
+    """Delete a transcript and its audio. Raises StoreError, and then both are still there, or OSError."""
     if t.id is not None:
         store.delete_transcript(t.id)
+    if found := audio_path(t):
+        found.unlink(missing_ok=True)
 
 
 def audio_path(t: Transcript) -> Path | None:
@@ -76,7 +84,7 @@ def audio_path(t: Transcript) -> Path | None:
 
 def rows(transcripts: Iterable[Transcript]) -> list[Row]:
     """One row a transcript and variant. Errors are counted against the reference alone: without one they are empty."""
-    here, out = device.device(), list[Row]()
+    out: list[Row] = []
     for t in transcripts:
         for x in t.texts:
             s = score(x, t)
@@ -102,7 +110,9 @@ def rows(transcripts: Iterable[Transcript]) -> list[Row]:
                 "reference_words": w.reference_count if w else None,
                 "mean_confidence_ratio": s.confidence,
                 "error": x.error or None,
-                "device": here.name,
+                "device": t.device.name if t.device else None,
+                **(device_columns(t.device) if t.device else {}),
             }
             out.append(row)
-    return out
+    columns = dict.fromkeys(name for row in out for name in row)  # other versions may have been there at other times
+    return [{name: row.get(name) for name in columns} for row in out]

@@ -7,11 +7,13 @@ from bench import report
 from bench.jobs import Refused
 from bench.models import ModelError
 from bench.records import RESUMABLE_STATES
+from bench.store import StoreError
 from bench.ui import page, results
 
 jobs = page.begin("Results")
 st.title("Results")
 runs = {run.id: run for run in jobs.store.runs()}
+page.tell_damaged(jobs.store)
 if not runs:
     st.info("No runs yet. Measure something first; every run then stands here with its charts and files.")
     st.page_link("pages/1_Benchmark.py", label="Start a benchmark", icon=":material/speed:")
@@ -43,7 +45,7 @@ with st.container(horizontal=True):
     ):
         try:
             st.session_state["run"] = jobs.resume(chosen)
-        except (Refused, ModelError) as e:
+        except (Refused, ModelError, StoreError) as e:
             st.error(str(e))
         else:
             st.switch_page("pages/1_Benchmark.py")

@@ -8,6 +8,7 @@ from bench.datasets import DatasetError
 from bench.jobs import Refused
 from bench.models import ModelError
 from bench.records import RESUMABLE_STATES
+from bench.store import StoreError
 from bench.ui import choose, choose_clips, live, page
 
 jobs = page.begin("Accuracy", banner=False)
@@ -27,6 +28,7 @@ else:
     live.banner(jobs)
     with st.expander("New evaluation", expanded=not ended, icon=":material/add:"):
         choose_clips.form(jobs)
+page.tell_damaged(jobs.store)
 if not every:
     st.caption("Press Start above: word error rates, charts and the worst clips fill in here.")
     st.stop()
@@ -57,7 +59,7 @@ if ended and (not running or asked in ended):
         ):
             try:
                 jobs.resume(chosen)
-            except (Refused, ModelError, DatasetError) as e:
+            except (Refused, ModelError, DatasetError, StoreError) as e:
                 st.error(str(e))
             else:
                 st.rerun()

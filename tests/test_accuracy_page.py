@@ -105,7 +105,7 @@ def test_nothing_chosen_gets_a_sentence_and_no_start(store: Store, key: str) -> 
 
 def test_start_hands_over_what_was_chosen(store: Store, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[EvaluationSpec] = []
-    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec: started.append(spec) or filled(store))
+    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
     at = opened(PAGE)
     at.session_state["source"] = choose_clips.FOLDER
     at.session_state["folder"] = str(clips)
@@ -218,7 +218,39 @@ def test_each_job_bars_the_other_with_a_reason(store: Store, under_way: Any) -> 
     assert "An evaluation is under way" in texts(at) and at.button(key="start").disabled
     under_way(finished_run(store), "benchmark", Progress("measuring", round=1, rounds=10, groups=1, cell="1 s"))
     at = opened(PAGE)
-    assert "A benchmark is under way" in texts(at) and at.button(key="evaluate").disabled
+    assert "A benchmark is under way" in texts(at) and "evaluate" not in [b.key for b in at.button]
+
+
+def test_no_clip_is_looked_at_while_something_is_measured(
+    store: Store, under_way: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    find = datasets.find
+    monkeypatch.setattr(datasets, "find", lambda *where: looked.append(where[0]) or find(*where))
+    at = opened(PAGE)
+    at.session_state["source"] = choose_clips.FOLDER
+    at.session_state["folder"] = str(clips)
+    at.run()
+    assert looked and "evaluate" in [b.key for b in at.button]
+    choose_clips._find.clear()
+    looked.clear()
+    under_way(finished_run(store), "benchmark", Progress("measuring", round=1, rounds=10, groups=1, cell="1 s"))
+    assert not at.run().exception and not looked
+    # Nor by what was pressed on a page that was drawn before.
+    for act in (choose_clips._unpack, choose_clips._fetch):
+        state = {"zip": object(), "hub_name": "a/b"}
+        with monkeypatch.context() as patched:
+            patched.setattr(choose_clips.st, "session_state", state)
+            act(job_manager.jobs())
+        assert "A benchmark is under way" in str(state["source_error"])
+
+
+def test_nor_while_another_program_measures(store: Store) -> None:
+    other = job_manager.Jobs(store)
+    with other._take():
+        at = opened(PAGE)
+        assert "evaluate" not in [b.key for b in at.button]
+    assert "evaluate" in [b.key for b in at.run().button]
 
 
 def test_a_zip_is_unpacked_once(store: Store, clips: Path, tmp_path: Path) -> None:

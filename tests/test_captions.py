@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from bench.audio import Array
 from bench.captions import CONTEXT_S, MARGIN_S, STEP_S, WINDOW_S, Captions, Draft
 from bench.jobs import Jobs, Refused
 from bench.microphone import Level, MicrophoneError
+from bench.models import ModelError
 from bench.records import SAMPLE_RATE_HZ, RunSpec, Variant, Word
-from bench.store import Store
+from bench.store import Store, StoreError
 
 SENTENCE = [Word(text, i * 0.6, i * 0.6 + 0.5, 0.9) for i, text in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ")]
 
@@ -211,3 +213,41 @@ def test_a_benchmark_ends_the_captions(manager: Jobs, tiny_model: Path, clip: Ar
     assert "under way" in late.snapshot().message
     with pytest.raises(Refused):
         manager.transcriber.transcribe(clip, variants(tiny_model))
+
+
+def test_a_benchmark_that_can_not_start_leaves_the_captions_alone(
+    manager: Jobs, tiny_model: Path, clip: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = RunSpec.grid([str(tiny_model)], ["torch-fp32"], [0.5], threads=[1], repeats=3, precision_target=1.0)
+    one = variants(tiny_model)[:1]
+    session = manager.caption(lambda: Captions(manager.transcriber, one, None, lambda _: Clip(clip, endless=True)))
+    wait_for(lambda: session.snapshot().captions[0].pass_s, "a pass")
+    with pytest.raises(Refused, match="no run nonsense"):
+        manager.resume("nonsense")
+    with monkeypatch.context() as patched:
+
+        def full(*_: object) -> None:
+            raise StoreError("The disk is full.")
+
+        patched.setattr(manager.store, "create_run", full)
+        with pytest.raises(StoreError):
+            manager.start(wanted)
+    with pytest.raises(ModelError):
+        manager.start(RunSpec.grid(["no-such-model"], ["torch-fp32"], [0.5], threads=[1]))
+    assert session.live and not session.snapshot().message
+    assert manager.start(wanted) and not session.live
+
+
+def test_two_browsers_that_start_captions_at_once_see_the_same(manager: Jobs, tiny_model: Path, clip: Array) -> None:
+    made: list[Captions] = []
+
+    def make() -> Captions:
+        time.sleep(0.1)  # the other one comes meanwhile
+        made.append(Captions(manager.transcriber, variants(tiny_model)[:1], None, lambda _: Clip(clip, endless=True)))
+        return made[-1]
+
+    with ThreadPoolExecutor() as threads:
+        found = [f.result(30) for f in [threads.submit(manager.caption, make) for _ in range(4)]]
+    assert len(made) == 1 and all(f is made[0] for f in found)
+    made[0].end("")
+    assert manager.caption(make) is made[1]

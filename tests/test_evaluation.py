@@ -52,6 +52,31 @@ def result(store: Store, run_id: str, normaliser: str | None = None) -> Result:
     return found
 
 
+def test_the_csv_has_what_a_lab_asks_for_and_where_it_was_measured(store: Store) -> None:
+    r = result(store, filled(store))
+    asked = "mode words wer wer_low wer_high wer_delta wer_delta_low wer_delta_high cer substitutions deletions "
+    asked += "insertions rtf mean_s"
+    for row in evaluation.summary_rows(r):
+        assert [name for name in row if name in asked.split()] == asked.split()
+    for row in (*evaluation.summary_rows(r), *evaluation.clip_rows(r)):
+        assert (row["device_id"], row["python_version"]) == (device().id, device().versions["python"])
+
+
+def test_clips_of_another_time_are_told_but_not_where_there_is_nothing_to_compare(store: Store) -> None:
+    def doubts(run_id: str) -> str:
+        return " ".join(evaluation.doubts(result(store, run_id)))
+
+    run_id = filled(store)
+    assert "another time" not in doubts(run_id)
+    apart = Heard(2, 1, 0.25, Transcription("five six", ()), paired=False)
+    store.add_heard(run_id, LENGTH_S, [apart])
+    assert apart in store.heard(run_id)
+    assert "torch-int8-dynamic heard some of the clips at another time" in doubts(run_id)
+    alone = filled(store, skip=(FP32, 0))
+    store.add_heard(alone, LENGTH_S, [apart])
+    assert "another time" not in doubts(alone)
+
+
 def test_figures_by_hand(store: Store) -> None:
     original, _, int8 = result(store, filled(store)).scores
     assert original.is_baseline and not int8.is_baseline

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import wait_for
 
-from bench import artefacts, audio, evaluation, jobs
-from bench.client import Pool
+from bench import artefacts, audio, datasets, estimate, evaluation, jobs
+from bench.client import Pool, Worker
 from bench.datasets import DatasetError
 from bench.jobs import Jobs, Refused
 from bench.models import ModelError
@@ -114,13 +115,98 @@ def test_cancel_keeps_what_was_heard_and_resume_hears_the_rest(
     assert manager.store.evaluation(run_id).state == "done"  # type: ignore[union-attr]
 
 
+def test_variants_that_memory_sets_apart_are_told_as_not_paired(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Room for one worker: while one is open, there is not enough for another.
+    def available() -> int:
+        pool = manager.live.pool if manager.live else None
+        return 10**9 if pool and any("worker" in w.name for w in pool._live) else 10**12
+
+    monkeypatch.setattr(jobs.device, "available_memory_bytes", available)
+    monkeypatch.setattr(estimate, "open_bytes", lambda *_: 10**11)
+    run_id = manager.start(spec(tiny_model, clips))
+    assert manager.wait(120)
+    heard = manager.store.heard(run_id)
+    assert len(heard) == 10 and [h.paired for h in heard] == [h.variant == 0 for h in heard]
+    r = evaluation.result(manager.store, run_id)
+    assert r and [s.unpaired for s in r.scores] == [0, 5]
+    (doubt,) = [d for d in evaluation.doubts(r) if "another time" in d]
+    assert doubt.startswith("torch-int8-dynamic heard the clips at another time than the original")
+    assert [row["unpaired_clips"] for row in evaluation.summary_rows(r)] == [0, 5]
+
+
+def test_the_first_pass_after_a_pause_counts_for_nothing(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    ask, pause = Worker.ask, Worker.pause
+
+    def noted(self: Worker, do: str, *rest: Any, **what: Any) -> Any:
+        if do == "transcribe":
+            asked.append((self.name, len(np.load(what["path"]))))
+        return ask(self, do, *rest, **what)
+
+    def paused(self: Worker) -> None:
+        asked.append((self.name, 0))
+        pause(self)
+
+    monkeypatch.setattr(Worker, "ask", noted)
+    monkeypatch.setattr(Worker, "pause", paused)
+    run_id = manager.start(replace(spec(tiny_model, clips), limit=2))
+    assert manager.wait(120)
+    for name in {n for n, _ in asked}:
+        lengths = [n for who, n in asked if who == name]
+        first, second = (round(c.length_s * 16_000) for c in manager.store.clips(run_id) if c.length_s)
+        assert lengths == [0, first, 0, 4000, first, 0, 4000, second, 0]  # opened, cold, then a moment before each
+
+
 def test_resume_refuses_clips_that_changed(manager: Jobs, tiny_model: Path, clips: Path) -> None:
-    run_id = manager.store.create_run(spec(tiny_model, clips), jobs.device.device())
-    manager.store.set_clips(run_id, jobs._clips(spec(tiny_model, clips)))
+    asked = spec(tiny_model, clips)
+    found = datasets.of(asked)
+    run_id = manager.store.create_run(replace(asked, digest=found.digest), jobs.device.device())
+    manager.store.set_clips(run_id, jobs._clips(found))
     manager.store.set_state(run_id, "cancelled")
+    was = (clips / "3.wav").read_bytes()
+    (clips / "3.wav").write_bytes(was[:-1] + bytes([was[-1] ^ 1]))  # as long as before, under the same name
+    with pytest.raises(Refused, match="not what they were"):
+        manager.resume(run_id)
+    (clips / "3.wav").write_bytes(was)
+    manifest = (clips / "manifest.csv").read_text()
     (clips / "manifest.csv").write_text("path,text\n0.wav,OTHER WORDS\n")
     with pytest.raises(Refused, match="not what they were"):
         manager.resume(run_id)
+    (clips / "manifest.csv").write_text(manifest)
+    assert manager.resume(run_id) == run_id
+    manager.cancel()
+    assert manager.wait(10)
+
+
+def test_a_folder_is_stored_as_its_whole_path_with_a_digest(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips.parent)
+    run_id = manager.start(spec(tiny_model, Path("clips")))
+    manager.cancel()
+    assert manager.wait(10)
+    found = manager.store.evaluation(run_id)
+    assert found and found.spec.dataset == str(clips) and found.spec.digest == datasets.find(str(clips)).digest
+    monkeypatch.chdir("/")  # resumed by a server that was started elsewhere
+    assert manager.resume(run_id) == run_id
+    manager.cancel()
+    assert manager.wait(10)
+
+
+def test_clips_that_were_found_are_not_looked_for_again(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = spec(tiny_model, clips, limit=2)
+    found = datasets.of(asked)
+    monkeypatch.setattr(datasets, "find", lambda *_: pytest.fail("they were found already"))
+    run_id = manager.start(asked, found)
+    manager.cancel()
+    assert manager.wait(10)
+    assert [c.id for c in manager.store.clips(run_id)] == [c.id for c in found.clips] and len(found.clips) == 2
 
 
 def test_a_killed_worker_fails_its_variant_alone(
@@ -159,7 +245,7 @@ def test_what_can_not_be_started_says_so(manager: Jobs, tiny_model: Path, clips:
 
 
 def test_a_limit_draws_clips_by_the_seed(manager: Jobs, tiny_model: Path, clips: Path) -> None:
-    one, same = (jobs._clips(spec(tiny_model, clips, limit=2, seed=3)) for _ in range(2))
+    one, same = (datasets.of(spec(tiny_model, clips, limit=2, seed=3)).clips for _ in range(2))
     assert one == same and len(one) == 2
 
 

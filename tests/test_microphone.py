@@ -227,6 +227,20 @@ def test_blocks_and_level_come_several_times_a_second(wrapper: Path) -> None:
         assert recorder.running
 
 
+def test_a_recording_that_nobody_watches_ends_and_can_be_read(wrapper: Path) -> None:
+    wrapper.write_text(ONLY_48_KHZ.replace("COUNT", "1000").replace("0.01)", "0.05)"))  # in real time
+    recorder = Recorder(seconds=40, unwatched_s=1.5)
+    recorder.read(10)
+    watched_until = time.monotonic() + 3
+    while time.monotonic() < watched_until:
+        recorder.watched()
+        time.sleep(0.1)
+    assert recorder.running, "somebody looked"
+    wait_for(lambda: not recorder.running, "the end", 15)
+    assert len(recorder.read()) and not alive(recorder._process.pid)
+    assert not len(recorder.read()), "it ended as if it had been stopped"
+
+
 def test_a_microphone_that_is_unplugged(wrapper: Path) -> None:
     wrapper.write_text(ONLY_48_KHZ.replace("COUNT", "20"))
     with Recorder() as recorder:

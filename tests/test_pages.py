@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from bench.device import device
 from bench.modes.probe import Availability
 from bench.paths import ROOT
 from bench.records import Artefact, Coverage, Failure, Opening, Part, Pass, Reading, RunSpec, Visit
-from bench.store import Store
+from bench.store import Store, StoreError
 from bench.ui import choose
 
 PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")  # the others have tests of their own
@@ -133,6 +134,39 @@ def test_delete_asks_first(store: Store) -> None:
     at.button(key="delete").click().run()
     assert store.run(run_id) is None
     assert "No runs yet" in texts(at)
+
+
+def test_a_damaged_run_hides_no_other_and_can_be_deleted(store: Store) -> None:
+    whole, broken = finished_run(store), finished_run(store)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE run SET spec = substr(spec, 1, 20) WHERE id = ?", (broken,))
+    db.close()
+    for page in ("pages/2_Results.py", "pages/4_Accuracy.py", "app.py", "pages/1_Benchmark.py"):
+        assert not opened(page).exception
+    at = opened("pages/2_Results.py", run=broken)
+    assert at.selectbox[0].value == whole and any(broken in w.value and "can't be read" in w.value for w in at.warning)
+    at.button(key="delete_damaged").click().run()
+    assert not at.exception and store.damaged() == [] and [r.id for r in store.runs()] == [whole]
+
+
+def test_a_full_disk_is_a_sentence_on_every_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = finished_run(store)
+    store.set_state(run_id, "running")  # of a process that died
+
+    def full(*_: object) -> None:
+        raise StoreError("earbench.db can't be written (database or disk is full). Free some space there.")
+
+    monkeypatch.setattr(store, "set_state", full)
+    for page in ("pages/1_Benchmark.py", "pages/2_Results.py"):
+        at = opened(page)
+        assert not at.exception and any("disk is full" in e.value for e in at.error)
+    monkeypatch.setattr(store, "create_run", full)
+    at = opened("pages/1_Benchmark.py")
+    monkeypatch.setattr(job_manager.jobs(), "recover", list)
+    monkeypatch.setattr(store, "interrupt_live", lambda _: [])
+    at.button(key="start").click().run()
+    assert not at.exception and any("disk is full" in e.value for e in at.error)
+    assert job_manager.jobs().holder() is None, "the lock was given back"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from bench.records import (
     Artefact,
     Coverage,
     Device,
+    EvaluationSpec,
     Failure,
     Group,
     Opening,
@@ -247,6 +248,52 @@ def test_threads_write_side_by_side(store: Store) -> None:
         t.join()
     assert [len(g.visits) for g in store.groups(run_id)] == [20] * 4
     assert store.revision() == before + 80
+
+
+def test_one_damaged_run_hides_no_other(store: Store) -> None:
+    whole, cut, strange = (store.create_run(SPEC, DEVICE) for _ in range(3))
+    evaluation = store.create_run(EvaluationSpec(SPEC.variants, "/clips"), DEVICE)
+    broken = store.create_run(EvaluationSpec(SPEC.variants, "/clips"), DEVICE)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE run SET spec = substr(spec, 1, 20) WHERE id IN (?, ?)", (cut, broken))
+        db.execute("UPDATE run SET spec = json_set(spec, '$.tomorrow', 1) WHERE id = ?", (strange,))
+    assert [r.id for r in store.runs()] == [whole] and [e.id for e in store.evaluations()] == [evaluation]
+    assert sorted(store.damaged()) == sorted([cut, strange, broken])
+    for run_id in (cut, strange):
+        with pytest.raises(StoreError, match=rf"{run_id} can't be read.*damaged"):
+            store.run(run_id)
+    with pytest.raises(StoreError, match=rf"{broken} can't be read"):
+        store.evaluation(broken)
+    assert sorted(store.interrupt_live("It ended.")) == sorted([whole, cut, strange, evaluation, broken])
+    for run_id in (cut, strange, broken):
+        store.delete_run(run_id)
+    assert store.damaged() == []
+
+
+def test_a_full_disk_is_a_sentence_and_changes_nothing(store: Store) -> None:
+    run_id = store.create_run(SPEC, DEVICE)
+    was, revision = store.run(run_id), store.revision()
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(
+        StoreError, match=r"earbench\.db can't be written \(database or disk is full\)\. Free some space"
+    ):
+        store.set_state(run_id, "done", "x" * 100_000)
+    assert store.run(run_id) == was and store.revision() == revision
+    store._db.execute("PRAGMA max_page_count = 100000")
+    store.set_state(run_id, "done", "x" * 100_000)
+    assert store.revision() == revision + 1
+
+
+def test_a_database_that_others_hold_is_a_sentence(store: Store) -> None:
+    run_id = store.create_run(SPEC, DEVICE)
+    store._db.execute("PRAGMA busy_timeout = 10")
+    with sqlite3.connect(store.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            store.set_state(run_id, "done")
+        other.execute("ROLLBACK")
+    store.set_state(run_id, "done")
 
 
 def test_a_fresh_file_is_migrated_from_version_0(tmp_path: Path) -> None:

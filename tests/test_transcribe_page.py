@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +16,12 @@ from streamlit.testing.v1 import AppTest
 from bench import audio, modes, paths, report, transcripts
 from bench import jobs as job_manager
 from bench.audio import Array
+from bench.device import device
 from bench.jobs import Jobs, Refused
 from bench.microphone import Input, Level, MicrophoneError
 from bench.modes.probe import Availability
 from bench.records import Transcript, Transcription, Variant, VariantText, Word
+from bench.store import StoreError
 from bench.transcriber import Busy
 from bench.ui import choose, microphone, source
 
@@ -187,10 +190,13 @@ def test_plain_http_is_told_before_anyone_records(monkeypatch: pytest.MonkeyPatc
 class Recording:
     """A recorder that has heard a tone."""
 
-    def __init__(self, device: int, seconds: float) -> None:
+    def __init__(self, device: int, seconds: float, unwatched_s: float) -> None:
         self.wanted, self.chunks = (device, seconds), [TONE]
         self.running, self.level, self.rates, self.overflows = True, Level(-10.0, -13.0), (48_000, 16_000), 3
-        self.elapsed_s = 2.0
+        self.elapsed_s, self.looks = 2.0, 0
+
+    def watched(self) -> None:
+        self.looks += 1
 
     def read(self, timeout_s: float = 0.0) -> Array:
         return self.chunks.pop() if self.chunks else np.zeros(0, np.float32)
@@ -207,7 +213,7 @@ def test_the_device_microphone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> N
     at.number_input(key="t_seconds").set_value(3).run()
     press(at, "t_record")
     recorder = at.session_state["t_recorder"]
-    assert recorder.wanted == (7, 3.0)
+    assert recorder.wanted == (7, 3.0) and recorder.looks, "else it would end by itself"
     said = texts(at)
     assert "48 kHz, models hear 16 kHz" in said and "lost 3 times" in said and at.button(key="t_start").disabled
     press(at, "t_stop")
@@ -258,3 +264,48 @@ def test_csv_is_inert_and_scored() -> None:
     assert [r["source"] for r in rows] == ["'=cmd()"] * 2
     assert [float(r["wer_ratio"]) for r in rows] == pytest.approx([0, 1 / 3])
     assert [float(r["speedup_ratio"]) for r in rows] == [1, 2] and [r["transcript"] for r in rows] == ["4", "4"]
+
+
+def test_every_row_of_the_csv_says_where_and_with_what(jobs: Jobs) -> None:
+    t = Transcript(0.0, "x", 2.0, "", (text_of(Variant("m", "torch-fp32", 1)),))
+    here = transcripts.keep(jobs.store, t)
+    assert here.device == device()
+    elsewhere = replace(device(), name="board", versions={"python": "3.13", "openvino": "1"})
+    for other in (elsewhere, None):
+        jobs.store.add_transcript(replace(t, device=other))
+    unknown, there, ours = csv.DictReader(io.StringIO(report.to_csv(transcripts.rows(jobs.store.transcripts()))))
+    assert (ours["device"], ours["device_id"], ours["cpu"]) == (device().name, device().id, device().cpu)
+    assert ours["python_version"] == device().versions["python"] and ours["openvino_version"] == ""
+    assert (there["device"], there["python_version"], there["openvino_version"]) == ("board", "3.13", "1")
+    assert unknown["device"] == unknown["python_version"] == ""
+
+
+def full(*_: object) -> None:
+    raise StoreError("earbench.db can't be written (database or disk is full). Free some space there.")
+
+
+def test_a_full_disk_shows_the_texts_and_a_sentence_and_leaves_no_audio(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = opened()
+    at.checkbox(key="t_keep").check().run()
+    monkeypatch.setattr(jobs.store, "add_transcript", full)
+    press(at)
+    said = texts(at)
+    assert "can't be kept in the history" in said and "disk is full" in said and "What was heard" in said
+    assert not list((tmp_path / "audio").iterdir())
+
+
+def test_a_full_disk_loses_neither_reference_nor_history_with_a_traceback(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = opened()
+    at.checkbox(key="t_keep").check().run()
+    press(at)
+    (kept,) = jobs.store.transcripts()
+    monkeypatch.setattr(jobs.store, "set_reference", full)
+    monkeypatch.setattr(jobs.store, "delete_transcript", full)
+    reference(at).set_value("other words").run()
+    assert not at.exception and "disk is full" in texts(at)
+    press(at, f"t_delete {kept.id}")
+    assert "disk is full" in texts(at) and transcripts.audio_path(kept)

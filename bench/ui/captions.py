@@ -9,7 +9,7 @@ import streamlit as st
 from bench import transcripts
 from bench.captions import Caption, Captions, Snapshot
 from bench.jobs import Jobs
-from bench.records import Variant
+from bench.store import StoreError
 from bench.ui import microphone, texts, transcribe
 
 POLL_S = 0.7
@@ -38,16 +38,10 @@ def panel(jobs: Jobs) -> None:
         st.caption(f":material/block: {why}")
     ready = device is not None and bool(wanted) and not why
     if st.button("Start captions", type="primary", icon=":material/subtitles:", key="t_go", disabled=not ready):
-        start(jobs, wanted, device)
+        jobs.caption(lambda: Captions(jobs.transcriber, wanted, device))
         st.rerun()
     if session:
         _ended(jobs, session)
-
-
-def start(jobs: Jobs, wanted: list[Variant], device: int | None) -> None:
-    """A new session, unless another browser was quicker."""
-    if not (jobs.captions and jobs.captions.live):
-        jobs.captions = Captions(jobs.transcriber, wanted, device)
 
 
 @st.fragment(run_every=POLL_S)
@@ -78,9 +72,13 @@ def _ended(jobs: Jobs, session: Captions) -> None:
     _stage(s)
     with st.container(horizontal=True):
         if st.button("Save", icon=":material/save:", key="t_save", help="Puts the texts into the history below."):
-            transcripts.keep(jobs.store, session.transcript())
-            jobs.captions = None
-            st.rerun()
+            try:
+                transcripts.keep(jobs.store, session.transcript())
+            except StoreError as e:
+                st.error(str(e))
+            else:
+                jobs.captions = None
+                st.rerun()
         if st.button("Discard", icon=":material/delete:", key="t_discard"):
             jobs.captions = None
             st.rerun()

@@ -12,6 +12,7 @@ from bench.modes import ModeError
 from bench.modes.probe import availability
 from bench.parse import lengths, whole_numbers
 from bench.records import RunSpec, SpecError
+from bench.store import StoreError
 from bench.text import duration, size
 from bench.ui import settings
 
@@ -184,7 +185,7 @@ def _tell(e: Estimate) -> None:
 def _start(jobs: Jobs, spec: RunSpec) -> None:
     try:
         run_id = jobs.start(spec)
-    except (Refused, ModelError, ModeError) as e:
+    except (Refused, ModelError, ModeError, StoreError) as e:
         st.error(str(e))
         return
     st.session_state["run"] = run_id

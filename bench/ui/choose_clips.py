@@ -17,6 +17,7 @@ from bench.jobs import Jobs, Refused
 from bench.models import ModelError
 from bench.modes import ModeError
 from bench.records import EvaluationSpec, SpecError, Variant
+from bench.store import StoreError
 from bench.text import duration
 from bench.ui import choose
 
@@ -36,10 +37,17 @@ HUB_S = 900.0
 
 
 def form(jobs: Jobs) -> None:
-    """Everything that can be chosen, what it comes to, and the button that starts it."""
+    """Everything that can be chosen, what it comes to, and the button that starts it.
+
+    While something is measured, on this dashboard or beside it, nothing of that is shown: looking through clips takes
+    time from what is measured.
+    """
+    if busy := _busy(jobs):
+        st.caption(busy)
+        return
     for key, value in (DEFAULTS | {"accuracy_threads": device.default_threads()}).items():
         st.session_state.setdefault(key, value)
-    where = _source()
+    where = _source(jobs)
     one, two, three = st.columns(3)
     split = one.text_input("Split", key="split", help="Where the manifest has a column “split”: the part to take.")
     limit = two.number_input("Clips at most", 0, 10**6, key="limit", help="0: all of them.")
@@ -74,19 +82,21 @@ def form(jobs: Jobs) -> None:
         else:
             if expected:
                 st.markdown(f"This will take about **{duration(expected)}**.")
-    if busy := choose.occupied(jobs):
-        st.caption(busy)
-    ready = spec is not None and not busy
-    if st.button("Start", type="primary", icon=":material/play_arrow:", key="evaluate", disabled=not ready) and spec:
+    start = st.button("Start", type="primary", icon=":material/play_arrow:", key="evaluate", disabled=spec is None)
+    if start and spec:
         try:
-            st.query_params["evaluation"] = jobs.start(spec)
-        except (Refused, ModelError, ModeError, DatasetError) as e:
+            st.query_params["evaluation"] = jobs.start(spec, found)
+        except (Refused, ModelError, ModeError, DatasetError, StoreError) as e:
             st.error(str(e))
         else:
             st.rerun()
 
 
-def _source() -> str:
+def _busy(jobs: Jobs) -> str:
+    return choose.occupied(jobs) or jobs.holder() or ""
+
+
+def _source(jobs: Jobs) -> str:
     """Where the clips lie, as a path; "" until there is one. What is brought from elsewhere ends in a folder."""
     source = st.segmented_control("Clips", [BUNDLED, FOLDER, ZIP, HUB], key="source", required=True)
     if source == FOLDER:
@@ -105,6 +115,7 @@ def _source() -> str:
             type="zip",
             key="zip",
             on_change=_unpack,
+            args=(jobs,),
             help="The manifest has the columns path and text. It is unpacked into the data folder of this device.",
         )
     elif source == HUB:
@@ -112,7 +123,8 @@ def _source() -> str:
         one.text_input("Data set", key="hub_name", placeholder="OWNER/NAME or OWNER/NAME:CONFIGURATION")
         two.text_input("Split on the hub", key="hub_split")
         three.number_input("Clips to fetch", 1, datasets.MAX_FILES, key="hub_limit")
-        st.button("Fetch", icon=":material/download:", on_click=_fetch, disabled=not st.session_state["hub_name"])
+        named = bool(st.session_state["hub_name"])
+        st.button("Fetch", icon=":material/download:", on_click=_fetch, args=(jobs,), disabled=not named)
         st.caption("Fetched once by the package datasets, and kept on this device. It needs a network.")
     if problem := st.session_state.pop("source_error", ""):
         st.error(problem)
@@ -134,8 +146,10 @@ def _find(where: str, split: str) -> Dataset:
     return datasets.find(where, split)
 
 
-def _unpack() -> None:
-    if upload := st.session_state["zip"]:
+def _unpack(jobs: Jobs) -> None:
+    if busy := _busy(jobs):  # a job that began after this page was drawn
+        st.session_state["source_error"] = busy
+    elif upload := st.session_state["zip"]:
         try:
             _take(unpacked(upload.getvalue(), upload.name))
         except DatasetError as e:
@@ -156,8 +170,11 @@ def unpacked(data: bytes, name: str) -> Path:
         return unzip.unpack(archive, target)
 
 
-def _fetch() -> None:
+def _fetch(jobs: Jobs) -> None:
     state = st.session_state
+    if busy := _busy(jobs):
+        state["source_error"] = busy
+        return
     command = ["fetch", state["hub_name"], "--split", state["hub_split"], "--limit", str(state["hub_limit"])]
     try:  # in a process of its own: the library is large, and brings torch along
         done = subprocess.run(

@@ -8,7 +8,7 @@ import streamlit as st
 
 from bench import report, transcripts
 from bench.records import Transcript
-from bench.store import Store
+from bench.store import Store, StoreError
 from bench.ui import texts
 
 PAGE = 10
@@ -54,8 +54,12 @@ def _entry(store: Store, t: Transcript) -> None:
         if st.button(
             "Delete", icon=":material/delete:", key=f"t_delete {t.id}", help="The texts and, where kept, the audio."
         ):
-            transcripts.forget(store, t)
-            st.rerun()
+            try:
+                transcripts.forget(store, t)
+            except (OSError, StoreError) as e:
+                st.error(str(e))
+            else:
+                st.rerun()
 
 
 def _plain(text: str) -> str:

@@ -13,6 +13,7 @@ from bench.microphone import Input, Level, MicrophoneError, Recorder, devices
 from bench.records import SAMPLE_RATE_HZ
 
 POLL_S = 0.25
+UNWATCHED_S = 20.0  # a browser that is gone, or asleep in a pocket, records no longer than this
 FLOOR_DBFS = -60.0  # the left end of the meter
 
 
@@ -52,7 +53,7 @@ def record() -> tuple[str, Sound] | None:
             if st.button("Record", icon=":material/fiber_manual_record:", key="t_record"):
                 st.session_state.pop("t_recorded", None)
                 try:
-                    st.session_state["t_recorder"] = Recorder(device, float(seconds))
+                    st.session_state["t_recorder"] = Recorder(device, float(seconds), UNWATCHED_S)
                 except MicrophoneError as e:
                     st.session_state["t_recorded"] = str(e)
                 st.rerun()
@@ -67,6 +68,7 @@ def record() -> tuple[str, Sound] | None:
 def _recording(recorder: Recorder) -> None:
     if st.session_state.get("t_recorder") is not recorder:
         return
+    recorder.watched()
     rates = recorder.rates
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

@@ -48,10 +48,32 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]
     if jobs.live is None:
-        jobs.recover()  # a run of another process may have died since
+        try:
+            jobs.recover()  # a run of another process may have died since
+        except StoreError as e:  # what is there can still be read
+            st.error(str(e), icon=":material/hard_drive:")
     if banner:
         live.banner(jobs)
     return jobs
+
+
+def tell_damaged(store: Store) -> None:
+    """Say which runs and evaluations stand in no list because they can't be read, and offer to delete them."""
+    if not (found := store.damaged()):
+        return
+    st.warning(
+        f"{', '.join(found)} can't be read: damaged in the database, or written by another Earbench. All others are as "
+        "they were.",
+        icon=":material/broken_image:",
+    )
+    if st.button("Delete what can't be read", icon=":material/delete:", key="delete_damaged"):
+        try:
+            for run_id in found:
+                store.delete_run(run_id)
+        except StoreError as e:
+            st.error(str(e))
+        else:
+            st.rerun()
 
 
 def offer_deletion(store: Store, run_id: str, what: str, promise: str) -> None:

@@ -76,8 +76,11 @@ def form(jobs: Jobs, chosen: Chosen | None) -> None:
     found: _Result | None = st.session_state.get("t_result")
     if found and found.key == key and found.transcript.reference != reference.strip():
         t = replace(found.transcript, reference=reference.strip())
-        if t.id is not None:
-            jobs.store.set_reference(t.id, t.reference)
+        try:
+            if t.id is not None:
+                jobs.store.set_reference(t.id, t.reference)
+        except StoreError as e:
+            st.warning(f"The words that were said can't be kept in the history: {e}")
         st.session_state["t_result"] = replace(found, transcript=t)
 
 
@@ -149,6 +152,8 @@ def _transcribe(jobs: Jobs, chosen: Chosen, wanted: list[Variant], reference: st
     t = Transcript(time.time(), chosen.name, sound.duration_s, reference.strip(), tuple(found))
     try:
         t = transcripts.keep(jobs.store, t, sound.samples if keep else None)
-    except (OSError, StoreError) as e:
-        st.warning(f"It can't be kept in the history: {e}. Free some space, then try again.")
+    except OSError as e:
+        st.warning(f"It can't be kept in the history ({e.strerror}). Free some space, then try again.")
+    except StoreError as e:
+        st.warning(f"It can't be kept in the history: {e}")
     st.session_state["t_result"] = _Result(chosen.key, t)
