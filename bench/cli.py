@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bench import cli_best, cli_speech, console, device, evaluation, models, modes, paths, report
+from bench import cli_artefacts, cli_best, cli_speech, console, device, evaluation, models, modes, paths, report
 from bench.estimate import estimate
 from bench.parse import lengths, names, whole_numbers
 from bench.records import Evaluation, Run, RunSpec, SpecError
@@ -204,6 +204,7 @@ def serve(
 
 for command in (cli_speech.evaluate, cli_speech.transcribe, cli_speech.fetch, cli_best.best):
     app.command()(command)
+app.add_typer(cli_artefacts.app, name="artefacts")
 
 
 def _print_summary(r: report.Report) -> None:

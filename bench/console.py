@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from bench.artefacts import ArtefactError
 from bench.audio import AudioError
 from bench.datasets import DatasetError
 from bench.jobs import Refused
@@ -35,7 +36,7 @@ def sentences() -> Iterator[None]:
     """Known errors end the program as a sentence, with exit code 2."""
     try:
         yield
-    except (SpecError, ModelError, ModeError, DatasetError, AudioError, Refused, StoreError) as e:
+    except (SpecError, ModelError, ModeError, DatasetError, AudioError, ArtefactError, Refused, StoreError) as e:
         refuse(e)
 
 
@@ -46,14 +47,14 @@ def refuse(e: Exception) -> NoReturn:
 
 
 def chosen_modes(text: str) -> list[str]:
-    """The modes that were named; ALL are those that run here, and run fast, and the others are told."""
+    """The modes that were named; ALL are those that can be built here and run fast, and the others are told."""
     if text != "ALL":
         return names(text)
     found = availability()
     for name, a in found.items():
-        if a.state != "available":
+        if a.state != "available" or not a.builds:
             err.print(f"Left out: {name} ({a.remark})")
-    return [name for name, a in found.items() if a.state == "available"]
+    return [name for name, a in found.items() if a.state == "available" and a.builds]
 
 
 def check_folders(*files: Path | None) -> None:

@@ -71,18 +71,17 @@ def estimate(spec: RunSpec, measured: Mapping[tuple[str, int], float] | None = N
             kept, visit_s = (1, 2 * pass_s) if pass_s > 2 else (3, max(SHORTEST_VISIT_S, PASSES_A_VISIT * pass_s))
             duration += visit_s * max(rule.min_rounds, math.ceil(spec.repeats / kept))
     checkpoints = {v.model: models.find(v.model) for v in spec.variants}
-    stored = {(v.model, v.spelled): artefact_bytes(v) for v in spec.variants}
-    for v in spec.variants:
-        duration += 5 + _parameters(v.model) * BUILD_S_PER_PARAMETER
+    builds = to_build(spec.variants)
+    duration += _start_s(spec.variants, builds)
     opened = [open_bytes(v.model, artefact_bytes(v), spec.shapes) for v in spec.variants]
     return Estimate(
         duration_s=duration,
         memory_bytes=max(
-            max(build_bytes(v) for v in spec.variants),
+            max((build_bytes(v) for v in builds), default=0),
             max(sum(sorted(opened[i] for i in f)[-2:]) for f in spec.families.values()),
         ),
         memory_available_bytes=device.available_memory_bytes(),
-        disk_bytes=sum(stored.values()),
+        disk_bytes=build_disk_bytes(builds),
         disk_free_bytes=shutil.disk_usage(paths.data_folder()).free,
         download_bytes=sum(c.download_bytes for c in checkpoints.values() if not _cached(c)),
     )
@@ -102,8 +101,7 @@ def evaluation_s(
     clip_s = sum(lengths_s) / len(lengths_s)
     rate = {(v.spelled, v.threads): _guess(v.threads) for v in variants} | dict(measured or {})
     passes = sum(work(v.model, 1, clip_s) / rate[v.spelled, v.threads] for v in variants)
-    start = sum(5 + _parameters(v.model) * BUILD_S_PER_PARAMETER for v in variants)
-    return start + len(clips) * (DECODE_S + passes)
+    return _start_s(variants, to_build(variants)) + len(clips) * (DECODE_S + passes)
 
 
 def header_s(path: Path) -> float | None:
@@ -135,11 +133,34 @@ def artefact_bytes(variant: Variant) -> int:
     return sum(n * mode.STORED_BITS.get(part, mode.STORED_BITS[""]) // 8 for part, n in parts.items())
 
 
+def to_build(variants: Iterable[Variant]) -> list[Variant]:
+    """What has to be built for these variants, and for what they are built from: all that is not in the cache."""
+    found: dict[tuple[str, str], Variant] = {}
+    for v in variants:
+        if artefacts.at_hand(v.model, v.mode, dict(v.settings)):
+            continue
+        found.setdefault((v.model, v.spelled), v)
+        if base := modes.find(v.mode).BASE:
+            for needed in to_build([Variant(v.model, base, v.threads)]):
+                found.setdefault((needed.model, needed.spelled), needed)
+    return list(found.values())
+
+
 def build_bytes(variant: Variant) -> int:
-    """Memory that building an artefact takes, and what it is built from."""
-    mode = modes.find(variant.mode)
-    found = artefacts.build_bytes(mode, 4 * _parameters(variant.model))
-    return max(found, build_bytes(Variant(variant.model, mode.BASE, variant.threads))) if mode.BASE else found
+    """Memory that building an artefact takes at its peak; one is built at a time, in a process of its own."""
+    return artefacts.build_bytes(modes.find(variant.mode), 4 * _parameters(variant.model))
+
+
+def build_disk_bytes(variants: Sequence[Variant]) -> int:
+    """Disk that building them one after another takes at its peak: what is left of each, and scraps of the largest."""
+    left = {v: artefact_bytes(v) for v in variants}
+    at_most = {v: round(modes.find(v.mode).COST.disk_copies * 4 * _parameters(v.model)) for v in variants}
+    return sum(left.values()) + max((max(0, at_most[v] - left[v]) for v in variants), default=0)
+
+
+def _start_s(variants: Sequence[Variant], builds: Sequence[Variant]) -> float:
+    """Seconds until all are open: processes start, and what is not in the cache is built."""
+    return 5 * len(variants) + sum(_parameters(v.model) * BUILD_S_PER_PARAMETER for v in builds)
 
 
 def open_bytes(model: str, size_bytes: int, shapes: Iterable[tuple[int, float]]) -> int:

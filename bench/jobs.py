@@ -63,7 +63,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._job: Job | None = None
         self._lock_path = paths.data_folder() / "earbench.lock"
-        self.transcriber = Transcriber(self._for_transcription, limits)
+        self.transcriber = Transcriber(self.hold, limits)
         self.captions: Captions | None = None  # the newest session, shown in every browser
         atexit.register(self.shutdown)
         self.recover()
@@ -206,15 +206,15 @@ class Jobs:
             return _signature(file).get("pid") == os.getpid()
 
     @contextmanager
-    def _for_transcription(self) -> Iterator[None]:
-        """Hold the device while a recording is transcribed. Raises Refused."""
+    def hold(self, what: str = "a transcription") -> Iterator[None]:
+        """Hold the device for something beside which nothing can be measured. Raises Refused."""
         if job := self.live:
             raise Refused(
-                f"{'A benchmark' if job.kind == 'benchmark' else 'An evaluation'} is under way, and a transcription "
+                f"{'A benchmark' if job.kind == 'benchmark' else 'An evaluation'} is under way, and {what} "
                 "beside it would spoil its times. Wait for it to end, or cancel it, then try again."
             )
         with self._take() as file:
-            _sign(file, "a transcription")
+            _sign(file, what)
             yield
 
     def _check_resumable(self, run_id: str) -> None:

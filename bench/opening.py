@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench import device, modes, readings, records
+from bench import artefacts, device, modes, readings, records
 from bench.client import Pool, Worker, WorkerError
 from bench.records import Artefact, Coverage, Evaluation, Failure, Opening, Run, Variant
 from bench.store import Store
@@ -30,8 +30,11 @@ class Limits:
 
 def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> tuple[Artefact, Coverage]:
     """The variant's artefact, from the cache or built now, and what it quantizes. Raises WorkerError, Cancelled."""
-    if base := modes.find(variant.mode).BASE:  # in a process of its own, so that its memory is not counted here
-        build(Variant(variant.model, base, variant.threads), pool, limits, stage)
+    base, model = modes.find(variant.mode).BASE, variant.model
+    wanted = base and not artefacts.at_hand(model, variant.mode, dict(variant.settings))
+    if wanted and not artefacts.at_hand(model, base, {}):
+        # In a process of its own, so that its memory is not counted with the variant's.
+        build(Variant(model, base, variant.threads), pool, limits, stage)
     what = f"{variant.spelled} of {variant.model}"
     stage(f"preparing {what}")
     worker = pool.start(f"The builder of {what}", variant.threads)
@@ -97,7 +100,7 @@ class Variants:
     def open_block(
         self,
         positions: Sequence[int],
-        artefacts: dict[int, Artefact],
+        built: dict[int, Artefact],
         workers: dict[int, Worker],
         need_bytes: Callable[[int], int],
         reserve_bytes: Callable[[int], int],
@@ -122,7 +125,7 @@ class Variants:
                         f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Close other "
                         "programs, or choose a smaller model.",
                     )
-                worker, opening = open_worker(v, artefacts[position], self._pool, self._limits, self._stage)
+                worker, opening = open_worker(v, built[position], self._pool, self._limits, self._stage)
                 workers[position] = worker
                 self._store.set_variant(self._run.id, position, opening=opening)
                 reserved += reserve_bytes(position)

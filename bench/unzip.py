@@ -44,7 +44,7 @@ def unpack(archive: Path, target: Path, progress: Callable[[str], None] = lambda
                 f"{name} has {in_words(size)}; allowed: {in_words(MAX_ARCHIVE_BYTES)}. Put the folder on this device "
                 "by another way and give its path."
             )
-        if _directory_entries(archive) > MAX_FILES:
+        if directory_entries(archive) > MAX_FILES:
             raise DatasetError(f"{name} holds more than {MAX_FILES:,} files, which is the limit. Zip fewer.")
         with new_folder(target) as folder, zipfile.ZipFile(archive) as packed:
             wanted, left_out = _wanted(packed, name)
@@ -62,7 +62,7 @@ def unpack(archive: Path, target: Path, progress: Callable[[str], None] = lambda
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
 
 
-def _directory_entries(archive: Path) -> int:
+def directory_entries(archive: Path) -> int:
     """How many files the zip can list at the most, counted by their mark before zipfile makes an object of each."""
     mark, count, rest = b"PK\x01\x02", 0, b""
     with archive.open("rb") as stream:

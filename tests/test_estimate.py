@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from bench import device, estimate
+from bench import artefacts, device, estimate
 from bench.estimate import Estimate
 from bench.models import ModelError
-from bench.modes import ModeError
+from bench.modes import ModeError, torch_bf16, torch_int8_dynamic
 from bench.records import RunSpec, Variant
 
 BASE, HUB = "wav2vec2-base-random", "facebook/wav2vec2-base-960h"
@@ -57,7 +57,8 @@ def test_memory_and_disk_by_hand() -> None:
     assert one_pass == estimate.pass_bytes(BASE, [(1, 1.0)]) == 19_660_800
     fp32, int8 = 450_000_000 + 414_790_042 + one_pass, 450_000_000 + 133_126_963 + one_pass
     assert found.memory_bytes == fp32 + int8 == 1_487_238_605
-    assert found.disk_bytes == 377_081_856 + 121_024_512
+    # What is left of both, and while int8 is built as much as the float weights take.
+    assert found.disk_bytes == 377_081_856 + 121_024_512 + (377_081_856 - 121_024_512)
     # One variant alone: building it takes more than holding it, 2.2 times the float weights.
     assert estimate.estimate(grid(FP32)).memory_bytes == 450_000_000 + 829_580_083
     # The largest shape counts, batch included; two variants at once are enough, whatever else is asked for.
@@ -107,8 +108,35 @@ def test_what_is_free_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "of memory at once" in str(estimate.estimate(grid(FP32, INT8)).refusal)
     monkeypatch.setattr(device, "available_memory_bytes", lambda: 1_487_238_605)
     assert estimate.estimate(grid(FP32, INT8)).refusal is None
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=498_106_367))
-    assert "This run writes about 0.5 GB" in str(estimate.estimate(grid(FP32, INT8)).refusal)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=754_163_711))
+    assert "This run writes about 0.8 GB" in str(estimate.estimate(grid(FP32, INT8)).refusal)
+
+
+def test_what_is_in_the_cache_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: set[str] = set()
+    monkeypatch.setattr(artefacts, "at_hand", lambda model, mode, settings: "digest" if mode in there else None)
+    first = estimate.estimate(grid(FP32, INT8))
+    there.add(FP32)
+    second = estimate.estimate(grid(FP32, INT8))
+    assert second.disk_bytes == first.disk_bytes - 377_081_856 == 377_081_856  # int8 while it is built
+    assert first.duration_s - second.duration_s == pytest.approx(ALL * 1e-7)
+    there.add(INT8)
+    third = estimate.estimate(grid(FP32))
+    assert third.disk_bytes == 0 and third.memory_bytes == estimate.open_bytes(BASE, 377_081_856, [(1, 1.0)])
+    assert third.memory_bytes < estimate.build_bytes(Variant(BASE, FP32, 2))
+
+
+def test_what_a_mode_is_built_from_is_charged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: set[str] = set()
+    monkeypatch.setattr(artefacts, "at_hand", lambda model, mode, settings: "digest" if mode in there else None)
+    for mode in (torch_bf16, torch_int8_dynamic):
+        monkeypatch.setattr(mode, "BASE", FP32)
+    built = estimate.to_build(grid("torch-bf16", INT8, threads=[1, 2]).variants)
+    assert sorted(v.mode for v in built) == ["torch-bf16", FP32, INT8]
+    there.add(FP32)
+    assert sorted(v.mode for v in estimate.to_build(grid("torch-bf16", INT8).variants)) == ["torch-bf16", INT8]
+    there.update(("torch-bf16", INT8))
+    assert estimate.to_build(grid("torch-bf16", INT8).variants) == []
 
 
 def test_a_download_counts_once_and_only_where_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,9 +351,9 @@ class Broken:
 
     NEEDS = Needs(packages=("json",), fast_isa=frozenset({"a flag of no processor"}))
 
-    def __init__(self, reason: str = "", package: str = "json") -> None:
+    def __init__(self, reason: str = "", package: str = "json", to_build: str = "json") -> None:
         self.reason = reason
-        self.NEEDS = Needs((package,), Broken.NEEDS.fast_isa)
+        self.NEEDS = Needs((package,), Broken.NEEDS.fast_isa, (to_build,))
 
     def check(self) -> str:
         if self.reason:
@@ -367,7 +367,10 @@ def test_the_probe_gives_reasons() -> None:
     assert "no_such_package_here can't be imported" in missing.remark and "requirements.txt" in missing.remark
     assert probe.probe(Broken("no engine")) == probe.Availability("unavailable", "no engine")  # type: ignore[arg-type]
     slow = probe.probe(Broken())  # type: ignore[arg-type]
-    assert slow.state == "emulated" and "a flag of no processor" in slow.remark
+    assert slow.state == "emulated" and "a flag of no processor" in slow.remark and slow.builds
+    opens = probe.probe(Broken(to_build="no_such_package_here"))  # type: ignore[arg-type]
+    assert opens.state == "emulated" and not opens.builds
+    assert "opens what was built elsewhere; to build here, no_such_package_here can't be imported" in opens.remark
 
 
 # --- settings

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from bench import paths
 from bench.records import InputKind, Transcription
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 Config = Mapping[str, Any]
 Array = npt.NDArray[np.float32]
+IMPORTED = "imported.json"  # lies in the folder of an artefact that came from elsewhere
 
 
 class ModelError(ValueError):
@@ -36,8 +38,8 @@ class Checkpoint:
     name: str
     label: str
     family: str
-    source: Literal["random", "hub", "folder"]
-    where: str  # architecture, repository or folder
+    source: Literal["random", "hub", "folder", "imported"]
+    where: str  # architecture, repository or folder; of an imported one, what its weights are
     note: str
     config: Config
     download_bytes: int = 0
@@ -49,6 +51,8 @@ class Family(Protocol):
     NAME: str
     CHECKPOINTS: tuple[Checkpoint, ...]
     TORCH_MODULES: tuple[str, ...]  # what `skeleton` imports: it takes seconds and is no part of a load time
+    SKELETON_CODE: str  # plain lines: `model` without its weights from an artefact's folder, `forward` that calls it
+    LISTEN_CODE: str  # plain lines: speech.wav -> `forward` -> the text printed
 
     def folder_checkpoint(self, folder: Path, config: Config) -> Checkpoint:
         """A local folder in Hugging Face format as a checkpoint. Raises ModelError for another architecture."""
@@ -104,18 +108,38 @@ def families() -> dict[str, Family]:
 
 
 def catalogue() -> list[Checkpoint]:
-    """The checkpoints that have a name of their own, in the menu's order."""
+    """The checkpoints that have a name of their own, in the menu's order; imported ones last."""
+    return [*_published(), *_imported()]
+
+
+def _published() -> list[Checkpoint]:
     return [c for family in families().values() for c in family.CHECKPOINTS]
+
+
+def _imported() -> list[Checkpoint]:
+    """Checkpoints whose weights are not here, but artefacts of them that were imported."""
+    found: dict[str, Checkpoint] = {}
+    for mark in sorted((paths.cache() / "artefacts").glob(f"[!.]*/{IMPORTED}")):
+        try:
+            told, config = json.loads(mark.read_text()), json.loads((mark.parent / "config.json").read_text())
+        except (OSError, ValueError):  # it is being removed
+            continue
+        if name := told["name"]:
+            had = (
+                f"{found[name].note}, {told['mode']}" if name in found else f"imported, without weights: {told['mode']}"
+            )
+            found[name] = Checkpoint(name, name, told["family"], "imported", told["checkpoint"], had, config)
+    return list(found.values())
 
 
 def default() -> str:
     """The model to begin with: the first of the catalogue, which is the trained one that is shipped."""
-    return catalogue()[0].name
+    return _published()[0].name
 
 
 def find(name: str) -> Checkpoint:
     """The checkpoint of a name, or of a local folder. Raises ModelError."""
-    for checkpoint in catalogue():
+    for checkpoint in (c for known in (_published, _imported) for c in known()):
         if checkpoint.name == name:
             return checkpoint
     folder = Path(name).expanduser()

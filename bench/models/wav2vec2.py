@@ -95,6 +95,35 @@ CHECKPOINTS = (
         download_bytes=1_262_000_000,
     ),
 )
+SKELETON_CODE = """import json
+
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+model = Wav2Vec2ForCTC(Wav2Vec2Config(**json.load(open("config.json")))).eval()
+torch.nn.utils.parametrize.remove_parametrizations(model.wav2vec2.encoder.pos_conv_embed.conv, "weight")
+
+
+def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float32
+    with torch.inference_mode():
+        x = torch.from_numpy(batch).to(next(model.parameters()).dtype)
+        return model(x).logits.float().numpy()"""
+LISTEN_CODE = """import json
+
+import numpy as np
+import soundfile
+
+audio, rate = soundfile.read("speech.wav", dtype="float32")
+assert rate == 16000 and audio.ndim == 1, "16 kHz, mono"
+if json.load(open("preprocessor_config.json")).get("do_normalize", True):
+    audio = (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)
+logits = forward(audio[None].astype(np.float32))  # (1, frames, vocab)
+
+blank = json.load(open("config.json"))["pad_token_id"]
+letters = {i: t for t, i in json.load(open("vocab.json")).items() if len(t) == 1 and i != blank}
+best = logits[0].argmax(-1)  # (frames,); greedy CTC: drop repeats, then blanks and what is no letter
+kept = [letters.get(i, "") for i, was in zip(best, [-1, *best]) if i != was]
+print(" ".join("".join(kept).replace("|", " ").split()))"""
 # A repository's pytorch_model.bin is taken only for want of better; transformers reads it with weights_only=True.
 _FILES = ("config.json", "vocab.json", "preprocessor_config.json", "model.safetensors")
 

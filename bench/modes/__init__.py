@@ -111,6 +111,7 @@ class Mode(Protocol):
     STORED_BITS: dict[str, int]  # by part of the network, "" for the rest: to estimate a size before building
     VERSION: int  # grows when what build() writes changes
     CODE: str  # the same in plain lines, after `model` was loaded: shown beside a result
+    OPEN_CODE: str  # plain lines that open the artefact in the current folder, see `bench.parcels`
 
     def check(self) -> str:
         """A remark on how the mode will run here. Raises RuntimeError with the reason if it can't."""

@@ -39,6 +39,13 @@ def model(audio):
 
 """
 MODEL_FILE = "model.onnx"
+OPEN_CODE = """import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+
+
+def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float32
+    return session.run(["logits"], {"x": batch})[0]"""
 INPUT, OUTPUT = "x", "logits"  # (batch, samples), (batch, frames, vocab), float32
 _TRACED_SAMPLES = 16_000
 _PRODUCTS = ("MatMul", "Gemm", "Conv")

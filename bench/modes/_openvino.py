@@ -17,6 +17,17 @@ from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
 
 MODEL_FILE = "model.xml"
 FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+OPEN_CODE = """import openvino
+
+core = openvino.Core()
+graph = core.read_model("model.xml")
+floats = graph.get_rt_info(["earbench", "floats"]).astype(str)  # f32 or bf16: else OpenVINO chooses by itself
+properties = {"INFERENCE_PRECISION_HINT": floats, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+compiled = core.compile_model(graph, "CPU", properties)
+
+
+def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float32
+    return compiled([batch])[0]"""
 _FLOATS = ["earbench", "floats"]  # where a model's notes say in what its floats are to run
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")  # in a graph on disk
 _EXECUTED = ("Convolution", "FullyConnected", "MatMul", "Subgraph")  # in the one that runs; the last is fused attention

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 NORMS = "norms and biases"  # a part that does no multiply-accumulates
 WEIGHTS_FILE = "model.safetensors"
+OPEN_CODE = """from safetensors.torch import load_file
+
+model.load_state_dict(load_file("model.safetensors"), assign=True)"""
 # Operators that multiply 8-bit integers with 8-bit integers, by the names under which torch dispatches them.
 INT8_OPERATORS = frozenset({"quantized::linear_dynamic", "aten::_int_mm"})
 # (bits of the weight, elements of the weight, other elements) of a module, or None if float

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS_FILE = "weights.pt"
+OPEN_CODE = """model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+model.load_state_dict(torch.load("weights.pt", weights_only=True), assign=True)"""
 
 
 def check() -> str:

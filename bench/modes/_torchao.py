@@ -12,6 +12,14 @@ from bench.records import Coverage
 if TYPE_CHECKING:
     from torch import nn
 
+OPEN_CODE = """from safetensors import safe_open
+from torchao.prototype.safetensors.safetensors_support import unflatten_tensor_state_dict
+
+with safe_open("model.safetensors", framework="pt") as file:
+    tensors = {name: file.get_tensor(name) for name in file.keys()}
+    weights, _ = unflatten_tensor_state_dict(tensors, file.metadata())
+model.requires_grad_(False).load_state_dict(weights, assign=True)"""
+
 
 def save(model: nn.Module, directory: Path) -> None:
     """Write the quantized module: integers and scales as plain tensors, and in the header how they belong together."""

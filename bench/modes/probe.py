@@ -15,13 +15,16 @@ from typing import Literal
 from bench import device, paths
 from bench.modes import Mode, modes
 
+State = Literal["available", "emulated", "unavailable"]
+
 
 @dataclass(frozen=True, slots=True)
 class Availability:
     """Whether a mode runs here: `remark` tells how, or why not and what to do."""
 
-    state: Literal["available", "emulated", "unavailable"]
+    state: State
     remark: str = ""
+    builds: bool = True  # else only what was imported can be opened
 
 
 _known: dict[str, Availability] = {}
@@ -62,24 +65,31 @@ def _ask() -> dict[str, Availability] | str:
 
 def probe(mode: Mode) -> Availability:
     """Import what a mode needs and ask it. Runs in a process of its own."""
-    for package in (*mode.NEEDS.packages, *mode.NEEDS.build_packages):
-        try:
-            importlib.import_module(package)
-        except Exception as e:  # a broken engine may raise anything at import
-            return Availability(
-                "unavailable",
-                f"{package} can't be imported ({e}); fix: {sys.executable} -m pip install -r requirements.txt",
-            )
+    for package in mode.NEEDS.packages:
+        if problem := _importing(package):
+            return Availability("unavailable", problem)
     try:
         remark = mode.check()
     except Exception as e:
         return Availability("unavailable", str(e))
     wanted = mode.NEEDS.fast_isa
+    state: State = "available"
     if wanted and not wanted & device.isa():
-        return Availability(
-            "emulated", f"emulated: this processor has none of {', '.join(sorted(wanted))}, so expect it to be slow"
-        )
-    return Availability("available", remark)
+        state = "emulated"
+        remark = f"emulated: this processor has none of {', '.join(sorted(wanted))}, so expect it to be slow"
+    problem = next(filter(None, map(_importing, mode.NEEDS.build_packages)), "")
+    if problem:
+        remark = "; ".join(filter(None, [remark, f"opens what was built elsewhere; to build here, {problem}"]))
+    return Availability(state, remark, not problem)
+
+
+def _importing(package: str) -> str:
+    """What is wrong with a package, and the fix; "" if it can be imported."""
+    try:
+        importlib.import_module(package)
+    except Exception as e:  # a broken engine may raise anything at import
+        return f"{package} can't be imported ({e}); fix: {sys.executable} -m pip install -r requirements.txt"
+    return ""
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ COST = Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0)
 STORED_BITS = {"": 16}
 VERSION = 1
 CODE = "model = model.to(torch.bfloat16)\naudio = audio.to(torch.bfloat16)"
+OPEN_CODE = _torch.OPEN_CODE
 
 
 def check() -> str:

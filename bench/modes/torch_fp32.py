@@ -26,6 +26,7 @@ COST = Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0)
 STORED_BITS = {"": 32}
 VERSION = 1
 CODE = ""
+OPEN_CODE = _torch.OPEN_CODE
 
 
 def check() -> str:

@@ -30,6 +30,7 @@ COST = Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0)
 STORED_BITS = {"encoder linears": 8, "head": 8, "": 32}
 VERSION = 1
 CODE = "model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)"
+OPEN_CODE = _torch_ao.OPEN_CODE
 
 
 def check() -> str:

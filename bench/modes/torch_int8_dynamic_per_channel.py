@@ -35,6 +35,7 @@ VERSION = 1
 CODE = """from torch.ao.quantization import per_channel_dynamic_qconfig
 
 model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear: per_channel_dynamic_qconfig}, dtype=torch.qint8)"""
+OPEN_CODE = _torch_ao.OPEN_CODE
 
 
 def check() -> str:

@@ -36,6 +36,7 @@ VERSION = 1
 CODE = """from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
 quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False))"""
+OPEN_CODE = _torchao.OPEN_CODE
 
 
 def check() -> str:

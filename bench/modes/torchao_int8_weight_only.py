@@ -35,6 +35,7 @@ VERSION = 1
 CODE = """from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 quantize_(model, Int8WeightOnlyConfig(set_inductor_config=False))"""
+OPEN_CODE = _torchao.OPEN_CODE
 
 
 def check() -> str:
