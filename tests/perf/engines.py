@@ -13,7 +13,9 @@ stopped by a signal while it is not its turn:
 
 A round visits everyone once in a seeded order, forwards, then backwards: one discarded pass, then three timed ones.
 Printed is how many times as fast each mode of Earbench is: mean of the logarithms over rounds of the ratio of the
-visits' medians, with Student's t interval.
+visits' medians, with Student's t interval; and, as the device's ceilings, the rate of the best matrix product (2048 by
+2048 by 2048) in float32, bfloat16 and int8 of PyTorch (MKL, oneDNN) and OpenVINO, visited in the same rounds, with the
+share of each that every contender reaches over all its multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from bench import device, models, modes, opening, stats
+from bench import device, estimate, models, modes, opening, stats
 from bench.client import Pool
 from bench.models import wav2vec2
 from bench.records import Variant
@@ -69,6 +71,59 @@ for line in sys.stdin:
         times.append(time.perf_counter() - begun)
     print(json.dumps(times[1:]), flush=True)
 """
+KERNELS = ("fp32 torch", "fp32 openvino", "bf16 torch", "bf16 openvino", "int8 torch", "int8 openvino")
+CEILING = 2048  # rows, columns and depth of the matrix products
+_CEILINGS = f"""
+import json, sys, time
+import numpy as np
+import openvino as ov
+import openvino.opset13 as op
+import torch
+
+n, threads = {CEILING}, int(sys.argv[1])
+torch.set_num_threads(threads)
+rng = np.random.default_rng(0)
+a, b = (rng.standard_normal((n, n), dtype=np.float32) for _ in range(2))
+whole = rng.integers(-127, 128, (n, n), dtype=np.int8)
+
+
+def openvino(precision, int8=False):
+    x = op.parameter([n, n], np.float32)
+    if int8:
+        low, high = np.float32(-4), np.float32(4)
+        left = op.fake_quantize(x, low, high, low, high, 256)
+        right = op.multiply(op.convert(op.constant(whole), np.float32), op.constant(np.full((n, 1), 0.03, np.float32)))
+    else:
+        left, right = x, op.constant(b)
+    model = ov.Model([op.matmul(left, right, False, True)], [x])
+    hints = dict(INFERENCE_PRECISION_HINT=precision, INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1)
+    compiled = ov.Core().compile_model(model, "CPU", hints)
+    request = compiled.create_infer_request()
+    request.set_input_tensor(ov.Tensor(a))
+    return lambda: request.infer()
+
+
+fa, fb = torch.from_numpy(a), torch.from_numpy(b)
+ha, hb = fa.to(torch.bfloat16), fb.to(torch.bfloat16)
+ia, ib = torch.from_numpy(whole), torch.from_numpy(whole.T.copy())
+inputs = dict(
+    zip(
+        {KERNELS},
+        (
+            lambda: fa @ fb,
+            openvino("f32"),
+            lambda: ha @ hb,
+            openvino("bf16"),
+            lambda: torch._int_mm(ia, ib),
+            openvino("f32", int8=True),
+        ),
+    )
+)
+
+
+def run(product):
+    product()
+"""
 BY_HAND = {
     "fp32": _TORCH,
     "dynamic": "model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)\n" + _TORCH,
@@ -94,8 +149,8 @@ def run(x):
 class Contender(Protocol):
     """Something that can be visited."""
 
-    def visit(self, length_s: float) -> list[float]:
-        """Seconds of three passes after a discarded one."""
+    def visit(self, what: str) -> list[float]:
+        """Seconds of three passes after a discarded one, over an input of so many seconds."""
 
     def close(self) -> None:
         """End it."""
@@ -105,7 +160,7 @@ class Hand:
     """A script as people write it, in a process of its own."""
 
     def __init__(self, code: str, folder: Path, inputs: dict[str, str], threads: int) -> None:
-        command = [sys.executable, "-c", _LOAD + code + _LOOP, str(threads), json.dumps(inputs)]
+        command = [sys.executable, "-c", code + _LOOP, str(threads), json.dumps(inputs)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -124,10 +179,10 @@ class Hand:
             raise RuntimeError(self._process.stderr.read()[-2000:])
         self._signal(signal.SIGSTOP)
 
-    def visit(self, length_s: float) -> list[float]:
+    def visit(self, what: str) -> list[float]:
         assert self._process.stdin and self._process.stdout
         self._signal(signal.SIGCONT)
-        self._process.stdin.write(f"{length_s:g}\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
         found: list[float] = json.loads(self._process.stdout.readline())
         self._signal(signal.SIGSTOP)
@@ -152,10 +207,10 @@ class Ours:
         artefact, _ = opening.build(variant, self._pool, limits, lambda text: print(f"  {text}", file=sys.stderr))
         self._worker, _ = opening.open_worker(variant, artefact, self._pool, limits, lambda _: None)
 
-    def visit(self, length_s: float) -> list[float]:
+    def visit(self, what: str) -> list[float]:
         self._worker.resume()
-        what: dict[str, Any] = {"batch": 1, "length_s": length_s, "seed": 0, "input_kind": "speech"}
-        answer = self._worker.ask("visit", 300, **what)
+        request: dict[str, Any] = {"batch": 1, "length_s": float(what), "seed": 0, "input_kind": "speech"}
+        answer = self._worker.ask("visit", 300, **request)
         self._worker.pause()
         return [seconds for kind, seconds in answer["passes"] if kind == "kept"]
 
@@ -180,29 +235,46 @@ def main() -> None:
         try:
             for name, code in BY_HAND.items():
                 print(f"preparing {name}", file=sys.stderr)
-                contenders[name] = Hand(code, Path(folder), inputs, threads)
+                contenders[name] = Hand(_LOAD + code, Path(folder), inputs, threads)
             ours = asked.modes.split(",")
             for name in ours:
                 contenders[name] = Ours(name, threads)
-            names = list(contenders)
+            ceilings = Hand(_CEILINGS, Path(folder), {}, threads)
+            contenders[""] = ceilings
+            names = [name for name in contenders if name]
             print(f"{models.find(MODEL).label}, {threads} threads, {device.cpu_name()}")
-            for s in lengths:
-                medians: dict[str, dict[int, float]] = {name: {} for name in names}
+            for s in inputs:
+                medians: dict[str, dict[int, float]] = {name: {} for name in (*names, *KERNELS)}
                 for name in names:  # the first pass of a length compiles or plans, and counts for nothing
                     contenders[name].visit(s)
                 for number in range(asked.rounds):
                     for p in order(range(len(names)), 0, (MODEL, s), number):
                         medians[names[p]][number] = statistics.median(contenders[names[p]].visit(s))
-                for name in names:
-                    print(f"{s:g} s  {name:28} {statistics.median(medians[name].values()) * 1e3:8.1f} ms")
-                for mine in ours:
-                    for name in BY_HAND:
-                        i = stats.speedup(medians[name], medians[mine])
-                        assert i and i.low is not None
-                        print(f"{s:g} s  {mine} is {i.value:.2f} [{i.low:.2f}, {i.high:.2f}] times as fast as {name}")
+                    for kernel in KERNELS:
+                        medians[kernel][number] = statistics.median(ceilings.visit(kernel))
+                tell(s, names, ours, medians)
         finally:
             for contender in contenders.values():
                 contender.close()
+
+
+def tell(length_s: str, names: list[str], ours: list[str], medians: dict[str, dict[int, float]]) -> None:
+    """Print what was measured at one length."""
+    best = {}
+    for kernel in KERNELS:
+        rate = CEILING**3 / statistics.median(medians[kernel].values())
+        best[kernel[:4]] = max(best.get(kernel[:4], 0.0), rate)
+        print(f"{length_s} s  ceiling {kernel:20} {2 * rate / 1e9:7.0f} G operations a second")
+    work = estimate.work(MODEL, 1, float(length_s))
+    for name in names:
+        seconds = statistics.median(medians[name].values())
+        shares = ", ".join(f"{work / seconds / rate:.0%} of {bits}" for bits, rate in best.items())
+        print(f"{length_s} s  {name:28} {seconds * 1e3:8.1f} ms, {shares}")
+    for mine in ours:
+        for name in BY_HAND:
+            i = stats.speedup(medians[name], medians[mine])
+            assert i and i.low is not None
+            print(f"{length_s} s  {mine} is {i.value:.2f} [{i.low:.2f}, {i.high:.2f}] times as fast as {name}")
 
 
 if __name__ == "__main__":
