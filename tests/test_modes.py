@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from bench import artefacts, device, models, modes
@@ -41,6 +42,7 @@ SNR_DB = {
     "torchao-int8-dynamic": 25.0,
     "torchao-int8-weight-only": 35.0,
     "onnx-fp32": 100.0,
+    "onnx-int8-dynamic": 25.0,
     "openvino-fp32": 100.0,
     "openvino-bf16": 30.0,
 }
@@ -52,6 +54,7 @@ STORED = {
     "torchao-int8-dynamic": 8,
     "torchao-int8-weight-only": 8,
     "onnx-fp32": 32,
+    "onnx-int8-dynamic": 8,
     "openvino-fp32": 32,
     "openvino-bf16": 16,
 }
@@ -61,6 +64,7 @@ LINEAR = {
     "torch-int8-dynamic-per-channel": (8, 8),
     "torchao-int8-dynamic": (8, 8),
     "torchao-int8-weight-only": (8, 32),
+    "onnx-int8-dynamic": (8, 8),
 }
 ALL = sorted(modes.modes())
 
@@ -165,6 +169,13 @@ def test_coverage_is_whole_and_of_the_right_bits(name: str, tiny: Path, place: C
     assert sum(p.parameters for p in parts if p.name in ("encoder linears", "head")) == sum(linears)
 
 
+def graph_bytes(file: Path) -> int:
+    """What of a file is nodes and their names."""
+    if file.suffix == ".onnx":
+        return file.stat().st_size - sum(t.ByteSize() for t in onnx.load(file).graph.initializer)
+    return file.stat().st_size if file.suffix == ".xml" else 0
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_size_is_that_of_the_files_and_near_the_estimate(
     name: str, built: Callable[[str], Artefact], place: Callable[[str], Path]
@@ -176,7 +187,7 @@ def test_the_size_is_that_of_the_files_and_near_the_estimate(
     config = json.loads((place(name) / "config.json").read_text())
     by_part = family.parameters(config)
     expected = sum(n * mode.STORED_BITS.get(p, mode.STORED_BITS[""]) // 8 for p, n in by_part.items())
-    graph = sum(f.stat().st_size for f in files if f.suffix == ".xml")  # as large for a tiny model as for a big one
+    graph = sum(map(graph_bytes, files))  # as large for a tiny model as for a big one
     assert expected < built(name).size_bytes - graph < expected + 60_000  # names, biases and norms of a tiny model
 
 
@@ -217,6 +228,23 @@ def test_the_safetensors_hold_int8(name: str, place: Callable[[str], Path]) -> N
         assert weight.itemsize == 1 and weight.int().abs().amax(dim=1).min() > 120  # every row uses its range
     floats = [k for k, v in tensors.items() if v.is_floating_point() and v.dim() > 1 and v.shape[-1] > 1]
     assert all(".conv" in k for k in floats if not k.endswith("masked_spec_embed")), floats
+
+
+def graph(directory: Path) -> Any:
+    return onnx.load(directory / "model.onnx").graph
+
+
+def test_the_products_of_dynamic_onnx_hold_int8(place: Callable[[str], Path]) -> None:
+    found = graph(place("onnx-int8-dynamic"))
+    tensors = {t.name: t for t in found.initializer}
+    products = {n.name: tensors[n.input[1]] for n in found.node if n.op_type == "MatMulInteger"}
+    assert len(products) == 2 * 6 + 2 and {"lm_head", "wav2vec2.encoder.layers.1.attention.v_proj"} < set(products)
+    for weight in products.values():
+        assert weight.data_type == onnx.TensorProto.INT8
+        assert np.abs(onnx.numpy_helper.to_array(weight).astype(int)).max(axis=0).min() > 60  # every column has a scale
+    left = [n for n in found.node if n.op_type in ("MatMul", "Gemm")]
+    assert {n.name.rpartition("/")[2] for n in left} == {"qk", "av"}  # no linear layer was skipped
+    assert not any(n.op_type == "ConvInteger" for n in found.node)
 
 
 @pytest.mark.parametrize("name", TORCH_AO)

@@ -140,6 +140,7 @@ def modes() -> dict[str, Mode]:
     """All modes by name, in the menu's order."""
     from bench.modes import (
         onnx_fp32,
+        onnx_int8_dynamic,
         openvino_bf16,
         openvino_fp32,
         torch_bf16,
@@ -158,6 +159,7 @@ def modes() -> dict[str, Mode]:
         torchao_int8_dynamic,
         torchao_int8_weight_only,
         onnx_fp32,
+        onnx_int8_dynamic,
         openvino_fp32,
         openvino_bf16,
     )

@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
-CODE = """import onnxruntime
-
-torch.onnx.export(model, (audio,), "model.onnx", dynamo=True, external_data=False, verbose=False)
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = torch.get_num_threads()
-session = onnxruntime.InferenceSession("model.onnx", options)
-
-
-def model(audio):
-    return session.run(None, {session.get_inputs()[0].name: audio.numpy()})
-
-"""
 MODEL_FILE = "model.onnx"
 OPEN_CODE = """import onnxruntime
 
@@ -49,6 +37,7 @@ def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float3
 INPUT, OUTPUT = "x", "logits"  # (batch, samples), (batch, frames, vocab), float32
 _TRACED_SAMPLES = 16_000
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
+_QUANTIZING = ("DynamicQuantizeMatMul",)  # these read floats and multiply 8-bit integers
 _BITS = {"float": 32, "float16": 16, "int8": 8, "uint8": 8}  # ONNX Runtime's names of what a node reads
 # What a node reads by position, as torch names it.
 _PARAMETERS: dict[str, dict[int, str]] = {
@@ -57,6 +46,23 @@ _PARAMETERS: dict[str, dict[int, str]] = {
     **{kind: {1: "weight", 2: "bias"} for kind in ("Gemm", "Conv", "LayerNormalization", "InstanceNormalization")},
 }
 _SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def code(quantize: str = "") -> str:
+    """The same in plain lines; `quantize` are those that change model.onnx before it is opened."""
+    between = f"{quantize}\n" if quantize else ""
+    return f"""import onnxruntime
+
+torch.onnx.export(model, (audio,), "model.onnx", dynamo=True, external_data=False, verbose=False)
+{between}options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = torch.get_num_threads()
+session = onnxruntime.InferenceSession("model.onnx", options)
+
+
+def model(audio):
+    return session.run(None, {{session.get_inputs()[0].name: audio.numpy()}})
+
+"""
 
 
 class OnnxOpened:
@@ -205,7 +211,7 @@ def _executed(opened: OnnxOpened, names: set[str]) -> dict[str, int]:
             name = name.rpartition("/")[0]
         if name in names:
             (read,) = event["args"]["input_type_shape"][0]
-            found[name] = _BITS[read]
+            found[name] = 8 if kind in _QUANTIZING else _BITS[read]
     return found
 
 

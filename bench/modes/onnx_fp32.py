@@ -25,7 +25,7 @@ CALIBRATES = False
 COST = Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=1.0)
 STORED_BITS = {"": 32}
 VERSION = 1
-CODE = _onnx.CODE
+CODE = _onnx.code()
 OPEN_CODE = _onnx.OPEN_CODE
 
 
