@@ -27,7 +27,7 @@ SETTINGS: dict[str, Option] = {}
 OFFERED: tuple[dict[str, Setting], ...] = ()
 BASE = "onnx-fp32"
 CALIBRATES = False
-COST = Cost(memory_bytes=200_000_000, memory_copies=3.5, disk_copies=1.4)
+COST = Cost(memory_bytes=100_000_000, memory_copies=3.2, disk_copies=1.0)
 STORED_BITS = {"encoder linears": 8, "head": 8, "": 32}
 VERSION = 1
 CODE = _onnx.code(
