@@ -269,6 +269,13 @@ def _by_libsndfile(source: Path) -> _Stream | None:
     return _Stream(f.samplerate, f.channels, f.frames if f.frames < 2**62 else None, blocks())
 
 
+def ffmpeg_missing() -> str:
+    """What can't be read for want of ffmpeg, and the fix; "" if it is installed."""
+    if shutil.which("ffmpeg"):
+        return ""
+    return f"ffmpeg is not installed, so M4A, AAC and WebM can't be read; all else can. {_FFMPEG_FIX}"
+
+
 def _by_ffmpeg(source: Path) -> _Stream:
     """Raises AudioError if there is no ffmpeg or it can't read the file either."""
     program = shutil.which("ffmpeg")

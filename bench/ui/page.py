@@ -16,6 +16,7 @@ PAGES = (
     ("pages/2_Results.py", "Results", ":material/monitoring:"),
     ("pages/3_Transcribe.py", "Transcribe", ":material/mic:"),
     ("pages/4_Accuracy.py", "Accuracy", ":material/grading:"),
+    ("pages/5_Device.py", "Device", ":material/developer_board:"),
 )
 CHOICES = (
     *("models", "modes", "lengths", "batches", "threads", "repeats", "target", "kind", "seed"),

@@ -1,0 +1,35 @@
+"""What this device can do, what is missing with the fix for it, and the artefacts that were built here."""
+
+import streamlit as st
+
+from bench import artefacts
+from bench.ui import device, page, parcels
+
+jobs = page.begin("Device")
+st.title("Device")
+device.facts()
+st.subheader("Quantization modes")
+device.mode_table()
+st.subheader("Sound")
+device.sound()
+st.subheader("Network")
+st.markdown(device.network())
+st.subheader("Artefacts")
+st.markdown(
+    "A model in a mode is built once into an artefact, and opened from it ever after. It can be carried to another "
+    "device, which then need not build it."
+)
+kept = artefacts.kept()
+busy = device.busy(jobs)
+if busy:
+    st.info(busy, icon=":material/hourglass_top:")
+if kept:
+    parcels.table(kept)
+    parcels.take_home(jobs, kept, busy)
+    parcels.clear(jobs, kept, busy)
+else:
+    st.info(
+        "Nothing is built yet. A benchmark builds what it needs; without one: `python -m bench artefacts build`. Or "
+        "bring what another device has built:"
+    )
+parcels.bring(jobs, busy)
