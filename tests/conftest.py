@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +17,18 @@ import pytest
 from bench.datasets import DatasetError, find
 from bench.paths import ROOT
 
-# In a process of its own: the tests' process never imports torch, as the dashboard's never does.
+# Workers of these start in half a second where torch takes four: for tests of what surrounds a variant.
+LIGHT = ("onnx-fp32", "openvino-fp32")
+SHARED = ("artefacts", "coverage", "checkpoints")  # what of a cache tests share; the rest is each one's own
+# These take longest, and begin first where several processes share the tests: so none is left over at the end.
+LONGEST = ("test_browser", "test_modes", "test_artefacts", "test_soak", "test_jobs", "test_browser_transcribe")
+
+# In a process of its own: the tests' process never imports torch, as the dashboard's never does. MODEL MODE...
 _TINY = """
 import json, sys
 from pathlib import Path
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+from bench import artefacts
 
 folder = Path(sys.argv[1])
 Wav2Vec2ForCTC(Wav2Vec2Config(
@@ -30,47 +40,85 @@ tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 (folder / "preprocessor_config.json").write_text(json.dumps(
     {"do_normalize": True, "sampling_rate": 16000, "feature_size": 1, "padding_value": 0.0}
 ))
+for mode in sys.argv[2:]:
+    artefacts.prepare(str(folder), mode, {}, lambda _: None)
 """
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The soak runs only when `-m` names it."""
+    """The soak runs only when `-m` names it; the files that take longest come first."""
     if "soak" not in config.option.markexpr:
         soak = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=soak)
         items[:] = [item for item in items if item not in soak]
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Wav2Vec2ForCTC in Hugging Face format whose pass takes milliseconds."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    subprocess.run([sys.executable, "-c", _TINY, str(folder)], check=True, capture_output=True, timeout=120, cwd=ROOT)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes that share these tests."""
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "shared"
+    folder.mkdir(exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Artefacts that the data folders of a session share, so that each is built once."""
-    return tmp_path_factory.mktemp("cache")
+def cache(shared: Path) -> Path:
+    """A cache whose artefacts the data folders of these tests share, so that each is built once."""
+    folder = shared / "data" / "cache"
+    for name in SHARED:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared: Path, cache: Path) -> Path:
+    """A Wav2Vec2ForCTC in Hugging Face format whose pass takes milliseconds; artefacts of some modes are cached."""
+    folder = shared / "models" / "tiny"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "made").exists():
+            subprocess.run(
+                [sys.executable, "-c", _TINY, str(folder), "torch-fp32", "torch-int8-dynamic", *LIGHT],
+                check=True,
+                capture_output=True,
+                timeout=280,
+                cwd=ROOT,
+                env={**os.environ, "EARBENCH_DATA": str(cache.parent)},
+            )
+            (shared / "made").touch()
+    return folder
 
 
 @pytest.fixture
 def data_folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data folder, named by EARBENCH_DATA, with the session's cache."""
+    """An empty data folder, named by EARBENCH_DATA, with the artefacts that these tests share."""
     folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "cache").symlink_to(cache)
+    (folder / "cache").mkdir(parents=True)
+    for name in SHARED:
+        (folder / "cache" / name).symlink_to(cache / name)
+    (folder / "cache" / "modes.json").symlink_to(cache / "modes.json")  # what a probe of the modes found
     monkeypatch.setenv("EARBENCH_DATA", str(folder))
     return folder
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
+def own_cache(folder: Path, *, empty: bool = False) -> None:
+    """What a test breaks or counts in the cache of its data folder is its own: empty, or copied."""
+    for name in SHARED:
+        place = folder / "cache" / name
+        there = place.resolve()
+        place.unlink()
+        place.mkdir() if empty else shutil.copytree(there, place)
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0, every_s: float = 0.005) -> None:
     """Return once the condition holds; fail after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain for: {what}"
-        time.sleep(0.005)
+        time.sleep(every_s)
 
 
 def alive(pid: int) -> bool:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from browsing import CHROMIUM, browser_page, dashboard, needs_chromium
+from conftest import wait_for
+from playwright.sync_api import Page
 from test_lan import URL, Machine, machines
 from test_serve import TOKEN
 
@@ -27,69 +24,16 @@ from bench import report
 from bench.paths import ROOT
 from bench.store import Store
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-
-
-@dataclass
-class Server:
-    """A dashboard of our own on a port of its own."""
-
-    url: str
-    data: Path
-
-
-@contextmanager
-def browser_page(executable: str, width: int = 1280) -> Iterator[Page]:
-    """A page of a browser of our own."""
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=executable, args=FLAGS)
-        opened = browser.new_context(viewport={"width": width, "height": 1000}).new_page()
-        opened.set_default_timeout(60_000)
-        try:
-            yield opened
-        except BaseException:
-            print(opened.locator("body").inner_text())  # pytest shows it with the failure
-            raise
-        finally:
-            browser.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "EARBENCH_DATA": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(lambda: _healthy(url), 60)
-        yield Server(url, tmp_path)
-    finally:
-        process.terminate()
-        process.wait(20)
+pytestmark = needs_chromium
 
 
 @pytest.mark.timeout(600)
-def test_choose_start_watch_download(server: Server, tmp_path: Path) -> None:
-    with browser_page(str(CHROMIUM)) as page:
-        page.goto(server.url)
+def test_choose_start_watch_download(data_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with dashboard() as url, browser_page() as page:
+        page.goto(url)
         page.get_by_text("Nothing has been measured here yet").wait_for()
         page.get_by_role("button", name="Start a benchmark").click()
-        page.get_by_text("demo (small").wait_for()  # the model that is shipped is the default
-        models = page.get_by_test_id("stMultiSelect").first.get_by_role("combobox")
-        models.click()
-        models.press("Backspace")
-        page.get_by_role("option", name="wav2vec2-base-random").click()
-        models.press("Escape")
-        page.get_by_text("wav2vec2-base-random (").wait_for()
+        _type_model(page, tiny_model)
         page.get_by_text("fp32, the original").first.wait_for()
         page.get_by_text("int8 dynamic").first.wait_for()
         _loosen(page)
@@ -104,7 +48,7 @@ def test_choose_start_watch_download(server: Server, tmp_path: Path) -> None:
         seen = set()
         deadline = time.monotonic() + 400
         other = page.context.new_page()  # another tab sees the same job
-        other.goto(f"{server.url}/Results")
+        other.goto(f"{url}/Results")
         other.get_by_role("link", name="Watch").wait_for()
         other.close()
         while page.get_by_role("button", name="Cancel").count() and time.monotonic() < deadline:
@@ -117,7 +61,7 @@ def test_choose_start_watch_download(server: Server, tmp_path: Path) -> None:
             page.get_by_role("button", name="Summary CSV").click()
         waiting.value.save_as(tmp_path / "summary.csv")
     rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
-    store = Store(server.data / "earbench.db")
+    store = Store(data_folder / "earbench.db")
     run = store.runs()[0]
     assert run.state == "done", run.message
     found = report.report(store, run.id)
@@ -133,22 +77,25 @@ def test_choose_start_watch_download(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_token_url_and_a_benchmark_from_another_machine(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+def test_token_url_and_a_benchmark_from_another_machine(
+    machines: tuple[Machine, Machine], data_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     device, laptop = machines
     here = tmp_path / "browser-on-the-laptop"
     here.write_text(f'#!/bin/sh\nexec ip netns exec {laptop.name} {CHROMIUM} "$@"\n')
     here.chmod(0o755)
     command = device.command([sys.executable, "-m", "bench", "serve", "--lan"])
-    environment = {**os.environ, "EARBENCH_TOKEN": TOKEN, "EARBENCH_DATA": str(tmp_path)}
+    environment = {**os.environ, "EARBENCH_TOKEN": TOKEN}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait(lambda: laptop.do(_asks_for_the_token, URL), 60)
+        wait_for(lambda: laptop.do(_asks_for_the_token, URL), "the dashboard", every_s=0.1)
         with browser_page(str(here), width=390) as page:
             page.goto(URL)
             page.get_by_role("heading", name="Token needed").wait_for()
             page.goto(f"{URL}/Benchmark?token={TOKEN}")
-            page.get_by_text("fp32, the original").first.wait_for()
             assert TOKEN not in page.url
+            _type_model(page, tiny_model)
+            page.get_by_text("fp32, the original").first.wait_for()
             _loosen(page)
             page.get_by_role("textbox", name="Input lengths, s").fill("1")
             page.get_by_role("textbox", name="Input lengths, s").press("Enter")
@@ -156,15 +103,33 @@ def test_token_url_and_a_benchmark_from_another_machine(machines: tuple[Machine,
             page.get_by_role("button", name="Start", exact=True).click()
             page.get_by_text("The run just measured").wait_for(timeout=200_000)
             page.get_by_text("times as fast").first.wait_for()
-        assert [(r.state, r.spec.lengths_s) for r in Store(tmp_path / "earbench.db").runs()] == [("done", (1.0,))]
+        assert [(r.state, r.spec.lengths_s) for r in Store(data_folder / "earbench.db").runs()] == [("done", (1.0,))]
     finally:
         process.terminate()
         process.wait(20)
 
 
+def _type_model(page: Page, folder: Path) -> None:
+    """Leave the default and type a folder's path."""
+    page.get_by_text("demo (small").wait_for()  # the model that is shipped is the default
+    models = page.get_by_test_id("stMultiSelect").first.get_by_role("combobox")
+    models.click()
+    models.press("Backspace")
+    page.get_by_role("option", name="wav2vec2-base-random").wait_for()
+    models.fill(str(folder))
+    models.press("Enter")
+    models.press("Escape")
+
+
 def _loosen(page: Page) -> None:
-    """A wide precision target: this is a test of the way through, not of the figures."""
-    page.get_by_text("Advanced: batch").click()
+    """A wide precision target and one thread: this is a test of the way through, not of the figures."""
+    threads = page.get_by_role("textbox", name="Threads")
+    for _ in range(20):  # a click while the page is drawn anew may be lost
+        if threads.is_visible():
+            break
+        page.get_by_text("Advanced: batch").click()
+        page.wait_for_timeout(1000)
+    threads.fill("1")
     target = page.get_by_role("spinbutton", name="Precision target")
     target.fill("100")
     target.press("Enter")
@@ -178,18 +143,3 @@ def _asks_for_the_token(url: str) -> bool:
     except OSError:
         return False
     return False
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
-            return answer.status == 200
-    except OSError:
-        return False

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import sys
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import wait_for
-from playwright.sync_api import Page, sync_playwright
-from test_browser import FLAGS, _healthy
+from browsing import browser_page, dashboard, needs_chromium
+from playwright.sync_api import Page
 from test_microphone import ASOUNDRC, needs_portaudio
 
 from bench import audio, paths, scoring
 from bench.store import Store
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-    pytest.mark.timeout(300),
-]
+pytestmark = [needs_chromium, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -41,21 +32,8 @@ def url(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         f.writeframes(np.rint(np.interp(at, np.arange(len(clip)), clip) * 32767).astype("<i2").tobytes())
     (tmp_path / ".asoundrc").write_text(ASOUNDRC % (tmp_path / "clip.raw"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(paths.ROOT / "app.py"), "--server.port", str(port)],
-        cwd=paths.ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(lambda: _healthy(f"http://127.0.0.1:{port}"), "the dashboard")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with dashboard() as found:
+        yield found
 
 
 @contextmanager
@@ -66,22 +44,13 @@ def transcribe_page(url: str, microphone: Path, model: Path) -> Iterator[Page]:
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={microphone}%noloop",
     ]
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *fake])
-        page = browser.new_context(permissions=["microphone"]).new_page()
-        page.set_default_timeout(90_000)
-        try:
-            page.goto(f"{url}/Transcribe")
-            page.get_by_role("combobox", name="Model").fill(str(model))
-            page.wait_for_timeout(500)
-            page.keyboard.press("Enter")
-            page.wait_for_timeout(1000)
-            yield page
-        except BaseException:
-            print(page.locator("body").inner_text())  # pytest shows it with the failure
-            raise
-        finally:
-            browser.close()
+    with browser_page(flags=fake, permissions=["microphone"]) as page:
+        page.goto(f"{url}/Transcribe")
+        page.get_by_role("combobox", name="Model").fill(str(model))
+        page.wait_for_timeout(500)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(1000)
+        yield page
 
 
 def test_the_browsers_microphone_to_two_texts(url: str, data_folder: Path, tmp_path: Path, tiny_model: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import wait_for
+from conftest import LIGHT, wait_for
 
 from bench import audio, paths
 from bench.audio import Array
@@ -161,7 +161,7 @@ def clip() -> Array:
 
 
 def variants(model: Path) -> list[Variant]:
-    return [Variant(str(model), mode, 1) for mode in ("torch-fp32", "torch-int8-dynamic")]
+    return [Variant(str(model), mode, 1) for mode in LIGHT]
 
 
 def test_a_clip_by_two_variants(manager: Jobs, tiny_model: Path, clip: Array) -> None:
@@ -194,7 +194,7 @@ def test_a_microphone_that_fails_is_a_sentence(manager: Jobs, tiny_model: Path, 
 
 
 def test_a_variant_that_fails_leaves_the_others(manager: Jobs, tiny_model: Path, clip: Array) -> None:
-    both = [Variant("no-such-model", "torch-fp32", 1), *variants(tiny_model)[:1]]
+    both = [Variant("no-such-model", LIGHT[0], 1), *variants(tiny_model)[:1]]
     session = Captions(manager.transcriber, both, None, lambda _: Clip(clip))
     wait_for(lambda: not session.live, "the end")
     bad, good = session.snapshot().captions
@@ -206,7 +206,7 @@ def test_a_benchmark_ends_the_captions(manager: Jobs, tiny_model: Path, clip: Ar
         manager.transcriber, variants(tiny_model)[:1], None, lambda _: Clip(clip, endless=True)
     )
     wait_for(lambda: session.snapshot().captions[0].pass_s, "a pass")
-    manager.start(RunSpec.grid([str(tiny_model)], ["torch-fp32"], [0.5], threads=[1], repeats=3, precision_target=1.0))
+    manager.start(RunSpec.grid([str(tiny_model)], LIGHT[:1], [0.5], threads=[1], repeats=3, precision_target=1.0))
     assert not session.live and "measurement began" in session.snapshot().message
     late = Captions(manager.transcriber, variants(tiny_model)[:1], None, lambda _: Clip(clip))
     wait_for(lambda: not late.live, "its refusal")
@@ -218,7 +218,7 @@ def test_a_benchmark_ends_the_captions(manager: Jobs, tiny_model: Path, clip: Ar
 def test_a_benchmark_that_can_not_start_leaves_the_captions_alone(
     manager: Jobs, tiny_model: Path, clip: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = RunSpec.grid([str(tiny_model)], ["torch-fp32"], [0.5], threads=[1], repeats=3, precision_target=1.0)
+    wanted = RunSpec.grid([str(tiny_model)], LIGHT[:1], [0.5], threads=[1], repeats=3, precision_target=1.0)
     one = variants(tiny_model)[:1]
     session = manager.caption(lambda: Captions(manager.transcriber, one, None, lambda _: Clip(clip, endless=True)))
     wait_for(lambda: session.snapshot().captions[0].pass_s, "a pass")
@@ -233,7 +233,7 @@ def test_a_benchmark_that_can_not_start_leaves_the_captions_alone(
         with pytest.raises(StoreError):
             manager.start(wanted)
     with pytest.raises(ModelError):
-        manager.start(RunSpec.grid(["no-such-model"], ["torch-fp32"], [0.5], threads=[1]))
+        manager.start(RunSpec.grid(["no-such-model"], LIGHT[:1], [0.5], threads=[1]))
     assert session.live and not session.snapshot().message
     assert manager.start(wanted) and not session.live
 

@@ -77,7 +77,7 @@ class Stable:
 @pytest.fixture(scope="module")
 def stable(tiny_model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stable]:
     folder, library = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("library")
-    (folder / "cache").symlink_to(cache)
+    (folder / "cache").symlink_to(cache)  # nothing of it is broken or counted here
     (library / "sitecustomize.py").write_text(_NOISE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EARBENCH_DATA", str(folder))

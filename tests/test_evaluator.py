@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import wait_for
+from conftest import LIGHT, wait_for
 
 from bench import artefacts, audio, datasets, estimate, evaluation, jobs
 from bench.client import Pool, Worker
@@ -21,7 +21,7 @@ from bench.models import ModelError
 from bench.records import EvaluationSpec, RunSpec, SpecError, Variant
 from bench.store import Store
 
-MODES = ("torch-fp32", "torch-int8-dynamic")
+MODES = LIGHT
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_variants_that_memory_sets_apart_are_told_as_not_paired(
     r = evaluation.result(manager.store, run_id)
     assert r and [s.unpaired for s in r.scores] == [0, 5]
     (doubt,) = [d for d in evaluation.doubts(r) if "another time" in d]
-    assert doubt.startswith("torch-int8-dynamic heard the clips at another time than the original")
+    assert doubt.startswith(f"{MODES[1]} heard the clips at another time than the original")
     assert [row["unpaired_clips"] for row in evaluation.summary_rows(r)] == [0, 5]
 
 
@@ -217,7 +217,7 @@ def test_a_killed_worker_fails_its_variant_alone(
 
     def noted(self: Pool, name: str, threads: int) -> object:
         worker = start(self, name, threads)
-        if name == "The worker of torch-int8-dynamic":
+        if name == f"The worker of {MODES[1]}":
             started.append(worker.pid)
         return worker
 
@@ -256,7 +256,7 @@ def test_an_interrupted_evaluation_is_marked_at_the_next_start(manager: Jobs, ti
 
 def test_a_benchmark_and_an_evaluation_get_one_job(manager: Jobs, tiny_model: Path, clips: Path) -> None:
     first = manager.start(spec(tiny_model, clips))
-    assert manager.start(RunSpec((Variant(str(tiny_model), "torch-fp32", 1),), (1.0,))) == first
+    assert manager.start(RunSpec((Variant(str(tiny_model), MODES[0], 1),), (1.0,))) == first
     manager.cancel()
     assert manager.wait(10)
 
@@ -264,7 +264,7 @@ def test_a_benchmark_and_an_evaluation_get_one_job(manager: Jobs, tiny_model: Pa
 def test_who_saw_the_clips_while_it_was_built_is_left_out(
     manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest is what a calibrated mode leaves; here int8 dynamic is given one that names a clip."""
+    """The manifest is what a calibrated mode leaves; here one is given that names a clip."""
     real = artefacts.manifest
     seen = hashlib.sha256((clips / "1.wav").read_bytes()).hexdigest()
 

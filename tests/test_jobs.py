@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import alive, wait_for
+from conftest import LIGHT, alive, own_cache, wait_for
 
 from bench import artefacts, device, paths
 from bench.client import Pool
@@ -35,7 +35,7 @@ def manager(data_folder: Path) -> Iterator[Jobs]:
     assert found.wait(30)
 
 
-def spec(model: Path, lengths_s: tuple[float, ...] = (0.5, 1.0), modes: tuple[str, ...] = ("torch-fp32",)) -> RunSpec:
+def spec(model: Path, lengths_s: tuple[float, ...] = (0.5, 1.0), modes: tuple[str, ...] = LIGHT[:1]) -> RunSpec:
     return RunSpec.grid([str(model)], modes, lengths_s, threads=[1], repeats=3, precision_target=1.0)
 
 
@@ -129,8 +129,8 @@ def test_cancel_while_an_artefact_is_built_and_while_it_is_opened(manager: Jobs,
     wait_for(lambda: stage(manager).startswith("opening") and workers(), "the opening", LIMIT_S)
     cancel_in_time(manager, run_id)
 
-    paths.cache().unlink()  # the session's: now there is something to build
-    run_id = manager.start(spec(tiny_model))
+    own_cache(paths.data_folder(), empty=True)  # now there is something to build
+    run_id = manager.start(spec(tiny_model, modes=("torch-fp32",)))
     wait_for(lambda: stage(manager).endswith("float model"), "the build", LIMIT_S)
     cancel_in_time(manager, run_id)
     assert not list((paths.cache() / "artefacts").iterdir()), "half an artefact is swept"
@@ -149,7 +149,7 @@ def test_a_cancel_that_comes_as_the_run_ends_does_not_leave_it_cancelling(
             manager.cancel()
 
     monkeypatch.setattr(manager.store, "set_state", cancelled_after)
-    run_id = manager.start(spec(broken, modes=("torch-fp32", "torch-int8-dynamic")))
+    run_id = manager.start(spec(broken, modes=LIGHT))
     assert manager.wait(LIMIT_S)
 
     # Every variant failed, each with its reason, and so the run did.
@@ -176,6 +176,8 @@ def test_a_run_that_memory_cannot_hold_is_refused(
 
 
 def test_a_damaged_artefact_is_built_again(data_folder: Path, tiny_model: Path) -> None:
+    own_cache(data_folder)
+
     def build() -> Artefact:
         worker = Pool().start("The builder", 2)
         try:

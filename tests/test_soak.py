@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import alive, wait_for
+from conftest import LIGHT, alive, own_cache, wait_for
 
 from bench import paths
 from bench.jobs import Jobs
@@ -28,11 +28,11 @@ from bench.store import Store
 
 TIMES = int(os.environ.get("EARBENCH_SOAK", "20"))
 SEED = int(os.environ.get("EARBENCH_SEED", time.time_ns() % 2**32))
-MODES = ("torch-fp32", "torch-int8-dynamic")
+TORCH = ("torch-fp32", "torch-int8-dynamic")
 LENGTHS_S = (0.5, 1.0, 1.5)
 REPEATS = 3
 SHORTEST_VISIT_S = 0.3
-STARTING_S = 10.0  # about how long a server takes to its first visit
+STARTING_S = {LIGHT: 5.0, TORCH: 10.0}  # about how long a server takes to its first visit
 LIFE_S = 200.0
 GONE_WITHIN_S = 3.0
 MISSES = 3
@@ -40,7 +40,8 @@ MISSES = 3
 
 @pytest.mark.timeout(600)
 def test_two_kills_of_each_in_one_run(tiny_model: Path, data_folder: Path) -> None:
-    Survival(tiny_model, data_folder, "one run").carry(
+    own_cache(data_folder)
+    Survival(tiny_model, data_folder, "one run", LIGHT).carry(
         [["worker", "server"], ["both"], ["server"], ["both"], ["worker"]]
     )
 
@@ -50,16 +51,16 @@ def test_two_kills_of_each_in_one_run(tiny_model: Path, data_folder: Path) -> No
 @pytest.mark.parametrize("number", range(TIMES))
 @pytest.mark.parametrize("target", ["worker", "server", "both"])
 def test_kill(tiny_model: Path, data_folder: Path, target: str, number: int) -> None:
-    if number % 4 == 0:  # so that artefacts are built, and builders killed
-        (data_folder / "cache").unlink()
-    Survival(tiny_model, data_folder, f"{target} {number}").carry([[target]])
+    own_cache(data_folder, empty=number % 4 == 0)  # so that artefacts are built, and builders killed
+    Survival(tiny_model, data_folder, f"{target} {number}", TORCH).carry([[target]])
 
 
 class Survival:
     """One run that is carried to its end through kills, and what was seen of it on the way."""
 
-    def __init__(self, model: Path, folder: Path, name: str) -> None:
+    def __init__(self, model: Path, folder: Path, name: str, modes: tuple[str, ...]) -> None:
         print(f"{name}: EARBENCH_SEED={SEED}")
+        self.modes = modes
         self.model, self.folder, self.random = model, folder, random.Random(f"{SEED} {name}")
         self.log = folder.parent / "server.log"
         self.run_id: str | None = None
@@ -84,7 +85,7 @@ class Survival:
         assert self.run_id, self.log.read_text()
         known = len(self._failures())
         for i, target in enumerate(kills):
-            self._wait_for_a_random_moment(server, variants=1 if i else len(MODES))
+            self._wait_for_a_random_moment(server, variants=1 if i else len(self.modes))
             run, before = self._read()
             if run.state == "done":
                 self._end(server)
@@ -113,7 +114,7 @@ class Survival:
         groups = self._read()[1]
         ahead = (len(LENGTHS_S) - sum(g.state == "done" for g in groups)) * variants * REPEATS
         wanted = sum(len(g.visits) for g in groups) + self.random.randrange(max(ahead, 1))
-        latest_s = self.random.uniform(0, STARTING_S) if self.random.random() < 0.3 else LIFE_S
+        latest_s = self.random.uniform(0, STARTING_S[self.modes]) if self.random.random() < 0.3 else LIFE_S
         deadline = time.monotonic() + latest_s
         while server.poll() is None and time.monotonic() < deadline and self._count_visits() < wanted:
             time.sleep(0.005)
@@ -153,7 +154,7 @@ class Survival:
             assert g.state == ("superseded" if g.id in self.undone else "done")
         for f in failures:
             assert f.kind == "killed" and "was killed from outside" in f.message and f.variant is not None, f
-        for variant in set(range(len(MODES))) - {f.variant for f in failures}:
+        for variant in set(range(len(self.modes))) - {f.variant for f in failures}:
             for length_s in LENGTHS_S:
                 found = [g for g in groups if g.length_s == length_s and g.state == "done" and variant in g.variants]
                 rounds = [len({v.round for v in g.visits if v.variant == variant}) for g in found]
@@ -208,7 +209,7 @@ class Survival:
     def _server(self) -> Iterator[subprocess.Popen[bytes]]:
         options = {
             "--model": self.model,
-            "--modes": ",".join(MODES),
+            "--modes": ",".join(self.modes),
             "--lengths": ",".join(map(str, LENGTHS_S)),
             "--repeats": REPEATS,
             "--target": 1,

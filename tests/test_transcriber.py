@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import alive, wait_for
+from conftest import LIGHT, alive, wait_for
 
 from bench import transcriber as module
 from bench.client import Cancelled
@@ -31,8 +31,8 @@ def manager(data_folder: Path) -> Iterator[Jobs]:
 
 @pytest.fixture
 def variants(tiny_model: Path) -> list[Variant]:
-    """The original and a quantized variant of the tiny model."""
-    return [Variant(str(tiny_model), mode, 1) for mode in ("torch-fp32", "torch-int8-dynamic")]
+    """Two variants of the tiny model."""
+    return [Variant(str(tiny_model), mode, 1) for mode in LIGHT]
 
 
 def pids(manager: Jobs) -> list[int]:
@@ -59,7 +59,7 @@ def test_long_audio_tells_its_chunks_and_equals_its_length(manager: Jobs, varian
     said: list[str] = []
     (found,) = manager.transcriber.transcribe(np.tile(NOISE, 45), variants[:1], said.append)
     assert [text for text in said if "chunk" in text] == [
-        f"transcribing with torch-fp32: chunk {i}/3" for i in (1, 2, 3)
+        f"transcribing with {LIGHT[0]}: chunk {i}/3" for i in (1, 2, 3)
     ]
     assert found.transcription
     assert all(w.end_s <= 45 for w in found.transcription.words)

@@ -9,6 +9,7 @@ import importlib
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -28,16 +29,18 @@ class Availability:
 
 
 _known: dict[str, Availability] = {}
+_asking = threading.Lock()  # pages that open at once ask once
 
 
 def availability() -> dict[str, Availability]:
     """Every mode's availability by name, remembered for these library versions on this processor."""
-    if not _known:
-        found = _ask()
-        if isinstance(found, str):
-            return {name: Availability("unavailable", f"asking failed: {found}") for name in modes()}
-        _known.update(found)
-    return dict(_known)
+    with _asking:
+        if not _known:
+            found = _ask()
+            if isinstance(found, str):
+                return {name: Availability("unavailable", f"asking failed: {found}") for name in modes()}
+            _known.update(found)
+        return dict(_known)
 
 
 def _ask() -> dict[str, Availability] | str:
