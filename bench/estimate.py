@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import artefacts, device, models, modes, paths
+from bench import artefacts, device, longform, models, modes, paths
 from bench.records import SAMPLE_RATE_HZ, RunSpec, Variant
 from bench.stats import StopRule
 
@@ -23,6 +23,7 @@ SHORTEST_VISIT_S = 0.4
 DEVICE_SHARE = 0.5  # of the matrix product's rate that a whole model reaches
 BUILD_S_PER_PARAMETER = 1e-7
 DECODE_S = 0.5  # of a clip, in a process of its own
+LONGEST_PASS = ((1, longform.CHUNK_S),)  # of speech: longer audio is passed in chunks
 HEADERS = 20  # clips that are looked at to tell how long an evaluation takes
 
 
@@ -102,6 +103,23 @@ def evaluation_s(
     rate = {(v.spelled, v.threads): _guess(v.threads) for v in variants} | dict(measured or {})
     passes = sum(work(v.model, 1, clip_s) / rate[v.spelled, v.threads] for v in variants)
     return _start_s(variants, to_build(variants)) + len(clips) * (DECODE_S + passes)
+
+
+def evaluation_refusal(variants: Sequence[Variant]) -> str | None:
+    """Why not even one variant at a time fits into memory, with a way out; None if they do.
+
+    Where they fit only one by one, they are heard one after another. Raises ModelError or ModeError.
+    """
+    needs = [(build_bytes(v), f"Building {v.spelled}") for v in to_build(variants)]
+    needs += [(open_bytes(v.model, artefact_bytes(v), LONGEST_PASS), v.spelled) for v in variants]
+    need, what = max(needs)
+    free = device.available_memory_bytes()
+    if need <= free:
+        return None
+    return (
+        f"{what} needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free. Close other programs, "
+        "leave it out, or choose a smaller model."
+    )
 
 
 def header_s(path: Path) -> float | None:

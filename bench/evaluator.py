@@ -16,12 +16,12 @@ import numpy as np
 from bench import artefacts, audio, datasets, estimate, longform, paths
 from bench.audio import AudioError
 from bench.client import Cancelled, Pool, Worker, WorkerError
+from bench.estimate import LONGEST_PASS
 from bench.opening import Limits, Variants
 from bench.records import SAMPLE_RATE_HZ, Artefact, ClipRecord, Evaluation, Failure, Heard, transcription_from
 from bench.runner import CPU_MAC_PER_S, Progress, RunFailed
 from bench.store import Store
 
-LONGEST_PASS = ((1, longform.CHUNK_S),)
 MOMENT = SAMPLE_RATE_HZ // 4  # samples: long enough to touch every weight, short enough to cost little
 
 

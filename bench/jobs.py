@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from bench import artefacts, datasets, device, models, modes, paths
 from bench.client import Cancelled, Pool, end_orphans
 from bench.datasets import Dataset
-from bench.estimate import estimate
+from bench.estimate import estimate, evaluation_refusal
 from bench.evaluator import Evaluator
 from bench.opening import Limits
 from bench.records import RESUMABLE_STATES, ClipRecord, Evaluation, EvaluationSpec, Failure, Run, RunSpec
@@ -113,7 +113,10 @@ class Jobs:
                     modes.check(v)
                 found = found or datasets.of(spec)
                 clips, spec = _clips(found), replace(spec, dataset=found.where, digest=found.digest)
-            elif refusal := estimate(spec).refusal:
+                refusal = evaluation_refusal(spec.variants)
+            else:
+                refusal = estimate(spec).refusal
+            if refusal:
                 raise Refused(refusal)
             file = self._take_over()
             try:

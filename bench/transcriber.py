@@ -16,7 +16,8 @@ from bench import estimate
 from bench.audio import Array
 from bench.client import Cancelled, Pool, Worker, WorkerError
 from bench.device import available_memory_bytes
-from bench.evaluator import LONGEST_PASS, samples_file, transcribe
+from bench.estimate import LONGEST_PASS
+from bench.evaluator import samples_file, transcribe
 from bench.models import ModelError
 from bench.modes import ModeError
 from bench.opening import Limits, build, open_worker
@@ -121,14 +122,15 @@ class Transcriber:
             return found
         artefact, _ = build(v, self._pool, self._limits, say)
         need = estimate.open_bytes(v.model, artefact.size_bytes, LONGEST_PASS)
-        for other in [w for w in self._workers if w not in keep]:  # the longest unused first
+        # The longest unused first; those of this recording have their turn one after another, so they can go too.
+        for other in sorted(self._workers, key=lambda w: w in keep):
             if available_memory_bytes() >= need:
                 break
             self._drop([other])
         if available_memory_bytes() < need:
             raise WorkerError(
                 "out of memory",
-                f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Choose fewer variants or a "
+                f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Leave it out, choose a "
                 "smaller model, or close other programs.",
             )
         worker, _ = open_worker(v, artefact, self._pool, self._limits, say)

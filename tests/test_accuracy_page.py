@@ -103,6 +103,13 @@ def test_nothing_chosen_gets_a_sentence_and_no_start(store: Store, key: str) -> 
     assert at.button(key="evaluate").disabled
 
 
+def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.device.available_memory_bytes", lambda: 100_000_000)
+    at = opened(PAGE)
+    assert any("of memory, and 0.1 GB are free" in e.value and "smaller model" in e.value for e in at.error)
+    assert at.button(key="evaluate").disabled
+
+
 def test_start_hands_over_what_was_chosen(store: Store, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[EvaluationSpec] = []
     monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))

@@ -244,6 +244,15 @@ def test_what_can_not_be_started_says_so(manager: Jobs, tiny_model: Path, clips:
     assert manager.store.evaluations() == []
 
 
+def test_what_no_memory_can_hold_is_refused(
+    manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.device, "available_memory_bytes", lambda: 10**8)
+    with pytest.raises(Refused, match=r"needs about \d\.\d GB of memory, and 0\.1 GB are free\. Close other programs"):
+        manager.start(spec(tiny_model, clips))
+    assert manager.store.evaluations() == [] and manager.holder() is None
+
+
 def test_a_limit_draws_clips_by_the_seed(manager: Jobs, tiny_model: Path, clips: Path) -> None:
     one, same = (datasets.of(spec(tiny_model, clips, limit=2, seed=3)).clips for _ in range(2))
     assert one == same and len(one) == 2

@@ -142,12 +142,22 @@ def test_idle_workers_end_after_a_while(manager: Jobs, variants: list[Variant]) 
     assert not manager.transcriber.warm
 
 
+def test_where_memory_holds_one_they_take_turns(
+    manager: Jobs, variants: list[Variant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "available_memory_bytes", lambda: 10**9 if manager.transcriber.warm else 10**12)
+    monkeypatch.setattr(module.estimate, "open_bytes", lambda *_: 10**11)
+    found = manager.transcriber.transcribe(NOISE, variants)
+    assert all(t.transcription and not t.error for t in found)
+    assert manager.transcriber.warm == variants[-1:]
+
+
 def test_want_of_memory_is_told_with_a_way_out(
     manager: Jobs, variants: list[Variant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "available_memory_bytes", lambda: 1000)
     (found,) = manager.transcriber.transcribe(NOISE, variants[:1])
-    assert "needs about" in found.error and "Choose fewer variants" in found.error
+    assert "needs about" in found.error and "Leave it out" in found.error
 
 
 def test_nothing_is_left_of_the_audio(manager: Jobs, variants: list[Variant], data_folder: Path) -> None:

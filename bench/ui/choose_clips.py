@@ -12,7 +12,7 @@ import streamlit as st
 
 from bench import datasets, device, models, paths, report, scoring, unzip
 from bench.datasets import Dataset, DatasetError
-from bench.estimate import evaluation_s
+from bench.estimate import evaluation_refusal, evaluation_s
 from bench.jobs import Jobs, Refused
 from bench.models import ModelError
 from bench.modes import ModeError
@@ -77,11 +77,15 @@ def form(jobs: Jobs) -> None:
             )
             spec = EvaluationSpec(variants, where, split, int(limit), int(seed), normaliser)
             expected = evaluation_s(variants, [c.path for c in found.clips], report.rates(jobs.store))
+            refusal = evaluation_refusal(variants)
         except (SpecError, ModelError, ModeError) as e:
             st.error(str(e))
         else:
             if expected:
                 st.markdown(f"This will take about **{duration(expected)}**.")
+            if refusal:
+                st.error(refusal)
+                spec = None
     start = st.button("Start", type="primary", icon=":material/play_arrow:", key="evaluate", disabled=spec is None)
     if start and spec:
         try:
