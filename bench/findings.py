@@ -43,6 +43,32 @@ def false_claims(r: Report) -> list[str]:
     return out
 
 
+def apart(r: Report) -> list[str]:
+    """Variants that were not measured side by side with all others of their model and threads, as sentences.
+
+    Memory did not hold them all, or some died and were measured again: each block has passes of the baseline of its
+    own, and ratios hold within it.
+    """
+    out = []
+    for (model, threads), family in r.run.spec.families.items():
+        ways: dict[tuple[str, ...], None] = {}  # usually one: the same at every length
+        for batch, length_s in r.run.spec.shapes:
+            blocks: dict[int, list[str]] = {}
+            for c in r.cells:
+                if c.position in family and not c.is_baseline and (c.batch, c.length_s) == (batch, length_s):
+                    blocks.setdefault(c.group.id, []).append(f"**{label(r.run, c.position)}**")
+            if len(blocks) > 1:
+                ways[tuple(" and ".join(names) for names in blocks.values())] = None
+        at = f"{threads} thread{'s' if threads > 1 else ''}"
+        out += [
+            f"The variants of {model} were not all measured side by side ({at}): first {', then '.join(blocks)}, each "
+            f"time beside passes of their own of **{label(r.run, family[0])}**. A speed-up is over those. Mean times "
+            "of different blocks are of different moments: compare them with care."
+            for blocks in ways
+        ]
+    return out
+
+
 def size_against_latency(r: Report) -> list[str]:
     """For every mode: if latency followed size, it would be so many times faster; it is."""
     out = []

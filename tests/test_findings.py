@@ -52,6 +52,10 @@ def test_headline_of_a_faster_mode_is_that_of_the_longest_input(store: Store) ->
     )
 
 
+def test_what_was_measured_side_by_side_is_not_told_apart(store: Store) -> None:
+    assert findings.apart(measured(store, {(1, 5.0): SAME, (1, 1.0): [(0.5, None)]})) == []
+
+
 def test_headline_counts_the_audio_of_the_batch(store: Store) -> None:
     r = measured(store, {(1, 2.0): [(0.5, 0.1)] * 3, (4, 2.0): SAME})
     assert "2.00 times as fast" in str(findings.headline(r))

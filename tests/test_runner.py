@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import device, estimate, report
+from bench import device, estimate, findings, report
 from bench.client import Cancelled, WorkerError
 from bench.records import Coverage, Device, Part, RunSpec
 from bench.runner import CPU_MAC_PER_S, Progress, RunFailed, Runner, order
@@ -298,6 +298,8 @@ def test_blocks_where_memory_is_short_have_each_its_baseline(store: Store, monke
     found = report.report(store, run_id)
     assert found and sorted((c.position, c.length_s) for c in found.cells) == [(p, s) for p in range(3) for s in (1, 2)]
     assert [round(c.speedup.value, 9) for c in found.cells if c.speedup] == [2, 2, 4, 4]
+    (told,) = findings.apart(found)
+    assert f"not all measured side by side (2 threads): first **{BF16}**, then **{INT8}**, each time beside" in told
 
 
 def test_passes_of_those_already_open_are_reserved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

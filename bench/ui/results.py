@@ -39,6 +39,8 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
         st.markdown(f"##### {sentence}")
     for claim in findings.false_claims(r):
         st.error(claim, icon=":material/error:")
+    for sentence in findings.apart(r):
+        st.info(sentence, icon=":material/splitscreen:")
     busy, visits = sum(c.busy_visits for c in r.cells), sum(c.visits for c in r.cells)
     if busy > visits / 4:
         st.warning(
