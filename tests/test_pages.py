@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from bench import jobs as job_manager
 from bench import modes
 from bench.device import device
+from bench.modes import Option
 from bench.modes.probe import Availability
 from bench.paths import ROOT
 from bench.records import Artefact, Coverage, Failure, Opening, Part, Pass, Reading, RunSpec, Visit
@@ -203,6 +204,32 @@ def test_modes_tell_what_they_quantize_and_why_not(store: Store, monkeypatch: py
     assert "Not available here" in said
     assert "fix: install it" in said
     assert "bf16 (PyTorch)" not in at.multiselect(key="modes").options
+
+
+def test_settings_of_a_mode_are_widgets_that_spell_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {
+        "steps": Option(50, "how many", 1, 100),
+        "lr": Option(0.5, "how fast", 0.0, 1.0),
+        "ranges": Option("minmax", "how they are found", allowed=("minmax", "percentile")),
+        "data": Option("", "where clips lie"),
+    }
+    mode = modes.find("torch-int8-dynamic")
+    monkeypatch.setattr(mode, "SETTINGS", options)
+    at = opened("pages/1_Benchmark.py")
+    key = f"modes-{mode.NAME}"
+    assert [e.label for e in at.expander if "Settings" in e.label] == ["Settings of the chosen modes"]
+    assert at.number_input(key=f"{key}-steps").help == "How many. Allowed: whole numbers from 1 to 100."
+    started: list[RunSpec] = []
+    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec: started.append(spec) or finished_run(store))
+    at.number_input(key=f"{key}-steps").set_value(7)
+    at.number_input(key=f"{key}-lr").set_value(0.25)
+    at.selectbox(key=f"{key}-ranges").set_value("percentile")
+    at.text_input(key=f"{key}-data").set_value("/clips").run()
+    at.button(key="start").click().run()
+    assert not at.exception and [v.spelled for v in started[0].variants] == [
+        "torch-fp32",
+        "torch-int8-dynamic:data=/clips:lr=0.25:ranges=percentile:steps=7",
+    ]
 
 
 def test_another_process_that_holds_the_device_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
