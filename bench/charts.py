@@ -217,6 +217,27 @@ def work(rows: Sequence[Row]) -> Spec:
     return _shares(rows, "activation_bits", "macs", "Work", "share of all multiply-accumulates by the bits they run in")
 
 
+def loss(rows: Sequence[Row]) -> Spec:
+    """How fine-tuning went: a line a mode. rows: mode, step, loss."""
+    return _filled(_loss(_order(rows)), list(rows))
+
+
+@lru_cache(maxsize=8)
+def _loss(order: Modes) -> Spec:
+    chart = alt.Chart(_TABLE).mark_line(point=alt.OverlayMarkDef(size=25, filled=True), strokeWidth=1.5)
+    chart = chart.encode(
+        x=alt.X("step:Q", title="Step", axis=alt.Axis(grid=False, tickMinStep=1)),
+        y=alt.Y("loss:Q", title="CTC loss a character"),
+        color=_mode_colour(order),
+        tooltip=[
+            alt.Tooltip("mode:N", title="Mode"),
+            alt.Tooltip("step:Q", title="Step"),
+            alt.Tooltip("loss:Q", title="Loss", format=".4f"),
+        ],
+    )
+    return _spec(chart, "Fine-tuning", "loss of each step's clip before it was learnt from; clips differ", 160)
+
+
 def waveform(peaks: Array, length_s: float) -> Spec:
     """A sound at a glance. peaks: (count, 2), the lowest and the highest sample of each stretch."""
     reach = max(0.05, float(np.abs(peaks).max(initial=0)))  # silence stays a line

@@ -196,6 +196,7 @@ class Part:
 
 
 COVERAGE_LENGTH_S = 5.0
+LOSS_CURVE = "loss by step"  # the detail of an artefact that was tuned: numbers with spaces between
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 
 from bench import device, models, modes, stats
 from bench.estimate import work
-from bench.records import Device, Failure, Group, Run, VariantRecord, Visit
+from bench.records import LOSS_CURVE, Device, Failure, Group, Run, VariantRecord, Visit
 from bench.stats import Interval, Summary
 from bench.store import Store
 
@@ -245,6 +247,19 @@ def coverage_rows(r: Report) -> list[Row]:
         for part in record.coverage.parts if record.coverage else ():
             rows.append({"model": record.variant.model, "mode": record.variant.spelled, **asdict(part)})
     return list({json.dumps(row): row for row in rows}.values())  # thread counts share an artefact
+
+
+def loss_rows(r: Report) -> list[Row]:
+    """One row a variant that was tuned and a step of it, thread counts aside; what is no number is left out."""
+    rows: list[Row] = []
+    for record in r.variants:
+        told = record.artefact.details.get(LOSS_CURVE, "").split() if record.artefact else []
+        for step, text in enumerate(told, 1):
+            with contextlib.suppress(ValueError):
+                if math.isfinite(loss := float(text)):
+                    mode = record.variant.spelled
+                    rows.append({"model": record.variant.model, "mode": mode, "step": step, "loss": loss})
+    return list({json.dumps(row): row for row in rows}.values())
 
 
 def to_csv(rows: Sequence[Mapping[str, Value]]) -> str:

@@ -102,6 +102,7 @@ ALL = {
     "size": charts.size(ROWS),
     "weights": charts.weights(PARTS),
     "work": charts.work(PARTS),
+    "loss": charts.loss([{"mode": INT8, "step": step, "loss": 1 / step} for step in (1, 2, 4)]),
 }
 
 

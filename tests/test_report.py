@@ -18,7 +18,20 @@ import pytest
 
 from bench import report
 from bench.paths import ROOT
-from bench.records import Artefact, Coverage, Device, Failure, Opening, Part, Pass, Reading, RunSpec, Variant, Visit
+from bench.records import (
+    LOSS_CURVE,
+    Artefact,
+    Coverage,
+    Device,
+    Failure,
+    Opening,
+    Part,
+    Pass,
+    Reading,
+    RunSpec,
+    Variant,
+    Visit,
+)
 from bench.report import Report
 from bench.store import Store
 
@@ -305,3 +318,14 @@ def fresh(code: str) -> str:
 def test_the_dashboards_process_stays_light(use: str) -> None:
     tell = f"import sys; print('loaded:', *(m for m in '{HEAVY}'.split() if m in sys.modules))"
     assert fresh(f"{use}\n{tell}").strip() == "loaded:"
+
+
+def test_a_loss_curve_becomes_rows_and_what_is_no_number_is_left_out(store: Store, run_id: str) -> None:
+    assert report.loss_rows(report.report(store, run_id)) == []  # type: ignore[arg-type]
+    told = replace(QUANT, details={LOSS_CURVE: "0.5 nonsense 0.25 nan"})
+    store.set_variant(run_id, 1, artefact=told)
+    r = report.report(store, run_id)
+    assert r and report.loss_rows(r) == [
+        {"model": "tiny", "mode": "torch-int8-dynamic", "step": step, "loss": loss}
+        for step, loss in ((1, 0.5), (3, 0.25))
+    ]

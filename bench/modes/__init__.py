@@ -147,6 +147,7 @@ def modes() -> dict[str, Mode]:
         torch_fp32,
         torch_int8_dynamic,
         torch_int8_dynamic_per_channel,
+        torch_int8_qat,
         torchao_int8_dynamic,
         torchao_int8_weight_only,
     )
@@ -158,6 +159,7 @@ def modes() -> dict[str, Mode]:
         torch_int8_dynamic_per_channel,
         torchao_int8_dynamic,
         torchao_int8_weight_only,
+        torch_int8_qat,
         onnx_fp32,
         onnx_int8_dynamic,
         openvino_fp32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,19 @@ def open(directory: Path, threads: int, family: Family) -> _torch.TorchOpened:
 def coverage(opened: Any, family: Family, config: Config) -> Coverage:
     """Linear layers are counted by the integers that their weight holds."""
     return _torch.count(opened, family, config, _int8)
+
+
+def reduced_range() -> bool:
+    """On x86 without VNNI the products of 8-bit integers are summed in 16 bits first, which overflows."""
+    import torch
+    from torchao.utils import should_reduce_range
+
+    return platform.machine().lower() in ("x86_64", "amd64") and should_reduce_range(torch.device("cpu"))
+
+
+def range_remark() -> str:
+    """Tells where 8 bits are not quite 8."""
+    return "7-bit range: this processor's 8-bit products would overflow" if reduced_range() else ""
 
 
 def _int8(module: Any) -> tuple[int, int, int] | None:

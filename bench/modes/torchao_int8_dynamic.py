@@ -6,7 +6,6 @@ linear layer, with one scale a frame; both symmetric. Everything else stays floa
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ OPEN_CODE = _torchao.OPEN_CODE
 
 def check() -> str:
     """Runs everywhere; tells where 8 bits are not quite 8."""
-    return "7-bit range: this processor's 8-bit products would overflow" if _reduced() else ""
+    return _torchao.range_remark()
 
 
 def build(
@@ -51,10 +50,12 @@ def build(
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     progress("quantizing the linear layers")
-    quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=_reduced()))
+    quantize_(
+        model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=_torchao.reduced_range())
+    )
     progress("writing the weights")
     _torchao.save(model, directory)
-    return {"range": "7 bits" if _reduced() else "8 bits"}
+    return {"range": "7 bits" if _torchao.reduced_range() else "8 bits"}
 
 
 def open(directory: Path, threads: int, family: Family) -> _torch.TorchOpened:
@@ -65,11 +66,3 @@ def open(directory: Path, threads: int, family: Family) -> _torch.TorchOpened:
 def coverage(opened: Any, family: Family, config: Config) -> Coverage:
     """Counted from the opened model."""
     return _torchao.coverage(opened, family, config)
-
-
-def _reduced() -> bool:
-    """On x86 without VNNI the products of 8-bit integers are summed in 16 bits first, which overflows."""
-    import torch
-    from torchao.utils import should_reduce_range
-
-    return platform.machine().lower() in ("x86_64", "amd64") and should_reduce_range(torch.device("cpu"))

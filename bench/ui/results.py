@@ -182,6 +182,9 @@ def _more(r: Report) -> None:
         with st.expander("Does latency follow size?", expanded=True):
             for sentence in sentences:
                 st.markdown(sentence)
+    if tuned := report.loss_rows(r):
+        with st.expander("How fine-tuning went"):
+            _tuning(r, tuned)
     with st.expander("What is quantized, part by part"):
         _coverage_table(report.coverage_rows(r))
     with st.expander("Show code: the same in plain PyTorch"):
@@ -198,6 +201,19 @@ def _more(r: Report) -> None:
     with st.expander("Device and circumstances"):
         _circumstances(r)
     downloads(r)
+
+
+def _tuning(r: Report, rows: Sequence[Row]) -> None:
+    """The loss, model by model: each has its own clips and vocabulary."""
+    for model in dict.fromkeys(str(x["model"]) for x in rows):
+        own = [x for x in rows if x["model"] == model]
+        st.vega_lite_chart(charts.loss(own), width="stretch", key=f"loss-{r.run.id}-{model}")
+    for told in dict.fromkeys(
+        f"{v.variant.spelled} of {v.variant.model}: {v.artefact.details['tuning']}."
+        for v in r.variants
+        if v.artefact and "tuning" in v.artefact.details
+    ):
+        st.caption(told)
 
 
 def ending(run: Run | Evaluation) -> None:
