@@ -44,6 +44,7 @@ SNR_DB = {
     "torch-int8-qat": 10.0,  # tuning has changed the weights
     "onnx-fp32": 100.0,
     "onnx-int8-dynamic": 25.0,
+    "onnx-int8-static": 8.0,  # frames of a random extractor differ by far less than their activations peak
     "openvino-fp32": 100.0,
     "openvino-bf16": 30.0,
 }
@@ -57,6 +58,7 @@ STORED = {
     "torch-int8-qat": 8,
     "onnx-fp32": 32,
     "onnx-int8-dynamic": 8,
+    "onnx-int8-static": 8,
     "openvino-fp32": 32,
     "openvino-bf16": 16,
 }
@@ -68,7 +70,10 @@ LINEAR = {
     "torchao-int8-weight-only": (8, 32),
     "torch-int8-qat": (8, 8),
     "onnx-int8-dynamic": (8, 8),
+    "onnx-int8-static": (8, 8),
 }
+# Of the feature extractor: (bits of the weights, bits of the activations) -> convolutions.
+EXTRACTOR = {"onnx-int8-static": {(32, 32): 3, (8, 8): 4}}
 ALL = sorted(modes.modes())
 
 # What torch says of its own quantized tensors, which one mode uses knowingly.
@@ -157,11 +162,16 @@ def test_coverage_is_whole_and_of_the_right_bits(name: str, tiny: Path, place: C
     assert sum(p.parameters for p in parts) == sum(p.numel() for p in model.parameters()) - norms - unused
     assert sum(p.macs for p in parts) == sum(family.macs(config, round(COVERAGE_LENGTH_S * 16_000)).values())
     bits = {p.name: (p.weight_bits, p.activation_bits) for p in parts}
-    assert len(bits) == len(parts)  # no part is of two precisions in these modes
+    # Of the extractor's seven convolutions some run in int8 and some do not.
+    mixed = {(p.weight_bits, p.activation_bits): p.nodes for p in parts if p.name == "feature extractor"}
+    assert mixed == EXTRACTOR.get(name, {bits["feature extractor"]: 7})
+    assert len(bits) == len(parts) - len(mixed) + 1  # no other part is of two precisions
     plain = STORED[name] if name.endswith("bf16") else 32
     linear = LINEAR.get(name, (plain, plain))
+    if name not in EXTRACTOR:
+        assert set(mixed) == {(plain, plain)}
+    del bits["feature extractor"]
     assert bits == {
-        "feature extractor": (plain, plain),
         "positional conv": (plain, plain),
         "encoder linears": linear,
         "head": linear,
@@ -248,6 +258,32 @@ def test_the_products_of_dynamic_onnx_hold_int8(place: Callable[[str], Path]) ->
     left = [n for n in found.node if n.op_type in ("MatMul", "Gemm")]
     assert {n.name.rpartition("/")[2] for n in left} == {"qk", "av"}  # no linear layer was skipped
     assert not any(n.op_type == "ConvInteger" for n in found.node)
+
+
+@pytest.mark.parametrize("float_convs", [0, 2, 7])
+def test_static_onnx_keeps_exactly_the_first_convolutions_float(
+    float_convs: int, place: Callable[[str], Path], tmp_path: Path
+) -> None:
+    mode = modes.find("onnx-int8-static")
+    settings = modes.complete(mode, {"float_convs": float_convs})
+    clips = [(wav2vec2.inputs(1.0, 1, seed, "speech"), np.array([], np.int64)) for seed in (0, 1)]
+    mode.build(place("onnx-fp32"), clips, settings, tmp_path, lambda _: None)
+    found = graph(tmp_path)
+    tensors = {t.name: t.data_type for t in found.initializer}
+    dequantized = {n.output[0]: tensors.get(n.input[0]) for n in found.node if n.op_type == "DequantizeLinear"}
+    # From the sound on, each convolution by whom it reads from.
+    source, extractor = {o: n for n in found.node for o in n.output}, []
+    node = next(n for n in found.node if n.name == "wav2vec2/Transpose")
+    while node.input[0] in source:
+        node = source[node.input[0]]
+        extractor += [node] if node.op_type == "Conv" else []
+    kept = [n.input[1] in tensors for n in reversed(extractor)]
+    assert kept == [i < float_convs for i in range(7)]
+    products = [n for n in found.node if n.op_type in ("MatMul", "Gemm") and not n.name.endswith(("/qk", "/av"))]
+    assert len(products) == 2 * 6 + 2
+    for product in (*products, *(n for n, is_float in zip(reversed(extractor), kept, strict=True) if not is_float)):
+        assert dequantized[product.input[1]] == onnx.TensorProto.INT8
+        assert product.input[0] in dequantized  # so the engine can multiply integers
 
 
 @pytest.mark.parametrize("name", TORCH_AO)

@@ -141,6 +141,7 @@ def modes() -> dict[str, Mode]:
     from bench.modes import (
         onnx_fp32,
         onnx_int8_dynamic,
+        onnx_int8_static,
         openvino_bf16,
         openvino_fp32,
         torch_bf16,
@@ -162,6 +163,7 @@ def modes() -> dict[str, Mode]:
         torch_int8_qat,
         onnx_fp32,
         onnx_int8_dynamic,
+        onnx_int8_static,
         openvino_fp32,
         openvino_bf16,
     )

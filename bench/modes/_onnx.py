@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -45,6 +46,7 @@ _PARAMETERS: dict[str, dict[int, str]] = {
     "Add": {0: "bias", 1: "bias"},
     **{kind: {1: "weight", 2: "bias"} for kind in ("Gemm", "Conv", "LayerNormalization", "InstanceNormalization")},
 }
+_OTHERS = (".weight", ".bias", ".bias_quantized")  # the last in 32-bit integers
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -177,7 +179,7 @@ def _stored(path: Path, names: set[str]) -> tuple[dict[str, tuple[int | None, in
             used.add(name)
             found[node.name] = _bits(tensors[name]), int(np.prod(tensors[name].dims))
     # What isn't multiplied with keeps torch's name: the weights of norms, and biases.
-    others = [t for name, t in tensors.items() if name not in used and name.endswith((".weight", ".bias"))]
+    others = [t for name, t in tensors.items() if name not in used and name.endswith(_OTHERS)]
     return found, sum(int(np.prod(t.dims)) for t in others)
 
 
@@ -206,7 +208,8 @@ def _executed(opened: OnnxOpened, names: set[str]) -> dict[str, int]:
         kind = event.get("args", {}).get("op_name", "")
         if not ended or not any(product in kind for product in _PRODUCTS):
             continue
-        # A fused node is named after the first one that it is made of: ".../qk/MatMulScaleFusion/".
+        # A fused node is named after the first one that it is made of: ".../qk/MatMulScaleFusion/", "...conv_token_18".
+        name = re.sub(r"_token_\d+$", "", name)
         while name not in names and "/" in name:
             name = name.rpartition("/")[0]
         if name in names:
