@@ -45,6 +45,7 @@ SNR_DB = {
     "onnx-fp32": 100.0,
     "onnx-int8-dynamic": 25.0,
     "onnx-int8-static": 8.0,  # frames of a random extractor differ by far less than their activations peak
+    "onnx-int4": 12.0,
     "openvino-fp32": 100.0,
     "openvino-bf16": 30.0,
 }
@@ -59,6 +60,7 @@ STORED = {
     "onnx-fp32": 32,
     "onnx-int8-dynamic": 8,
     "onnx-int8-static": 8,
+    "onnx-int4": 4,
     "openvino-fp32": 32,
     "openvino-bf16": 16,
 }
@@ -71,6 +73,7 @@ LINEAR = {
     "torch-int8-qat": (8, 8),
     "onnx-int8-dynamic": (8, 8),
     "onnx-int8-static": (8, 8),
+    "onnx-int4": (4, 32),
 }
 # Of the feature extractor: (bits of the weights, bits of the activations) -> convolutions.
 EXTRACTOR = {"onnx-int8-static": {(32, 32): 3, (8, 8): 4}}
@@ -258,6 +261,19 @@ def test_the_products_of_dynamic_onnx_hold_int8(place: Callable[[str], Path]) ->
     left = [n for n in found.node if n.op_type in ("MatMul", "Gemm")]
     assert {n.name.rpartition("/")[2] for n in left} == {"qk", "av"}  # no linear layer was skipped
     assert not any(n.op_type == "ConvInteger" for n in found.node)
+
+
+def test_every_linear_layer_of_onnx_int4_is_packed(place: Callable[[str], Path]) -> None:
+    found = graph(place("onnx-int4"))
+    packed = [n for n in found.node if n.op_type == "MatMulNBits"]
+    assert len(packed) == 2 * 6 + 2 and "lm_head" in {n.name for n in packed}
+    tensors = {t.name: t for t in found.initializer}
+    for node in packed:
+        told = {a.name: a.i for a in node.attribute}
+        assert (told["bits"], told["block_size"], told["accuracy_level"]) == (4, 32, 1)
+        blocks = -(-told["K"] // 32)
+        assert list(tensors[node.input[1]].dims) == [told["N"], blocks, 16]  # two weights a byte
+    assert not any(n.op_type == "Gemm" for n in found.node)
 
 
 @pytest.mark.parametrize("float_convs", [0, 2, 7])

@@ -140,6 +140,7 @@ def modes() -> dict[str, Mode]:
     """All modes by name, in the menu's order."""
     from bench.modes import (
         onnx_fp32,
+        onnx_int4,
         onnx_int8_dynamic,
         onnx_int8_static,
         openvino_bf16,
@@ -164,6 +165,7 @@ def modes() -> dict[str, Mode]:
         onnx_fp32,
         onnx_int8_dynamic,
         onnx_int8_static,
+        onnx_int4,
         openvino_fp32,
         openvino_bf16,
     )

@@ -175,7 +175,10 @@ def _stored(path: Path, names: set[str]) -> tuple[dict[str, tuple[int | None, in
         if node.name not in names:
             continue
         name = dequantized.get(node.input[1], node.input[1])
-        if name in tensors:
+        if node.op_type == "MatMulNBits":  # weights packed into bytes, blocks filled up
+            told = {a.name: a.i for a in node.attribute}
+            found[node.name] = told["bits"], told["K"] * told["N"]
+        elif name in tensors:
             used.add(name)
             found[node.name] = _bits(tensors[name]), int(np.prod(tensors[name].dims))
     # What isn't multiplied with keeps torch's name: the weights of norms, and biases.
