@@ -8,6 +8,8 @@ is `MODULE/OPERATOR`. Weights are `MODULE.weight`, as in torch, but transposed w
 from __future__ import annotations
 
 import ast
+import contextlib
+import ctypes
 import json
 import re
 import tempfile
@@ -78,6 +80,9 @@ class OnnxOpened:
         self.session = onnxruntime.InferenceSession(
             directory / MODEL_FILE, self.options(), providers=["CPUExecutionProvider"]
         )
+        # Opening leaves the file's weights behind as free memory: returned, passes need no further memory for as much.
+        with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+            ctypes.CDLL(None).malloc_trim(0)
 
     def options(self) -> Any:
         """The session's options, made anew."""

@@ -28,7 +28,7 @@ SETTINGS = {
 OFFERED: tuple[dict[str, Setting], ...] = ()
 BASE = "onnx-fp32"
 CALIBRATES = False
-COST = Cost(memory_bytes=110_000_000, memory_copies=3.2, disk_copies=1.0)
+COST = Cost(memory_bytes=120_000_000, memory_copies=2.1, disk_copies=0.3)
 STORED_BITS = {"encoder linears": 4, "head": 4, "": 32}
 VERSION = 1
 CODE = _onnx.code(
