@@ -43,7 +43,7 @@ SETTINGS = {
 OFFERED: tuple[dict[str, Setting], ...] = ({"float_convs": 0}, {"float_convs": 0, "quantile": 0.0})
 BASE = "onnx-fp32"
 CALIBRATES = True
-COST = Cost(memory_bytes=400_000_000, memory_copies=3.2, disk_copies=1.0)
+COST = Cost(memory_bytes=200_000_000, memory_copies=3.8, disk_copies=1.2)
 STORED_BITS = {"encoder linears": 8, "head": 8, "feature extractor": 17, "": 32}  # of its weights, 5 in 8 become int8
 VERSION = 1
 CODE = _onnx.code(
