@@ -41,6 +41,8 @@ SETTINGS: dict[str, Option] = {
 OFFERED: tuple[dict[str, Setting], ...] = ()
 BASE = ""
 CALIBRATES = True
+# Not measured on a large model yet, but added up: weights, gradients, two moments of AdamW, the rounded weights, and
+# activations kept for the way back.
 COST = Cost(memory_bytes=900_000_000, memory_copies=5.5, disk_copies=1.0)
 STORED_BITS = {"encoder linears": 8, "head": 8, "": 32}
 VERSION = 1
