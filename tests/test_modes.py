@@ -29,7 +29,7 @@ CONFIG = {
     "intermediate_size": 96,
     "conv_dim": [32] * 7,
     "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
+    "num_conv_pos_embedding_groups": 2,  # of 24 channels; of 12, OpenVINO gets bf16 wrong on processors with AMX
     "initializer_range": 0.1,
 }
 # Signal to noise of the logits against fp32, dB: what the precision gives at least, here and elsewhere. bf16 keeps 8
@@ -48,6 +48,8 @@ SNR_DB = {
     "onnx-int4": 12.0,
     "openvino-fp32": 100.0,
     "openvino-bf16": 30.0,
+    "openvino-int8-weight-only": 30.0,
+    "openvino-int8-static": 8.0,
 }
 STORED = {
     "torch-fp32": 32,
@@ -63,6 +65,8 @@ STORED = {
     "onnx-int4": 4,
     "openvino-fp32": 32,
     "openvino-bf16": 16,
+    "openvino-int8-weight-only": 8,
+    "openvino-int8-static": 8,
 }
 # (bits of the weights, bits of the activations) of the linear layers, where they are not those of everything else.
 LINEAR = {
@@ -76,7 +80,23 @@ LINEAR = {
     "onnx-int4": (4, 32),
 }
 # Of the feature extractor: (bits of the weights, bits of the activations) -> convolutions.
-EXTRACTOR = {"onnx-int8-static": {(32, 32): 3, (8, 8): 4}}
+EXTRACTOR = {"onnx-int8-static": {(32, 32): 3, (8, 8): 4}, "openvino-int8-static": {(16, 16): 1, (8, 8): 6}}
+# Further parts that are of other bits than 32 or of a bf16 mode's 16. 16 is for the floats of a processor with bf16.
+OTHERS: dict[str, dict[str, tuple[int | None, int]]] = {
+    "openvino-int8-weight-only": {
+        "positional conv": (8, 16),
+        "encoder linears": (8, 16),
+        "head": (8, 16),
+        "attention products": (None, 16),
+    },
+    "openvino-int8-static": {
+        "positional conv": (16, 16),
+        "encoder linears": (8, 8),
+        "head": (8, 8),
+        "attention products": (None, 8),
+    },
+}
+EXTRACTOR["openvino-int8-weight-only"] = {(8, 16): 7}
 ALL = sorted(modes.modes())
 
 # What torch says of its own quantized tensors, which one mode uses knowingly.
@@ -180,6 +200,7 @@ def test_coverage_is_whole_and_of_the_right_bits(name: str, tiny: Path, place: C
         "head": linear,
         "attention products": (None, plain),
         "norms and biases": (plain, plain),
+        **OTHERS.get(name, {}),
     }
     linears = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert sum(p.parameters for p in parts if p.name in ("encoder linears", "head")) == sum(linears)
@@ -204,7 +225,7 @@ def test_the_size_is_that_of_the_files_and_near_the_estimate(
     by_part = family.parameters(config)
     expected = sum(n * mode.STORED_BITS.get(p, mode.STORED_BITS[""]) // 8 for p, n in by_part.items())
     graph = sum(map(graph_bytes, files))  # as large for a tiny model as for a big one
-    assert expected < built(name).size_bytes - graph < expected + 60_000  # names, biases and norms of a tiny model
+    assert expected < built(name).size_bytes - graph < expected + 75_000  # names, scales, biases and norms
 
 
 def test_size_on_disk_follows_the_bits(built: Callable[[str], Artefact]) -> None:

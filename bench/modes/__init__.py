@@ -145,6 +145,8 @@ def modes() -> dict[str, Mode]:
         onnx_int8_static,
         openvino_bf16,
         openvino_fp32,
+        openvino_int8_static,
+        openvino_int8_weight_only,
         torch_bf16,
         torch_fp32,
         torch_int8_dynamic,
@@ -168,6 +170,8 @@ def modes() -> dict[str, Mode]:
         onnx_int4,
         openvino_fp32,
         openvino_bf16,
+        openvino_int8_weight_only,
+        openvino_int8_static,
     )
     return {module.NAME: cast(Mode, module) for module in order}
 

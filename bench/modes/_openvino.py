@@ -7,6 +7,7 @@ them, those of torch's modules, so what the engine runs leads back to modules: s
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.models import Array, Config, Family
 from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
 
 MODEL_FILE = "model.xml"
+QUANTIZE_PACKAGES = ("nncf",)
 FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 OPEN_CODE = """import openvino
 
@@ -28,6 +30,7 @@ compiled = core.compile_model(graph, "CPU", properties)
 
 def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float32
     return compiled([batch])[0]"""
+SHIFT = "/Shift"  # ends the names of sums that belong to quantization: what they add is no parameter of the model
 _FLOATS = ["earbench", "floats"]  # where a model's notes say in what its floats are to run
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")  # in a graph on disk
 _EXECUTED = ("Convolution", "FullyConnected", "MatMul", "Subgraph")  # in the one that runs; the last is fused attention
@@ -75,15 +78,27 @@ def save(model: Any, directory: Path, floats: str) -> None:
     openvino.save_model(model, directory / MODEL_FILE, compress_to_fp16=False)
 
 
-def round_to_bf16(model: Any) -> None:
-    """Let the model hold its float weights in bfloat16, in place. What it computes with them is not changed."""
+def round_to_bf16(model: Any, constants: Iterable[Any] | None = None) -> None:
+    """Let the model hold float weights in bfloat16, in place: all or some. What it computes is not changed."""
     from openvino import Type, opset13
 
-    for op in model.get_ordered_ops():
+    for op in model.get_ordered_ops() if constants is None else constants:
         if op.get_type_name() == "Constant" and op.get_output_element_type(0) == Type.f32 and _elements(op) > 1:
             half = opset13.convert(opset13.constant(op.data, Type.bf16), Type.f32)
             for reader in op.output(0).get_target_inputs():
                 reader.replace_source_output(half.output(0))
+
+
+def kernels(model: Any) -> list[Any]:
+    """The constants that hold the weights of convolutions."""
+    found = []
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in ("Convolution", "GroupConvolution"):
+            op = op.input_value(1).get_node()
+            while op.get_type_name() != "Constant":  # reshaped, or of integers that are scaled
+                op = op.input_value(0).get_node()
+            found.append(op)
+    return found
 
 
 def code(floats: str, quantize: str = "") -> str:
@@ -174,7 +189,9 @@ def _stored(directory: Path, names: set[str]) -> tuple[dict[str, tuple[int, int]
             constants[op.get_friendly_name()] = [c for i in inputs for c in constants[i]]
         elif kind in _PRODUCTS and name and inputs[1] in constants:  # beside its weight there are scales
             found[name] = max((_elements(c), _bits(c)) for c in constants[inputs[1]])[::-1]
-        elif kind in ("Multiply", "Add"):  # norms and biases; a single number is a scale of no module
+        elif kind in ("Multiply", "Add") and not op.get_friendly_name().endswith(
+            SHIFT
+        ):  # norms and biases; a single number is a scale of no module
             for c in (c for i in inputs for c in constants.get(i, ()) if _elements(c) > 1):
                 others[_bits(c)] += _elements(c)
     return found, others
@@ -196,7 +213,8 @@ def _executed(opened: OpenVinoOpened, names: set[str]) -> dict[str, int]:
         if _product(op):
             for original in _note(op, "originalLayersNames").split(","):
                 if name := module(original, names):
-                    found[name] = int("".join(filter(str.isdigit, _note(op, "runtimePrecision"))))  # of f32, bf16, u8
+                    # What it reads, not its "runtimePrecision": that is int8 wherever the weights are stored so.
+                    found[name] = int(op.input_value(0).get_element_type().bitwidth)
     return found
 
 
