@@ -41,7 +41,6 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     if live:
         _table(r, live=True)
         return None
-    _normaliser(run_id, head.spec.normaliser)
     if sentence := evaluation.headline(r):
         st.markdown(f"##### {sentence}")
     for doubt in evaluation.doubts(r):
@@ -54,6 +53,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         "and intervals tell how much the choice of clips matters. Times are of one pass a clip: for speed, run a "
         "benchmark."
     )
+    _normaliser(run_id, head.spec.normaliser)
     results.offer(
         (
             ("Summary CSV", f"earbench-{run_id}.csv", lambda: report.to_csv(evaluation.summary_rows(r))),

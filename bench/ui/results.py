@@ -137,7 +137,7 @@ def _table(r: Report) -> None:
         hide_index=True,
         width="stretch",
         column_config={
-            "Mode": st.column_config.TextColumn(width="medium"),
+            "Mode": st.column_config.TextColumn(width="medium", pinned=True),  # in sight on a phone too
             "Input, s": number(format="%g"),
             "Mean, ms": number(format="%.1f", help="Mean of k forward passes; the first pass is not among them."),
             "Std, ms": number(format="%.1f", help="Sample standard deviation (n - 1)."),
