@@ -19,6 +19,7 @@ from bench.paths import ROOT
 
 # Workers of these start in half a second where torch takes four: for tests of what surrounds a variant.
 LIGHT = ("onnx-fp32", "openvino-fp32")
+PROMPT_S = 8.0  # what takes a moment takes longer where other tests take the processor; what waits takes minutes
 SHARED = ("artefacts", "coverage", "checkpoints")  # what of a cache tests share; the rest is each one's own
 # These take longest, and begin first where several processes share the tests: so none is left over at the end.
 LONGEST = ("test_browser", "test_modes", "test_artefacts", "test_soak", "test_jobs", "test_browser_transcribe")

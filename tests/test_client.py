@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import alive, wait_for
+from conftest import PROMPT_S, alive, wait_for
 
 from bench import paths
 from bench.client import Cancelled, Pool, Worker, WorkerError
@@ -162,14 +162,14 @@ def test_a_worker_stopped_from_outside_counts_as_hung_and_is_ended(stable: Stabl
         begun = time.monotonic()
         with pytest.raises(WorkerError, match="no sign of life") as caught:
             worker.ask("open", 1.0, digest=stable.digest, threads=1)
-        assert 1.0 <= time.monotonic() - begun < 4.0
+        assert 1.0 <= time.monotonic() - begun < PROMPT_S
         assert caught.value.kind == "hung"
         assert not alive(worker.pid)
     finally:
         worker.close()
 
 
-def test_cancel_ends_visit_build_and_stop_within_two_seconds(
+def test_cancel_ends_visit_build_and_stop_promptly(
     stable: Stable, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [visited] = stable.workers(1)
@@ -201,7 +201,7 @@ def test_cancel_ends_visit_build_and_stop_within_two_seconds(
                 for worker in (visited, stopped, builder):
                     worker.close()
                 seconds = time.monotonic() - begun
-        assert seconds < 2.0
+        assert seconds < PROMPT_S
         assert not [w for w in (visited, stopped, builder) if alive(w.pid)]
         with pytest.raises(Cancelled):
             pool.start("One more", 1)
@@ -244,7 +244,7 @@ def test_workers_of_a_dead_server_end_during_a_long_pass_and_when_stopped(stable
         assert psutil.Process(stopped).status() == psutil.STATUS_STOPPED
         server.kill()
         server.wait(10)
-        wait_for(lambda: not any(alive(pid) for pid in pids), "the workers' end", 3.0)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the workers' end", PROMPT_S)
     finally:
         server.kill()
         server.wait(10)

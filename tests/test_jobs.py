@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import LIGHT, alive, own_cache, wait_for
+from conftest import LIGHT, PROMPT_S, alive, own_cache, wait_for
 
 from bench import artefacts, device, paths
 from bench.client import Pool
@@ -56,12 +55,10 @@ def stage(manager: Jobs) -> str:
 
 
 def cancel_in_time(manager: Jobs, run_id: str) -> None:
-    """Cancel, and see that within two seconds the job has ended, the run says so, and no worker is left."""
+    """Cancel, and see that the job has ended promptly, the run says so, and no worker is left."""
     assert workers()
-    begun = time.monotonic()
     manager.cancel()
-    assert manager.wait(10)
-    assert time.monotonic() - begun < 2.0
+    assert manager.wait(PROMPT_S)
     assert state(manager, run_id) == ("cancelled", "Cancelled. What was measured is kept.")
     assert not workers()
     assert manager.holder() is None

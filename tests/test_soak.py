@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import LIGHT, alive, own_cache, wait_for
+from conftest import LIGHT, PROMPT_S, alive, own_cache, wait_for
 
 from bench import paths
 from bench.jobs import Jobs
@@ -34,7 +34,6 @@ REPEATS = 3
 SHORTEST_VISIT_S = 0.3
 STARTING_S = {LIGHT: 5.0, TORCH: 10.0}  # about how long a server takes to its first visit
 LIFE_S = 200.0
-GONE_WITHIN_S = 3.0
 MISSES = 3
 
 
@@ -167,7 +166,7 @@ class Survival:
         return len(failures)
 
     def _check_nobody_is_left(self) -> None:
-        wait_for(lambda: not processes(self.folder), "the end of every process", GONE_WITHIN_S)
+        wait_for(lambda: not processes(self.folder), "the end of every process", PROMPT_S)
 
     def _check_nothing_is_lost(self, before: Sequence[Group], after: Sequence[Group]) -> None:
         lost = {(g.id, v) for g in before for v in g.visits} - {(g.id, v) for g in after for v in g.visits}
