@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from conftest import LIGHT, PROMPT_S, alive, own_cache, wait_for
 from bench import artefacts, device, paths
 from bench.client import Pool
 from bench.jobs import Jobs, Refused
-from bench.records import Artefact, RunSpec
+from bench.records import Artefact, RunSpec, Visit
 from bench.store import Store
 
 LIMIT_S = 120.0
@@ -65,8 +66,22 @@ def cancel_in_time(manager: Jobs, run_id: str) -> None:
     assert not list(paths.logs().iterdir())
 
 
-def test_one_job_from_a_double_start_over_a_cancel_to_the_end(manager: Jobs, tiny_model: Path) -> None:
+def test_one_job_from_a_double_start_over_a_cancel_to_the_end(
+    manager: Jobs, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted, other = spec(tiny_model), Jobs(manager.store)
+    looked, stored, add_visit = threading.Event(), itertools.count(), manager.store.add_visit
+
+    def at_leisure(group_id: int, visit: Visit) -> None:
+        """The run waits at its first visit for all looks at it, and at its fifth, of the second group, for a cancel."""
+        number = next(stored)
+        if number == 0:
+            assert looked.wait(LIMIT_S)
+        if number == 4:
+            wait_for(lambda: manager.live and manager.live.pool.cancelled, "the cancel", LIMIT_S)
+        add_visit(group_id, visit)
+
+    monkeypatch.setattr(manager.store, "add_visit", at_leisure)
 
     # Pages look at the lock all the time, and two people press Start at once.
     over = threading.Event()
@@ -96,10 +111,12 @@ def test_one_job_from_a_double_start_over_a_cancel_to_the_end(manager: Jobs, tin
         other.resume(run_id)
     assert other.recover() == []
     assert state(manager, run_id)[0] in ("preparing", "running")
+    looked.set()
 
     # Cancelled between the visits of the second group: the first one is kept.
     wait_for(lambda: [len(g.visits) > 0 for g in manager.store.groups(run_id)] == [True, True], "a visit", LIMIT_S)
     cancel_in_time(manager, run_id)
+    monkeypatch.setattr(manager.store, "add_visit", add_visit)
     first, second_group = manager.store.groups(run_id)
     assert (first.state, second_group.state) == ("done", "running")
     assert first.ended
