@@ -1,0 +1,99 @@
+"""Every mode on the bundled model: built, opened, heard beside fp32, counted, weighed, built again when it breaks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import artefacts, audio, datasets, models, modes
+from bench.models import Array
+
+# Signal to noise of the logits against the original on speech, dB, at least. int8 of the linear layers alone leaves
+# about 35, of the extractor as well about 28, and what has collapsed has less than 10.
+SNR_DB = {
+    "torch-fp32": 100.0,
+    "torch-bf16": 33.0,
+    "torch-int8-dynamic": 27.0,
+    "torch-int8-dynamic-per-channel": 28.0,
+    "torchao-int8-dynamic": 28.0,
+    "torchao-int8-weight-only": 33.0,
+    "torch-int8-static": 20.0,
+    "torch-int8-qat": 15.0,  # tuned: other weights
+    "onnx-fp32": 80.0,
+    "onnx-int8-dynamic": 28.0,
+    "onnx-int8-static": 20.0,
+    "onnx-int4": 15.0,
+    "openvino-fp32": 80.0,
+    "openvino-bf16": 33.0,
+    "openvino-int8-weight-only": 30.0,
+    "openvino-int8-static": 22.0,
+}
+QUICK: dict[str, dict[str, Any]] = {"torch-int8-qat": {"steps": 2, "clips": 2}}
+SLOW_TO_OPEN = ("torch-int8-static",)  # compiles: tests of its own open it
+SIZE_RATIO = {32: (0.98, 1.1), 16: (1.8, 2.1), 8: (2.6, 4.1), 4: (3.0, 8.0)}  # of fp32's size over this one's
+
+
+@pytest.fixture(scope="module")
+def speech() -> Array:
+    """(1, samples): a clip that nothing was calibrated on, prepared."""
+    family = models.families()["wav2vec2"]
+    preparation = json.loads((Path(models.find("demo").where) / "preprocessor_config.json").read_text())
+    clip = datasets.find(str(datasets.bundled()), "evaluate").clips[0]
+    return family.prepare(audio.decode(clip.path).samples, preparation)
+
+
+@pytest.fixture(scope="module")
+def original(speech: Array) -> Array:
+    """Logits of plain transformers, nothing of Earbench between."""
+    import torch
+    from transformers import Wav2Vec2ForCTC
+
+    with torch.inference_mode():
+        model = Wav2Vec2ForCTC.from_pretrained(models.find("demo").where, local_files_only=True).eval()
+        logits: Array = model(torch.from_numpy(speech)).logits.numpy()
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore:.*(torch.ao|quantized tensor|TypedStorage)")
+@pytest.mark.parametrize("name", modes.modes())
+def test_a_mode_on_the_bundled_model(name: str, speech: Array, original: Array, cache: Path, data_folder: Path) -> None:
+    mode, family = modes.find(name), models.families()["wav2vec2"]
+    settings = QUICK.get(name, {})
+    made, coverage = artefacts.prepare("demo", name, settings, lambda _: None)
+    place = artefacts.folder(made.digest)
+
+    # What it claims to store is what the file holds, of every part that multiplies.
+    stored = {p.weight_bits for p in coverage.parts if p.weight_bits and p.macs}
+    assert min(stored) == min(mode.STORED_BITS.values())
+    assert "int8" not in name or min(p.activation_bits for p in coverage.parts) in (
+        (8,) if "only" not in name else (16, 32)
+    )
+
+    least, most = SIZE_RATIO[min(stored)]
+    weights = (Path(models.find("demo").where) / "model.safetensors").stat().st_size
+    assert least < weights / made.size_bytes < most
+
+    if name not in SLOW_TO_OPEN:
+        assert snr_db(original, mode.open(place, 2, family)(speech)) > SNR_DB[name]
+
+    # One bit of the weights is wrong: it is found out and built again, and works as before.
+    weights_file = max(place.iterdir(), key=lambda f: f.stat().st_size)
+    broken = bytearray(weights_file.read_bytes())
+    broken[len(broken) // 2] ^= 1
+    weights_file.write_bytes(broken)
+    again, _ = artefacts.prepare("demo", name, settings, lambda _: None)
+    assert again.digest == made.digest and not again.from_cache
+    assert weights_file.read_bytes() != bytes(broken)
+    if name not in SLOW_TO_OPEN:
+        assert snr_db(original, mode.open(place, 2, family)(speech)) > SNR_DB[name]
+
+
+def snr_db(wanted: Array, found: Array) -> float:
+    """Of the logits (1, frames, vocab), without what all frames share, which would flatter the figure."""
+    assert found.shape == wanted.shape and found.dtype == np.float32
+    signal = wanted - wanted.mean(axis=(0, 1))
+    return float(10 * np.log10((signal**2).sum() / max(((found - wanted) ** 2).sum(), 1e-30)))
