@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +19,8 @@ import soundfile
 
 from bench.models import find
 from bench.paths import SHIPPED
-from training import clips, voices, words
-from training.augment import SHAPES, Batches, harder, resampled
+from training import accents, clips, voices, words
+from training.augment import SHAPES, Batches, harder, paced, resampled
 from training.corpus import Corpus, Utterance, load, make
 from training.measure import digit_strings, transcribe, word_errors
 
@@ -69,6 +73,39 @@ def test_augmentation_keeps_length_and_stays_finite() -> None:
     assert len(resampled(audio, 1.25)) == pytest.approx(len(audio) / 1.25, abs=1)
 
 
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.4])
+def test_another_pace_keeps_the_pitch(factor: float) -> None:
+    t = np.arange(voices.RATE_HZ) / voices.RATE_HZ
+    tone = (np.sin(2 * np.pi * 160 * t) + 0.5 * np.sin(2 * np.pi * 480 * t)).astype(np.float32)
+    made = paced(tone, factor)
+    assert len(made) == pytest.approx(len(tone) / factor, abs=1) and made.dtype == np.float32
+    middle = made[800:8800]  # half a second: 2 Hz a bin
+    assert np.abs(np.fft.rfft(middle)).argmax() * 2 == 160
+    assert middle.std() == pytest.approx(tone.std(), rel=0.05), "the windows fit on: they don't cancel each other"
+
+
+def test_accents_are_of_other_languages_and_of_no_held_out_voice() -> None:
+    jobs = accents.jobs(400, 1)
+    assert jobs == accents.jobs(400, 1) != accents.jobs(400, 2)
+    said = {voice for _, voice, _, _ in jobs}
+    assert len(said) == 300 and not said & set(voices.SEEN + voices.UNSEEN)
+    assert not {voice.split("+")[1] for voice in said} & {voice.split("+")[1] for voice in voices.UNSEEN}
+    assert {word for _, _, text, _ in jobs for word in text.split()} == set(words.DIGITS)
+    several = {accents.phonemes("three", Random(seed)) for seed in range(40)}
+    assert len(several) > 3 and all(text.startswith("[[") and text.endswith("]]") for text in several)
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+@pytest.mark.parametrize("language", accents.LANGUAGES)
+def test_every_language_knows_every_phoneme_of_the_accents(language: str) -> None:
+    ways = [way for said in accents.SAID.values() for way in dict.fromkeys(said)]
+    command = ["espeak-ng", "-v", language, "-q", "-x", " ".join(f"[[{way}]]" for way in ways)]
+    heard = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert len(heard) == len(ways)
+    for way, sounds in zip(ways, heard, strict=True):  # one that is not known is left out, with all behind it
+        assert len(re.sub(r"\W", "", sounds)) >= len(re.sub(r"\W", "", way)) - 1, (way, sounds)
+
+
 def test_a_batch_depends_on_seed_and_step_alone(corpus: Corpus) -> None:
     batches = Batches(corpus, seed=1)
     later = batches.at(900)
@@ -105,6 +142,28 @@ def test_a_resumed_training_equals_an_uninterrupted_one(corpus: Corpus, tmp_path
     assert json.loads((tmp_path / "training.jsonl").read_text().splitlines()[-1])["step"] == 4
 
 
+def test_a_training_can_begin_at_exported_weights(corpus: Corpus, tmp_path: Path) -> None:
+    from training.export import export
+    from training.train import Settings, Training, going_on, train
+
+    first = Training(Settings(seed=5), **TINY)
+    first.take(Batches(corpus, 1).at(0))
+    export(first, tmp_path / "model", averaged=True)
+    (tmp_path / "cache").mkdir()
+    batches = Batches(corpus, 1, curriculum_steps=0)
+    assert len({batches.at(step).audio.shape for step in range(8)}) > 1, "long rows from the start"
+    begun = Training(going_on(2, seed=1), **TINY)
+    begun.start(tmp_path / "model")
+    ours, theirs = begun.weights(averaged=True), first.weights(averaged=True)
+    assert all(torch_close(ours[name], theirs[name]) for name in theirs)
+    done = train(batches, going_on(2, seed=1), tmp_path / "cache", tmp_path / "model", **TINY)
+    assert done.step == 2 and not torch_close(done.weights(False)["lm_head.weight"], theirs["lm_head.weight"])
+
+
+def torch_close(one: Any, other: Any) -> bool:
+    return bool(one.allclose(other, atol=1e-6))
+
+
 def test_the_learning_rate_rises_stays_and_falls() -> None:
     from training.train import Settings, schedule
 
@@ -128,8 +187,8 @@ def test_digit_strings_use_every_recording_twice(corpus: Corpus) -> None:
 
 @speaks
 def test_a_small_corpus_is_made_and_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = make(tmp_path, 1, tmp_path / "absent", {"train": 4, "dev": 2})
-    assert [len(made.part(name)) for name in ("train", "dev")] == [4, 2]
+    made = make(tmp_path, 1, tmp_path / "absent", {"train": 4, "dev": 2, "accents": 3})
+    assert [len(made.part(name)) for name in ("train", "dev", "accents")] == [4, 2, 3]
     assert "goes without its human speech" in capsys.readouterr().out
     again = load(tmp_path).utterances
     assert again == made.utterances and sum(utterance.length for utterance in again) == len(made.samples)

@@ -11,13 +11,14 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 ROOT = Path(__file__).resolve().parent.parent
 Cache = Annotated[Path, typer.Option(help="where the corpus and the checkpoint lie")]
 Speech = Annotated[Path, typer.Option(envvar="EARBENCH_SPEECH", help="human speech, if you have it")]
+Start = Annotated[Path | None, typer.Option(help="a trained model's folder to begin at; it needs fewer steps")]
 DEMO = ROOT / "data" / "models" / "demo"
 CACHE, SPEECH = ROOT / "data" / "cache" / "training", ROOT.parent / "shared" / "speech"
 
 
 @app.command()
 def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None:
-    """Makes the corpus: about 14,000 synthetic utterances, and human digits where they are."""
+    """Makes the corpus: about 17,000 synthetic utterances, and human digits where they are."""
     from training.corpus import make
 
     made = make(cache, seed, speech)
@@ -26,14 +27,17 @@ def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None
 
 
 @app.command()
-def train(steps: int = 7_600, seed: int = 1, cache: Cache = CACHE) -> None:
+def train(steps: int = 7_600, seed: int = 1, cache: Cache = CACHE, start: Start = None) -> None:
     """Trains, or goes on where it was interrupted; a changed --steps moves the end and the decay before it."""
     from training.augment import Batches
     from training.corpus import load
-    from training.train import Settings
+    from training.train import Settings, going_on
     from training.train import train as run
 
-    run(Batches(load(cache), seed), Settings(steps=steps, seed=seed), cache)
+    if start is None:
+        run(Batches(load(cache), seed), Settings(steps=steps, seed=seed), cache)
+    else:
+        run(Batches(load(cache), seed, curriculum_steps=0), going_on(steps, seed), cache, start)
 
 
 @app.command()

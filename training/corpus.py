@@ -16,10 +16,10 @@ import soundfile
 from numpy.typing import NDArray
 from rich.progress import track
 
-from training import voices, words
+from training import accents, voices, words
 
 HELD_OUT_SPEAKER = "yweweler"  # the alphabetically last of digits_fsdd: never trained on
-PARTS = {"train": 14_000, "dev": 120, "seen": 500, "unseen": 500}
+PARTS = {"train": 14_000, "dev": 120, "seen": 500, "unseen": 500, "accents": 2_400}
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ Spoken = tuple[str, str, str, NDArray[np.int16]]  # part, voice, text, samples
 
 def synthetic(part: str, count: int, seed: int) -> list[tuple[str, str, str, str]]:
     """What to say: (part, voice, text, seed of the voice's settings)."""
+    if part == "accents":
+        return accents.jobs(count, seed)
     rng = Random(f"{seed} {part}")
     known = voices.UNSEEN if part == "unseen" else voices.SEEN
     texts = words.sentences(seed, "train" if part == "train" else "evaluate")
@@ -90,7 +92,9 @@ def synthetic(part: str, count: int, seed: int) -> list[tuple[str, str, str, str
 def say(job: tuple[str, str, str, str]) -> Spoken:
     """One job of `synthetic`, spoken."""
     part, voice, text, seed = job
-    return part, voice, text, voices.speak(text, voice, Random(seed))
+    rng = Random(seed)
+    given = accents.phonemes(text, rng) if part == "accents" else text
+    return part, voice, text, voices.speak(given, voice, rng)
 
 
 def _everything(seed: int, speech: Path, parts: dict[str, int]) -> Iterator[Spoken]:

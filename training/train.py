@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.augment import Batch, Batches
@@ -39,6 +40,11 @@ class Settings:
     muon_from: int = 800  # the step from which Muon moves the encoder's matrices; all else is always AdamW's
     save_every: int = 200
     check_every: int = 500
+
+
+def going_on(steps: int, seed: int) -> Settings:
+    """For a training that begins at a trained model's weights: they know what the mel loss teaches."""
+    return Settings(steps, seed, 1.5e-3, warm_up_steps=100, decay_from=0.5, mel_steps=0, muon_from=0)
 
 
 class Training:
@@ -81,6 +87,12 @@ class Training:
         torch._foreach_lerp_(list(self.averaged.values()), [weights[name] for name in self.averaged], 1 - keep)
         return float(final.detach())
 
+    def start(self, folder: Path) -> None:
+        """Takes the weights of a folder in Hugging Face format; what only training needs stays fresh."""
+        known = load_file(folder / "model.safetensors")
+        self.net.model.load_state_dict({name: known[name] for name in self.net.model.state_dict()})
+        self.averaged = {name: weight.detach().clone() for name, weight in self.net.state_dict().items()}
+
     def save(self, path: Path) -> None:
         """Everything that a later `resume` needs, in one file that is whole or absent."""
         state = {
@@ -114,9 +126,14 @@ def schedule(step: int, settings: Settings) -> float:
     return max(0.0, min(1.0, (step + 1) / settings.warm_up_steps, left))
 
 
-def train(batches: Batches, settings: Settings, folder: Path, **config: object) -> Training:
-    """Trains up to the settings' step, from the folder's checkpoint if there is one; logs a line now and then."""
+def train(batches: Batches, settings: Settings, folder: Path, start: Path | None = None, **config: object) -> Training:
+    """Trains up to the settings' step; logs a line now and then.
+
+    It begins at the folder's checkpoint if there is one, else at the weights of the model `start`, else anew.
+    """
     training = Training(settings, **config)
+    if start is not None:
+        training.start(start)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
         training.resume(checkpoint)
