@@ -102,11 +102,13 @@ def kernels(model: Any) -> list[Any]:
 
 
 def code(floats: str, quantize: str = "") -> str:
-    """The same in plain lines, without the detour over a file."""
-    return f"""import openvino
+    """The same in plain lines, without the detour over a file; `quantize` are those that change `graph`, by NNCF."""
+    imported = "import nncf\nimport openvino" if quantize else "import openvino"
+    return f"""{imported}
 
 graph = openvino.convert_model(model, example_input=audio)
 {quantize}properties = {{"INFERENCE_PRECISION_HINT": "{floats}", "INFERENCE_NUM_THREADS": torch.get_num_threads()}}
+properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # activations are only quantized where the graph says so
 model = openvino.compile_model(graph, "CPU", properties)
 audio = audio.numpy()"""
 
