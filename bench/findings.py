@@ -62,8 +62,8 @@ def apart(r: Report) -> list[str]:
         at = f"{threads} thread{'s' if threads > 1 else ''}"
         out += [
             f"The variants of {model} were not all measured side by side ({at}): first {', then '.join(blocks)}, each "
-            f"time beside passes of their own of **{label(r.run, family[0])}**. A speed-up is over those. Mean times "
-            "of different blocks are of different moments: compare them with care."
+            f"time beside passes of their own of **{label(r.run, family[0])}**. Speed-ups are over those passes. "
+            "Mean times of variants that were not side by side are of different moments: compare them with care."
             for blocks in ways
         ]
     return out

@@ -1,4 +1,4 @@
-"""The few lines of plain PyTorch that reproduce a result without Earbench."""
+"""The few plain lines that reproduce a result without Earbench, in PyTorch and the mode's engine."""
 
 from __future__ import annotations
 

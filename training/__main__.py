@@ -11,14 +11,16 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 ROOT = Path(__file__).resolve().parent.parent
 Cache = Annotated[Path, typer.Option(help="where the corpus and the checkpoint lie")]
 Speech = Annotated[Path, typer.Option(envvar="EARBENCH_SPEECH", help="human speech, if you have it")]
-Start = Annotated[Path | None, typer.Option(help="a trained model's folder to begin at; it needs fewer steps")]
+Start = Annotated[
+    Path | None, typer.Option(help="a trained model's folder to begin at; a checkpoint in the cache goes before")
+]
 DEMO = ROOT / "data" / "models" / "demo"
 CACHE, SPEECH = ROOT / "data" / "cache" / "training", ROOT.parent / "shared" / "speech"
 
 
 @app.command()
 def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None:
-    """Makes the corpus: about 17,000 synthetic utterances, and human digits where they are."""
+    """Makes the corpus: about 17,500 synthetic utterances, and human speech where it is."""
     from training.corpus import make
 
     made = make(cache, seed, speech)

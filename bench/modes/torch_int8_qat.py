@@ -3,8 +3,9 @@
 While it is tuned, every linear layer sees its weights rounded to 8 bits, one symmetric scale a row, and its input
 rounded to 8 bits, one scale a frame; gradients pass through the rounding as if it were not there. The loss is that of
 connectionist temporal classification on labelled clips. Then the weights are rounded for good, exactly as they were
-while they learned, and run like `torchao-int8-dynamic`. One thing differs: the input's range is symmetric when it runs
-and need not be while it learns, for want of a symmetric one in torchao.
+while they learned, and run like `torchao-int8-dynamic`. Two things differ: the input's range is symmetric when it runs
+and need not be while it learns, for want of a symmetric one in torchao; and where 8-bit products would overflow (x86
+without VNNI) what runs is rounded to 7 bits, what learns to 8.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAME = "torch-int8-qat"
-LABEL = "int8 after fine-tuning that rounds as it learns (torchao)"
+LABEL = "int8 QAT: fine-tuned while it is rounded, linear layers (torchao)"
 ENGINE = "torch"
 WEIGHTS = (
     "weights of the linear layers (encoder, projection, head) are tuned on labelled clips while they are rounded, then "
@@ -120,7 +121,7 @@ def convert(model: nn.Module) -> None:
 
 
 def _usable(data: Clips) -> Clips:
-    """Clips that say something and are no longer than LONGEST_S. Raises ModeError if there are none."""
+    """Those clips that say something and are no longer than LONGEST_S. Raises ModeError if there are none."""
     longest = round(LONGEST_S * SAMPLE_RATE_HZ)
     found = [(audio, labels) for audio, labels in data if labels.size and audio.shape[1] <= longest]
     if not found:

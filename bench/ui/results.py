@@ -187,7 +187,7 @@ def _more(r: Report) -> None:
             _tuning(r, tuned)
     with st.expander("What is quantized, part by part"):
         _coverage_table(report.coverage_rows(r))
-    with st.expander("Show code: the same in plain PyTorch"):
+    with st.expander("Show code: the same without Earbench"):
         cell = st.selectbox(
             "Result",
             r.cells,

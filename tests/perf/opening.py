@@ -3,8 +3,7 @@
     python tests/perf/opening.py [--model demo] [--modes onnx-fp32,torch-int8-dynamic] [--length 5]
 
 Every mode that can be built here is built in an empty data folder (the mode that it starts from, if any, before it and
-not counted), then opened in a fresh worker that passes a few
-seconds of speech, as the product does it. Two bars:
+not counted), then opened in a fresh worker that passes a few seconds of speech, as the product does it. Two bars:
 
 - opening (files to a callable, without the start of the process and the imports, which stand beside it) takes at most a
   fifth of building; a mode whose engine compiles when it opens is exempt;
