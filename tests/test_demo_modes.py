@@ -11,6 +11,7 @@ import pytest
 
 from bench import artefacts, audio, datasets, models, modes
 from bench.models import Array
+from bench.records import Variant
 
 # Signal to noise of the logits against the original on speech, dB, at least. int8 of the linear layers alone leaves
 # about 35, of the extractor as well about 28, and what has collapsed has less than 10.
@@ -66,7 +67,7 @@ def test_a_mode_on_the_bundled_model(name: str, speech: Array, original: Array, 
     made, coverage = artefacts.prepare("demo", name, settings, lambda _: None)
     place = artefacts.folder(made.digest)
 
-    # What it claims to store is what the file holds, of every part that multiplies.
+    # What it claims to store is what the file holds.
     stored = {p.weight_bits for p in coverage.parts if p.weight_bits and p.macs}
     assert min(stored) == min(mode.STORED_BITS.values())
     assert "int8" not in name or min(p.activation_bits for p in coverage.parts) in (
@@ -90,6 +91,37 @@ def test_a_mode_on_the_bundled_model(name: str, speech: Array, original: Array, 
     assert weights_file.read_bytes() != bytes(broken)
     if name not in SLOW_TO_OPEN:
         assert snr_db(original, mode.open(place, 2, family)(speech)) > SNR_DB[name]
+
+
+@pytest.mark.parametrize(
+    "spelled", ["openvino-int8-static:float_convs=0:ranges=minmax", "onnx-int8-static:float_convs=0:quantile=0.0"]
+)
+def test_ranges_from_end_to_end_collapse(
+    spelled: str, speech: Array, original: Array, cache: Path, data_folder: Path
+) -> None:
+    """What menus offer so that people can see it happen does happen, and is int8 from the first convolution on."""
+    assert spelled in modes.menu()
+    variant = Variant.named("demo", spelled, 2)
+    made, coverage = artefacts.prepare("demo", variant.mode, dict(variant.settings), lambda _: None)
+    extractor = [p for p in coverage.parts if p.name == "feature extractor"]
+    assert {(p.weight_bits, p.activation_bits): p.nodes for p in extractor} == {(8, 8): 7}
+    opened = modes.find(variant.mode).open(artefacts.folder(made.digest), 2, models.families()["wav2vec2"])
+    assert snr_db(original, opened(speech)) < 15
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_the_first_convolutions_stay_float_on_openvino(count: int, cache: Path, data_folder: Path) -> None:
+    import openvino
+
+    settings = {"float_convs": count, "clips": 2}
+    made, _ = artefacts.prepare("demo", "openvino-int8-static", settings, lambda _: None)
+    graph = openvino.Core().read_model(artefacts.folder(made.digest) / "model.xml")
+    rounded = {}
+    for op in graph.get_ops():
+        if op.get_type_name() == "Convolution":
+            fed = op.input_value(0).get_node().get_type_name()
+            rounded[op.get_friendly_name()] = fed == "FakeQuantize"
+    assert rounded == {f"wav2vec2.feature_extractor.conv_layers.{i}.conv": i >= count for i in range(7)}
 
 
 def snr_db(wanted: Array, found: Array) -> float:

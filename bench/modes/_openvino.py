@@ -214,7 +214,8 @@ def _executed(opened: OpenVinoOpened, names: set[str]) -> dict[str, int]:
     for op in opened.compiled.get_runtime_model().get_ordered_ops():
         if _product(op):
             for original in _note(op, "originalLayersNames").split(","):
-                if name := module(original, names):
+                name = module(original, names)
+                if name and ("/" in name or _note(op, "layerType") != "Subgraph"):  # of which only attention multiplies
                     # What it reads, not its "runtimePrecision": that is int8 wherever the weights are stored so.
                     found[name] = int(op.input_value(0).get_element_type().bitwidth)
     return found

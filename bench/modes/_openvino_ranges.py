@@ -20,15 +20,18 @@ import numpy as np
 
 from bench.models import Array
 from bench.modes import Clips, Progress, _openvino
+from bench.records import SAMPLE_RATE_HZ
 
 LEVELS = 256
-_FRAMES = 1024  # of a clip that are looked at
+LONGEST = 20 * SAMPLE_RATE_HZ  # samples of a clip that are looked at: all activations of a pass are held at once
+_FRAMES, _ALL_FRAMES = 1024, 16_384  # that are kept of a clip, and of all
 _SHARES = np.geomspace(1.0, 0.05, 24, dtype=np.float32)  # of a channel's peak: where its range may end
 
 
 def convolutions(model: Any) -> list[Any]:
-    """The convolutions of the feature extractor, in the order in which they run; the positional one is grouped."""
-    return [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    """The convolutions of the feature extractor, in the order in which they run: those without padding or groups."""
+    found = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    return [op for op in found if not any(op.get_pads_begin()) and not any(op.get_pads_end())]
 
 
 def observe(model: Any, convs: Sequence[Any], data: Clips, progress: Progress) -> list[tuple[float, Array]]:
@@ -39,16 +42,17 @@ def observe(model: Any, convs: Sequence[Any], data: Clips, progress: Progress) -
     probe = openvino.Model(inputs, model.get_parameters(), "probe")
     request = openvino.Core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     seen: list[list[Array]] = [[] for _ in convs]
+    frames = max(1, min(_FRAMES, _ALL_FRAMES // max(1, len(data))))
     lows, peaks = [0.0 for _ in convs], [np.zeros(0, np.float32) for _ in convs]
     for number, (clip, _) in enumerate(data, 1):
         progress(f"watching the feature extractor, clip {number} of {len(data)}")
-        found = request.infer([clip], share_outputs=True)
+        found = request.infer([clip[:, :LONGEST]], share_outputs=True)
         for i in range(len(convs)):
             x = found[i][0]  # (channels, frames)
             lows[i] = min(lows[i], float(x.min()))
             peak = x.max(1)
             peaks[i] = np.maximum(peaks[i], peak) if len(peaks[i]) else peak
-            chosen = np.random.default_rng(number).permutation(x.shape[1])[:_FRAMES]
+            chosen = np.random.default_rng(number).permutation(x.shape[1])[:frames]
             seen[i].append(x[:, np.sort(chosen)])
     out = []
     for i in range(len(convs)):
@@ -81,7 +85,6 @@ def quantize(conv: Any, low: float, step: Array) -> None:
     """Let a convolution without padding multiply uint8 with int8, in place: see above. Weights: a scale an output."""
     from openvino import Type, opset13
 
-    assert not any(conv.get_pads_begin()) and not any(conv.get_pads_end())
     name, weight = conv.get_friendly_name(), conv.input_value(1).get_node().data  # (out, in, width)
     shared = float(np.exp(np.log(step).mean()))
     high = (low + (LEVELS - 1) * step).reshape(1, -1, 1)

@@ -71,7 +71,7 @@ def build(
     convs = _openvino_ranges.convolutions(graph)
     first = int(settings["float_convs"])
     by_channel = settings["ranges"] == "channel"
-    steps = _openvino_ranges.observe(graph, convs[first:], data, progress) if by_channel else []
+    steps = _openvino_ranges.observe(graph, convs[first:], data, progress) if by_channel and convs[first:] else []
     names = [conv.get_friendly_name() for conv in (convs if by_channel else convs[:first])]
     graph = _nncf(graph, data, names, progress)
     if by_channel:
@@ -88,7 +88,7 @@ def _nncf(graph: Any, data: Clips, floats: list[str], progress: Progress) -> Any
     """All products in int8 but those of the nodes that stay float and the positional convolution, 3 % of the work.
 
     In int8 OpenVINO 2026.4 gets that one wrong on processors with AMX (logits at -5 dB). SmoothQuant's shift between
-    activations and weights costs 9 dB on the shipped model, and bias correction changes nothing.
+    activations and weights cost 9 dB on a trained model, and bias correction changes nothing.
     """
     import nncf
 
@@ -97,7 +97,7 @@ def _nncf(graph: Any, data: Clips, floats: list[str], progress: Progress) -> Any
 
     def clip(item: tuple[Array, Labels]) -> Array:
         progress(f"watching the network, clip {next(seen)} of {len(data)}")
-        return item[0]
+        return item[0][:, : _openvino_ranges.LONGEST]
 
     return nncf.quantize(
         graph,
