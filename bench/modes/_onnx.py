@@ -91,6 +91,7 @@ class OnnxOpened:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # one block planned for all activations: 66 MB more on base, and no faster
         for key, value in self.settings.items():
             options.add_session_config_entry(key, value)
         return options
