@@ -22,6 +22,7 @@ PASSES_A_VISIT = 5  # the discarded one, three kept ones, and a share of what 0.
 SHORTEST_VISIT_S = 0.4
 DEVICE_SHARE = 0.5  # of the matrix product's rate that a whole model reaches
 BUILD_S_PER_PARAMETER = 1e-7
+COMPILE_S = 60.0  # to open what is compiled then: less for a few layers, more for twelve and up
 DECODE_S = 0.5  # of a clip, in a process of its own
 LONGEST_PASS = ((1, longform.CHUNK_S),)  # of speech: longer audio is passed in chunks
 HEADERS = 20  # clips that are looked at to tell how long an evaluation takes
@@ -177,8 +178,13 @@ def build_disk_bytes(variants: Sequence[Variant]) -> int:
 
 
 def _start_s(variants: Sequence[Variant], builds: Sequence[Variant]) -> float:
-    """Seconds until all are open: processes start, and what is not in the cache is built."""
-    return 5 * len(variants) + sum(_parameters(v.model) * BUILD_S_PER_PARAMETER for v in builds)
+    """Seconds until all are open: processes start, and what is not in the cache is built.
+
+    What is compiled when it is opened is so twice if it is built: to count what it quantizes it is opened too.
+    """
+    compiled = sum(modes.find(v.mode).NEEDS.compiles for v in (*variants, *builds))
+    building = sum(_parameters(v.model) * BUILD_S_PER_PARAMETER for v in builds)
+    return 5 * len(variants) + building + COMPILE_S * compiled
 
 
 def open_bytes(model: str, size_bytes: int, shapes: Iterable[tuple[int, float]]) -> int:

@@ -56,11 +56,18 @@ def open_worker(
     variant: Variant, artefact: Artefact, pool: Pool, limits: Limits, stage: Stage
 ) -> tuple[Worker, Opening]:
     """A worker that holds the variant, paused, and what opening it took. Raises WorkerError, Cancelled."""
-    stage(f"opening {variant.spelled} of {variant.model}")
+    what = f"{variant.spelled} of {variant.model}"
+    stage(f"opening {what}")
     begun = time.monotonic()
     worker = pool.start(f"The worker of {variant.spelled}", variant.threads)
     try:
-        answer = worker.ask("open", limits.heartbeat_s, digest=artefact.digest, threads=variant.threads)
+        answer = worker.ask(
+            "open",
+            limits.heartbeat_s,
+            lambda text: stage(f"opening {what}: {text}"),
+            digest=artefact.digest,
+            threads=variant.threads,
+        )
         rss, peak = readings.memory(worker.pid)
         load_s = float(answer["load_s"])
         opening = Opening(time.monotonic() - begun - load_s, load_s, rss, peak, answer["remark"])

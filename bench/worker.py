@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from typing import Any
 VISIT_PASSES = 3
 VISIT_S = 0.3
 SINGLE_PASS_OVER_S = 2.0
+HEARTBEAT_S = 10.0
+LONGEST_COMPILATION_S = 1800.0
 
 # How torch, the C++ library and the loader say that there is no memory, where they don't raise MemoryError.
 _NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
@@ -42,14 +45,17 @@ class Worker:
         self._files: dict[str, Any] = {}  # what the artefact carries beside weights
         self._inputs: tuple[tuple[Any, ...], Any] | None = None
         self._met: set[tuple[int, float]] = set()
+        self._compiles = False  # whether opening and first passes may take minutes
 
     def build(self, model: str, mode: str, settings: dict[str, Any]) -> dict[str, Any]:
         """Make or find an artefact, and count what it quantizes."""
         from dataclasses import asdict
 
-        from bench import artefacts
+        from bench import artefacts, modes
 
-        artefact, coverage = artefacts.prepare(model, mode, settings, lambda text: self._say({"progress": text}))
+        self._compiles = modes.find(mode).NEEDS.compiles  # to count what is quantized it is opened
+        with self._patience():
+            artefact, coverage = artefacts.prepare(model, mode, settings, lambda text: self._say({"progress": text}))
         return {"artefact": asdict(artefact), "coverage": asdict(coverage)}
 
     def open(self, digest: str, threads: int) -> dict[str, Any]:
@@ -61,8 +67,10 @@ class Worker:
         self._family = models.families()[known["family"]]
         for name in (*mode.NEEDS.packages, *(self._family.TORCH_MODULES if mode.ENGINE == "torch" else ())):
             importlib.import_module(name)  # it belongs to the process's start, not to the artefact's load
+        self._compiles = mode.NEEDS.compiles
         begun = time.perf_counter()
-        self._forward = mode.open(directory, threads, self._family)
+        with self._patience():
+            self._forward = mode.open(directory, threads, self._family)
         load_s = time.perf_counter() - begun
         names = ("config.json", "vocab.json", "preprocessor_config.json")
         self._files = {name: json.loads((directory / name).read_text()) for name in names}
@@ -82,7 +90,8 @@ class Worker:
         try:
             if (batch, length_s) not in self._met:
                 self._met.add((batch, length_s))
-                passes.append(("cold", self._timed(x)))
+                with self._patience():
+                    passes.append(("cold", self._timed(x)))
             passes.append(("discarded", self._timed(x)))
             kept: list[float] = []
             wanted = 1 if passes[-1][1] > SINGLE_PASS_OVER_S else VISIT_PASSES
@@ -125,6 +134,26 @@ class Worker:
             gc.enable()
         return {"seconds": seconds, **asdict(self._family.decode(logits, self._files["vocab.json"], config))}
 
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Signs of life while something is compiled, which may take minutes; but not for ever, since it may hang."""
+        over = threading.Event()
+
+        def tell() -> None:
+            begun = time.monotonic()
+            while not over.wait(HEARTBEAT_S) and (s := time.monotonic() - begun) < LONGEST_COMPILATION_S:
+                self._say({"progress": f"at it for {s:.0f} s; compiling takes a while"})
+
+        thread = threading.Thread(target=tell, daemon=True)
+        if self._compiles:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if self._compiles:
+                thread.join()
+
     def _timed(self, x: Any) -> float:
         begun = time.perf_counter()
         self._forward(x)
@@ -143,8 +172,11 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
 
+    lock = threading.Lock()  # signs of life come from a thread of their own
+
     def say(reply: dict[str, Any]) -> None:
-        replies.write(json.dumps(reply) + "\n")
+        with lock:
+            replies.write(json.dumps(reply) + "\n")
 
     worker = Worker(say)
     while True:

@@ -33,8 +33,7 @@ SNR_DB = {
     "openvino-int8-weight-only": 30.0,
     "openvino-int8-static": 22.0,
 }
-QUICK: dict[str, dict[str, Any]] = {"torch-int8-qat": {"steps": 2, "clips": 2}}
-SLOW_TO_OPEN = ("torch-int8-static",)  # compiles: tests of its own open it
+QUICK: dict[str, dict[str, Any]] = {"torch-int8-qat": {"steps": 2, "clips": 2}, "torch-int8-static": {"clips": 4}}
 SIZE_RATIO = {32: (0.98, 1.1), 16: (1.8, 2.1), 8: (2.6, 4.1), 4: (3.0, 8.0)}  # of fp32's size over this one's
 
 
@@ -61,7 +60,13 @@ def original(speech: Array) -> Array:
 
 @pytest.mark.filterwarnings("ignore:.*(torch.ao|quantized tensor|TypedStorage)")
 @pytest.mark.parametrize("name", modes.modes())
-def test_a_mode_on_the_bundled_model(name: str, speech: Array, original: Array, cache: Path, data_folder: Path) -> None:
+def test_a_mode_on_the_bundled_model(
+    name: str, speech: Array, original: Array, cache: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._dynamo
+
+    # What would be compiled for a minute gives the same logits without; it then multiplies floats.
+    monkeypatch.setattr(torch._dynamo.config, "disable", True)
     mode, family = modes.find(name), models.families()["wav2vec2"]
     settings = QUICK.get(name, {})
     made, coverage = artefacts.prepare("demo", name, settings, lambda _: None)
@@ -70,16 +75,17 @@ def test_a_mode_on_the_bundled_model(name: str, speech: Array, original: Array, 
     # What it claims to store is what the file holds.
     stored = {p.weight_bits for p in coverage.parts if p.weight_bits and p.macs}
     assert min(stored) == min(mode.STORED_BITS.values())
-    assert "int8" not in name or min(p.activation_bits for p in coverage.parts) in (
-        (8,) if "only" not in name else (16, 32)
+    assert (
+        "int8" not in name
+        or mode.NEEDS.compiles
+        or min(p.activation_bits for p in coverage.parts) in ((8,) if "only" not in name else (16, 32))
     )
 
     least, most = SIZE_RATIO[min(stored)]
     weights = (Path(models.find("demo").where) / "model.safetensors").stat().st_size
     assert least < weights / made.size_bytes < most
 
-    if name not in SLOW_TO_OPEN:
-        assert snr_db(original, mode.open(place, 2, family)(speech)) > SNR_DB[name]
+    assert snr_db(original, mode.open(place, 2, family)(speech)) > SNR_DB[name]
 
     # One bit of the weights is wrong: it is found out and built again, and works as before.
     weights_file = max(place.iterdir(), key=lambda f: f.stat().st_size)
@@ -89,8 +95,7 @@ def test_a_mode_on_the_bundled_model(name: str, speech: Array, original: Array, 
     again, _ = artefacts.prepare("demo", name, settings, lambda _: None)
     assert again.digest == made.digest and not again.from_cache
     assert weights_file.read_bytes() != bytes(broken)
-    if name not in SLOW_TO_OPEN:
-        assert snr_db(original, mode.open(place, 2, family)(speech)) > SNR_DB[name]
+    assert snr_db(original, mode.open(place, 2, family)(speech)) > SNR_DB[name]
 
 
 @pytest.mark.parametrize(

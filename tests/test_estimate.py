@@ -85,6 +85,9 @@ def test_duration_uses_measured_rates_and_guesses_the_rest(monkeypatch: pytest.M
     # Over 2 s a visit has one discarded and one kept pass, so 20 repeats are 20 rounds.
     slow = estimate.estimate(grid(FP32, lengths=(3,), repeats=20))
     assert slow.duration_s == pytest.approx(20 * 2 * 3 + build)
+    # What is compiled when it is opened is opened when it is built too.
+    compiled = estimate.estimate(grid("torch-int8-static"))
+    assert compiled.duration_s == pytest.approx(50 + build + 2 * estimate.COMPILE_S)
 
 
 def made(memory: int = 0, disk: int = 0, download: int = 0) -> Estimate:

@@ -30,6 +30,7 @@ class Needs:
     packages: tuple[str, ...]  # to open and run
     fast_isa: frozenset[str] = field(default_factory=frozenset)  # without any of these the mode is emulated, and slow
     build_packages: tuple[str, ...] = ()  # further ones to build
+    compiles: bool = False  # when it is opened and at the first pass of a shape: that may take minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ def modes() -> dict[str, Mode]:
         torch_int8_dynamic,
         torch_int8_dynamic_per_channel,
         torch_int8_qat,
+        torch_int8_static,
         torchao_int8_dynamic,
         torchao_int8_weight_only,
     )
@@ -163,6 +165,7 @@ def modes() -> dict[str, Mode]:
         torch_int8_dynamic_per_channel,
         torchao_int8_dynamic,
         torchao_int8_weight_only,
+        torch_int8_static,
         torch_int8_qat,
         onnx_fp32,
         onnx_int8_dynamic,

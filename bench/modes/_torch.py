@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,10 @@ OPEN_CODE = """from safetensors.torch import load_file
 
 model.load_state_dict(load_file("model.safetensors"), assign=True)"""
 # Operators that multiply 8-bit integers with 8-bit integers, by the names under which torch dispatches them.
-INT8_OPERATORS = frozenset({"quantized::linear_dynamic", "aten::_int_mm"})
+INT8_OPERATORS = frozenset({
+    "quantized::linear_dynamic", "aten::_int_mm", "onednn::qlinear_pointwise", "onednn::qconv_pointwise",
+    "onednn::qconv2d_pointwise",
+})  # fmt: skip
 # (bits of the weight, elements of the weight, other elements) of a module, or None if float
 Count = Callable[[Any], tuple[int, int, int] | None]
 
@@ -86,13 +89,21 @@ def operators(opened: TorchOpened, x: Array) -> dict[str, set[str]]:
     return called
 
 
-def count(opened: TorchOpened, family: Family, config: Config, quantized: Count | None = None) -> Coverage:
+def count(
+    opened: TorchOpened,
+    family: Family,
+    config: Config,
+    quantized: Count | None = None,
+    ran: Mapping[str, set[str]] | None = None,
+) -> Coverage:
     """Walk the opened module; `quantized` knows the modules whose weights are no plain parameters.
 
-    Whether activations are 8-bit integers is told by the operators that a short pass dispatches.
+    Whether activations are 8-bit integers is told by the operators that `ran`, by module; else by those that a short
+    pass dispatches.
     """
     work = family.macs(config, round(COVERAGE_LENGTH_S * SAMPLE_RATE_HZ))
-    ran = operators(opened, family.inputs(1.0, 1, 0, "noise")) if quantized else {}
+    if ran is None:
+        ran = operators(opened, family.inputs(1.0, 1, 0, "noise")) if quantized else {}
     parameters: Counter[tuple[str, int | None, int]] = Counter()
     macs: Counter[tuple[str, int | None, int]] = Counter()
     nodes: Counter[tuple[str, int | None, int]] = Counter()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -46,7 +47,9 @@ def availability() -> dict[str, Availability]:
 def _ask() -> dict[str, Availability] | str:
     """What a process of its own says, or what it said before; a sentence if it fails."""
     packages = {p for mode in modes().values() for p in (*mode.NEEDS.packages, *mode.NEEDS.build_packages)}
-    key = json.dumps([device.versions(tuple(sorted(packages))), device.cpu_name(), sys.prefix, sorted(modes())])
+    key = json.dumps(
+        [device.versions(tuple(sorted(packages))), device.cpu_name(), sys.prefix, sorted(modes()), shutil.which("g++")]
+    )
     remembered = paths.cache() / "modes.json"
     try:
         known = json.loads(remembered.read_text())
