@@ -36,15 +36,15 @@ ACTIVATIONS = "8-bit integers inside the linear layers, one scale a frame, anew 
 NEEDS = Needs(packages=("torch", "transformers", "torchao", "safetensors"))
 SETTINGS: dict[str, Option] = {
     **calibration(8),
-    "steps": Option(32, "steps of tuning, one clip each", 1, 100_000),
+    "steps": Option(16, "of tuning, one clip each: on busy cores one takes base up to a minute", 1, 100_000),
     "learning_rate": Option(2e-5, "of AdamW, without decay; what is much larger unlearns what the model knows", 0, 1),
 }
 OFFERED: tuple[dict[str, Setting], ...] = ()
 BASE = ""
 CALIBRATES = True
-# Not measured on a large model yet, but added up: weights, gradients, two moments of AdamW, the rounded weights, and
-# activations kept for the way back.
-COST = Cost(memory_bytes=900_000_000, memory_copies=5.5, disk_copies=1.0)
+# While they were tuned the demo model took 0.7 GB and base 3.55: weights, gradients, two moments of AdamW, the rounded
+# weights, and activations kept for the way back.
+COST = Cost(memory_bytes=700_000_000, memory_copies=8.0, disk_copies=1.0)
 STORED_BITS = {"encoder linears": 8, "head": 8, "": 32}
 VERSION = 1
 CODE = """from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
