@@ -50,7 +50,7 @@ SETTINGS = {
 OFFERED: tuple[dict[str, Setting], ...] = ({"float_convs": 0, "ranges": "minmax"},)
 BASE = "onnx-fp32"
 CALIBRATES = True
-COST = Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=0.4)
+COST = Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=0.3)
 STORED_BITS = {"": 8, "positional conv": 16, "norms and biases": 32}
 VERSION = 1
 CODE = _openvino.code("bf16", _QUANTIZE)
