@@ -72,7 +72,7 @@ class CompiledOpened(_torch.TorchOpened):
         config.fx_graph_cache = False  # packed weights can't be kept; what the C++ compiler made is
         config.compile_threads = 1  # no processes that outlive this one
         config.post_grad_custom_post_pass = self._note
-        self._compiled = torch.compile(logits(module), dynamic=True)
+        self._compiled = torch.compile(_torch.logits(module), dynamic=True)
 
     def __call__(self, batch: Array) -> Array:
         """(batch, samples) -> (batch, frames, vocab)."""
@@ -101,18 +101,3 @@ def _operator(target: Any) -> str:
         return str(target.name()).partition(".")[0]
     lowered = getattr(target, "func", None)  # a partial, with the match that it came from
     return _LOWERED.get(getattr(lowered, "__name__", ""), "")
-
-
-def logits(module: nn.Module) -> nn.Module:
-    """The module with its logits alone as output."""
-    from torch import nn
-
-    class Logits(nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = module
-
-        def forward(self, x: Any) -> Any:
-            return self.model(x).logits  # (batch, frames, vocab)
-
-    return Logits().eval()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.models import Array, Config, Family
-from bench.modes._torch import NORMS
+from bench.modes._torch import NORMS, logits
 from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
 
 if TYPE_CHECKING:
@@ -107,17 +107,6 @@ def export(model: nn.Module, path: Path) -> None:
     import onnx_ir
     import torch
 
-    class Logits(torch.nn.Module):  # type: ignore[misc]
-        """The model with one plain output."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.model(x).logits
-            return logits
-
     was = model.config._attn_implementation
     model.set_attn_implementation(_plain_attention())
     dynamic = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=720)}}
@@ -125,7 +114,7 @@ def export(model: nn.Module, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                Logits().eval(),
+                logits(model),
                 (torch.zeros(2, _TRACED_SAMPLES),),
                 input_names=[INPUT],
                 output_names=[OUTPUT],

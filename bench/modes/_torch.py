@@ -48,6 +48,21 @@ class TorchOpened:
             return result
 
 
+def logits(model: nn.Module) -> nn.Module:
+    """The model with its logits alone as output: what can be exported and compiled."""
+    from torch import nn
+
+    class Logits(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Any) -> Any:
+            return self.model(x).logits  # (batch, frames, vocab)
+
+    return Logits().eval()
+
+
 def save(model: nn.Module, directory: Path) -> None:
     """Write a float module's weights as safetensors."""
     from safetensors.torch import save_file

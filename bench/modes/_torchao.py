@@ -49,6 +49,15 @@ def coverage(opened: Any, family: Family, config: Config) -> Coverage:
     return _torch.count(opened, family, config, _int8)
 
 
+def to_int8_dynamic(model: nn.Module) -> str:
+    """Linear layers in int8, in place; returns the range that is used, in bits."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    reduced = reduced_range()
+    quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduced))
+    return "7 bits" if reduced else "8 bits"
+
+
 def reduced_range() -> bool:
     """On x86 without VNNI the products of 8-bit integers are summed in 16 bits first, which overflows."""
     import torch

@@ -72,20 +72,17 @@ def build(
     model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
 ) -> dict[str, str]:
     """Tune every nn.Linear while it is rounded, then round it. Raises ModeError without a labelled clip."""
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-
     clips = _usable(data)
     progress("rounding the linear layers")
     prepare(model)
     losses = _tune(model, clips, int(settings["steps"]), float(settings["learning_rate"]), progress)
     progress("quantizing the linear layers")
     convert(model)
-    reduced = _torchao.reduced_range()
-    quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduced))
+    used = _torchao.to_int8_dynamic(model)
     progress("writing the weights")
     _torchao.save(model, directory)
     return {
-        "range": "7 bits" if reduced else "8 bits",
+        "range": used,
         "tuning": f"{len(losses)} steps on {len(clips)} clips; {_told(losses, len(clips))}",
         LOSS_CURVE: " ".join(f"{loss:.4f}" for loss in losses),
     }
@@ -154,7 +151,7 @@ def _tune(model: nn.Module, clips: Clips, steps: int, learning_rate: float, prog
         torch.nn.utils.clip_grad_norm_(tuned, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(round(loss.item(), 4))  # once, so that what is told is what is kept
         progress(f"step {step} of {steps}, CTC loss {losses[-1]:.3f}")
     model.requires_grad_(False)
     return losses

@@ -119,7 +119,7 @@ def build(
         progress("exporting the graph")
         samples = {1: torch.export.Dim("samples", min=1000, max=16_000 * 3600)}
         exported = torch.export.export(
-            _inductor.logits(model),
+            _torch.logits(model),
             (torch.from_numpy(data[0][0]),),
             dynamic_shapes={"x": samples},
             prefer_deferred_runtime_asserts_over_guards=True,

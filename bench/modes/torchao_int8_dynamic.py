@@ -47,15 +47,11 @@ def build(
     model: nn.Module, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
 ) -> dict[str, str]:
     """Quantize every nn.Linear."""
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-
     progress("quantizing the linear layers")
-    quantize_(
-        model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=_torchao.reduced_range())
-    )
+    used = _torchao.to_int8_dynamic(model)
     progress("writing the weights")
     _torchao.save(model, directory)
-    return {"range": "7 bits" if _torchao.reduced_range() else "8 bits"}
+    return {"range": used}
 
 
 def open(directory: Path, threads: int, family: Family) -> _torch.TorchOpened:
