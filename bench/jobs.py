@@ -53,6 +53,11 @@ class Job:
     thread: threading.Thread | None = None
     cut_off: bool = False  # by the end of this process, not by a person
 
+    @property
+    def what(self) -> str:
+        """The kind of job, as a sentence begins with it."""
+        return "A benchmark" if self.kind == "benchmark" else "An evaluation"
+
 
 class Jobs:
     """One a process; see `jobs()`."""
@@ -213,7 +218,7 @@ class Jobs:
         """Hold the device for something beside which nothing can be measured. Raises Refused."""
         if job := self.live:
             raise Refused(
-                f"{'A benchmark' if job.kind == 'benchmark' else 'An evaluation'} is under way, and {what} "
+                f"{job.what} is under way, and {what} "
                 "beside it would spoil its times. Wait for it to end, or cancel it, then try again."
             )
         with self._take() as file:

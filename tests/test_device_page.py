@@ -23,7 +23,7 @@ from bench.microphone import Input, MicrophoneError
 from bench.modes import find
 from bench.modes.probe import Availability
 from bench.paths import ROOT, SHIPPED
-from bench.ui import device, parcels
+from bench.ui import device, microphone, parcels
 
 PAGE = "pages/5_Device.py"
 DEMO = SHIPPED / "models" / "demo"
@@ -34,7 +34,7 @@ MICROPHONE = Input(3, "USB [hw:1,0]", "ALSA", 44_100, 1, is_default=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     monkeypatch.setattr(device, "availability", lambda: FOUND)
-    monkeypatch.setattr(device, "devices", lambda: [MICROPHONE])
+    monkeypatch.setattr(microphone, "devices", lambda: [MICROPHONE])
     job_manager._jobs.cache_clear()
     yield tmp_path
     job_manager._jobs.cache_clear()
@@ -110,12 +110,12 @@ def test_missing_microphones_and_ffmpeg_are_sentences(monkeypatch: pytest.Monkey
     def absent() -> list[Input]:
         raise MicrophoneError("No microphone was found. Plug one in.")
 
-    monkeypatch.setattr(device, "devices", absent)
+    monkeypatch.setattr(microphone, "devices", absent)
     monkeypatch.setattr(audio.shutil, "which", lambda _: None)
     at = opened(PAGE)
     told = [w.value for w in at.warning]
     assert told[0] == "No microphone was found. Plug one in." and "apt install ffmpeg" in told[1]
-    monkeypatch.setattr(device, "devices", lambda: [MICROPHONE])
+    monkeypatch.setattr(microphone, "devices", lambda: [MICROPHONE])
     at.button(key="device_refresh").click().run()
     assert "1 microphone:" in texts(at)
 

@@ -16,8 +16,9 @@ from streamlit.testing.v1 import AppTest
 from bench import audio, modes, paths, report, transcripts
 from bench import jobs as job_manager
 from bench.audio import Array
+from bench.client import Pool
 from bench.device import device
-from bench.jobs import Jobs, Refused
+from bench.jobs import Job, Jobs, Refused
 from bench.microphone import Input, Level, MicrophoneError
 from bench.modes.probe import Availability
 from bench.records import Transcript, Transcription, Variant, VariantText, Word
@@ -134,8 +135,11 @@ def test_refusals_are_sentences(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tro
 
 
 def test_the_button_says_why_it_is_off_while_a_job_runs(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    live = SimpleNamespace(
-        run_id="x", kind="benchmark", progress=SimpleNamespace(measuring=False, stage="building", round=0, clip=0)
+    live = Job(
+        run_id="x",
+        kind="benchmark",
+        pool=Pool(),
+        progress=SimpleNamespace(measuring=False, stage="building", round=0, clip=0),
     )
     monkeypatch.setattr(Jobs, "live", property(lambda self: live))
     at = opened()

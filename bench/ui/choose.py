@@ -104,10 +104,10 @@ def form(jobs: Jobs) -> None:
 
 def occupied(jobs: Jobs) -> str:
     """Why nothing can start now; "" if it can."""
-    if jobs.live is None:
+    job = jobs.live
+    if job is None:
         return ""
-    what = "A benchmark" if jobs.live.kind == "benchmark" else "An evaluation"
-    return f"{what} is under way, and two at once would disturb each other: Start is free again when it has ended."
+    return f"{job.what} is under way, and two at once would disturb each other: Start is free again when it has ended."
 
 
 def pick_models(key: str, default: str) -> list[str]:

@@ -9,10 +9,10 @@ import streamlit as st
 
 from bench import audio, device, modes, paths
 from bench.jobs import Jobs
-from bench.microphone import Input, MicrophoneError, devices
 from bench.modes.probe import Availability, availability
 from bench.serve import protected
 from bench.text import size
+from bench.ui import microphone
 
 STATES = ("available", "emulated", "unavailable")
 _FIX = "; fix: "  # what stands behind it in a remark is a command
@@ -21,10 +21,9 @@ _FIX = "; fix: "  # what stands behind it in a remark is a command
 def busy(jobs: Jobs) -> str:
     """Why the cache must be left alone just now; "" if it need not."""
     if job := jobs.live:
-        what = "A benchmark" if job.kind == "benchmark" else "An evaluation"
         return (
-            f"{what} is under way, and packing, clearing or taking in artefacts beside it would spoil its times: they "
-            "are free again when it has ended."
+            f"{job.what} is under way, and packing, clearing or taking in artefacts beside it would spoil its times: "
+            "they are free again when it has ended."
         )
     return jobs.holder() or ""
 
@@ -101,13 +100,7 @@ def told(a: Availability) -> tuple[str, str]:
 
 def sound() -> None:
     """Microphones through PortAudio, and ffmpeg."""
-    if (
-        st.button("Look again", icon=":material/refresh:", key="device_refresh")
-        or "device_inputs" not in st.session_state
-    ):
-        with st.spinner("Looking for microphones …"):
-            st.session_state["device_inputs"] = _microphones()
-    found: list[Input] | str = st.session_state["device_inputs"]
+    found = microphone.inputs("device")
     if isinstance(found, str):
         st.warning(found, icon=":material/mic_off:")
     else:
@@ -123,13 +116,6 @@ def sound() -> None:
         st.warning(problem, icon=":material/library_music:")
     else:
         st.markdown("ffmpeg is here, so M4A, AAC and WebM can be read besides WAV, FLAC, OGG, Opus and MP3.")
-
-
-def _microphones() -> list[Input] | str:
-    try:
-        return devices()
-    except MicrophoneError as e:
-        return str(e)
 
 
 def network() -> str:

@@ -20,13 +20,7 @@ FLOOR_DBFS = -60.0  # the left end of the meter
 def pick(key: str) -> int | None:
     """A menu of the microphones; the index of the chosen one, or None where there is none, with the reason drawn."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if (
-            st.button("Look again", icon=":material/refresh:", key=f"{key}_refresh")
-            or "t_inputs" not in st.session_state
-        ):
-            with st.spinner("Looking for microphones …"):
-                st.session_state["t_inputs"] = _listed()
-        found: list[Input] | str = st.session_state["t_inputs"]
+        found = inputs(key)
         if isinstance(found, str):
             st.warning(found, icon=":material/mic_off:")
             return None
@@ -36,6 +30,15 @@ def pick(key: str) -> int | None:
             "Microphone", list(names), index=default, format_func=lambda i: _label(names[i]), key=f"{key}_input"
         )
     return chosen
+
+
+def inputs(key: str) -> list[Input] | str:
+    """The device's microphones, or why none can be listed, with a button to look again; `key` begins its key."""
+    if st.button("Look again", icon=":material/refresh:", key=f"{key}_refresh") or "inputs" not in st.session_state:
+        with st.spinner("Looking for microphones …"):
+            st.session_state["inputs"] = _listed()
+    found: list[Input] | str = st.session_state["inputs"]
+    return found
 
 
 def record() -> tuple[str, Sound] | None:

@@ -51,10 +51,10 @@ def variants(jobs: Jobs) -> list[Variant]:
 
 def refused(jobs: Jobs) -> str:
     """Why nothing can be transcribed now; "" if it can."""
-    if jobs.live is None:
+    job = jobs.live
+    if job is None:
         return ""
-    what = "A benchmark" if jobs.live.kind == "benchmark" else "An evaluation"
-    return f"{what} is under way, and a transcription beside it would spoil its times. Wait for it, or cancel it."
+    return f"{job.what} is under way, and a transcription beside it would spoil its times. Wait for it, or cancel it."
 
 
 def form(jobs: Jobs, chosen: Chosen | None) -> None:
