@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench import device
 from bench.datasets import DatasetError, find
 from bench.paths import ROOT
 
@@ -54,6 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in soak]
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _device() -> None:
+    """The device is asked once and remembered: before a test replaces what it is made of, whatever their order."""
+    device.device()
 
 
 @pytest.fixture(scope="session")
