@@ -95,7 +95,7 @@ def test_a_mode_on_the_bundled_model(name: str, speech: Array, original: Array, 
 
 
 @pytest.mark.parametrize(
-    "spelled", ["openvino-int8-static:float_convs=0:ranges=minmax", "onnx-int8-static:float_convs=0:quantile=0.0"]
+    "spelled", ["openvino-int8-static:float_convs=0:ranges=minmax", "onnx-int8-static:float_convs=0:ranges=minmax"]
 )
 def test_ranges_from_end_to_end_collapse(
     spelled: str, speech: Array, original: Array, cache: Path, data_folder: Path

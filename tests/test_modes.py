@@ -47,7 +47,7 @@ SNR_DB = {
     "torch-int8-qat": 10.0,  # tuning has changed the weights
     "onnx-fp32": 100.0,
     "onnx-int8-dynamic": 25.0,
-    "onnx-int8-static": 8.0,  # frames of a random extractor differ by far less than their activations peak
+    "onnx-int8-static": 3.0,  # frames of a random extractor differ by far less than their activations peak
     "onnx-int4": 12.0,
     "openvino-fp32": 100.0,
     "openvino-bf16": 30.0,
@@ -85,7 +85,7 @@ LINEAR = {
     "onnx-int4": (4, 32),
 }
 # Of the feature extractor: (bits of the weights, bits of the activations) -> convolutions.
-EXTRACTOR = {"onnx-int8-static": {(32, 32): 3, (8, 8): 4}, "openvino-int8-static": {(16, 16): 1, (8, 8): 6}}
+EXTRACTOR = {"onnx-int8-static": {(32, 32): 1, (8, 8): 6}, "openvino-int8-static": {(16, 16): 1, (8, 8): 6}}
 # Further parts that are of other bits than 32 or of a bf16 mode's 16. Activations of 16 bits are those of a processor
 # that multiplies in bf16.
 OTHERS: dict[str, dict[str, tuple[int | None, int]]] = {

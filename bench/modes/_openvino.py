@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.models import Array, Config, Family
+from bench.modes._openvino_images import over_images
 from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
 
 MODEL_FILE = "model.xml"
@@ -30,7 +31,6 @@ compiled = core.compile_model(graph, "CPU", properties)
 
 def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float32
     return compiled([batch])[0]"""
-SHIFT = "/Shift"  # ends the names of sums that belong to quantization: what they add is no parameter of the model
 _FLOATS = ["earbench", "floats"]  # where a model's notes say in what its floats are to run
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")  # in a graph on disk
 _EXECUTED = ("Convolution", "FullyConnected", "MatMul", "Subgraph")  # in the one that runs; the last is fused attention
@@ -64,6 +64,7 @@ def read(onnx: Path) -> Any:
     file = FrontEndManager().load_by_framework("onnx").load(str(onnx))
     (name,) = file.get_outputs()[0].get_producing_operation().get_names()
     model.output(0).get_node().input_value(0).get_node().set_friendly_name(name)
+    over_images(model)
     return model
 
 
@@ -191,9 +192,7 @@ def _stored(directory: Path, names: set[str]) -> tuple[dict[str, tuple[int, int]
             constants[op.get_friendly_name()] = [c for i in inputs for c in constants[i]]
         elif kind in _PRODUCTS and name and inputs[1] in constants:  # beside its weight there are scales
             found[name] = max((_elements(c), _bits(c)) for c in constants[inputs[1]])[::-1]
-        elif kind in ("Multiply", "Add") and not op.get_friendly_name().endswith(
-            SHIFT
-        ):  # norms and biases; a single number is a scale of no module
+        elif kind in ("Multiply", "Add"):  # norms and biases; a single number is a scale of no module
             for c in (c for i in inputs for c in constants.get(i, ()) if _elements(c) > 1):
                 others[_bits(c)] += _elements(c)
     return found, others

@@ -21,7 +21,7 @@ BASE = "onnx-fp32"
 CALIBRATES = False
 COST = Cost(memory_bytes=130_000_000, memory_copies=2.0, disk_copies=0.6)
 STORED_BITS = {"": 16}
-VERSION = 1
+VERSION = 2
 CODE = _openvino.code("bf16")
 OPEN_CODE = _openvino.OPEN_CODE
 

@@ -21,7 +21,7 @@ BASE = "onnx-fp32"
 CALIBRATES = False
 COST = Cost(memory_bytes=130_000_000, memory_copies=2.0, disk_copies=1.1)
 STORED_BITS = {"": 32}
-VERSION = 1
+VERSION = 2
 CODE = _openvino.code("f32")
 OPEN_CODE = _openvino.OPEN_CODE
 

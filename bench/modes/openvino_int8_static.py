@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import itertools
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from bench.models import Array, Config, Family
-from bench.modes import Clips, Cost, Labels, Needs, Option, Progress, _onnx, _openvino, _openvino_ranges, calibration
+from bench.modes import (
+    Clips,
+    Cost,
+    Labels,
+    Needs,
+    Option,
+    Progress,
+    _channels,
+    _onnx,
+    _openvino,
+    _openvino_channels,
+    calibration,
+)
 from bench.records import Coverage, Setting
 
 _QUANTIZE = """clips = [audio.numpy()]  # calibrate on speech of your own
@@ -36,7 +49,7 @@ ACTIVATIONS = (
     "8-bit integers inside them, in ranges found on calibration clips: one a channel in the feature extractor, one a "
     "tensor elsewhere; the rest 16-bit (bfloat16) where the processor has it"
 )
-NEEDS = Needs(packages=("openvino",), build_packages=_openvino.QUANTIZE_PACKAGES)
+NEEDS = Needs(packages=("openvino",), build_packages=(*_openvino.QUANTIZE_PACKAGES, "onnx", "onnxruntime"))
 SETTINGS = {
     **calibration(16),
     "float_convs": Option(1, "how many of the feature extractor's first convolutions stay float", 0, 7),
@@ -52,7 +65,7 @@ BASE = "onnx-fp32"
 CALIBRATES = True
 COST = Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=0.3)
 STORED_BITS = {"": 8, "positional conv": 16, "norms and biases": 32}
-VERSION = 1
+VERSION = 2
 CODE = _openvino.code("bf16", _QUANTIZE)
 OPEN_CODE = _openvino.OPEN_CODE
 
@@ -66,18 +79,24 @@ def build(
     model: Path, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
 ) -> dict[str, str]:
     """Calibrate on the clips and write int8 weights."""
+    source = model / _onnx.MODEL_FILE
+    first, by_channel = int(settings["float_convs"]), settings["ranges"] == "channel"
+    grids: list[_channels.Grid] = []
+    if by_channel:
+        import onnx
+
+        inputs = [conv.input[0] for conv in _channels.convolutions(onnx.load(source).graph)[first:]]
+        with tempfile.TemporaryDirectory(dir=directory) as folder:
+            grids = list(_channels.grids(source, dict.fromkeys(inputs, False), data, Path(folder), progress).values())
     progress("converting from ONNX")
-    graph = _openvino.read(model / _onnx.MODEL_FILE)
-    convs = _openvino_ranges.convolutions(graph)
-    first = int(settings["float_convs"])
-    by_channel = settings["ranges"] == "channel"
-    steps = _openvino_ranges.observe(graph, convs[first:], data, progress) if by_channel and convs[first:] else []
+    graph = _openvino.read(source)
+    convs = _openvino_channels.convolutions(graph)
     names = [conv.get_friendly_name() for conv in (convs if by_channel else convs[:first])]
     graph = _nncf(graph, data, names, progress)
     if by_channel:
-        convs = _openvino_ranges.convolutions(graph)
-        for conv, (low, step) in zip(convs[first:], steps, strict=True):
-            _openvino_ranges.quantize(conv, low, step)
+        convs = _openvino_channels.convolutions(graph)
+        for conv, grid in zip(convs[first:], grids, strict=True):
+            _openvino_channels.quantize(conv, grid)
     _openvino.round_to_bf16(graph, _openvino.kernels(graph))  # of convolutions that stay float
     progress("writing the weights")
     _openvino.save(graph, directory, "bf16")
@@ -97,7 +116,7 @@ def _nncf(graph: Any, data: Clips, floats: list[str], progress: Progress) -> Any
 
     def clip(item: tuple[Array, Labels]) -> Array:
         progress(f"watching the network, clip {next(seen)} of {len(data)}")
-        return item[0][:, : _openvino_ranges.LONGEST]
+        return item[0][:, : _channels.LONGEST]
 
     return nncf.quantize(
         graph,

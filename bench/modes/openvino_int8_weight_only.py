@@ -22,7 +22,7 @@ BASE = "onnx-fp32"
 CALIBRATES = False
 COST = Cost(memory_bytes=340_000_000, memory_copies=2.0, disk_copies=0.3)
 STORED_BITS = {"": 8, "norms and biases": 32}
-VERSION = 1
+VERSION = 2
 CODE = _openvino.code("bf16", "graph = nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)\n")
 OPEN_CODE = _openvino.OPEN_CODE
 

@@ -1,0 +1,158 @@
+"""A step a channel for the 8-bit activations of convolutions, which costs nothing when they run.
+
+The extractor's activations are why Wav2Vec2 collapses in int8: GELU's outputs reach far in few channels, and what tells
+quiet speech apart lies within a few hundredths of zero. One range for all channels has to choose between the two. Here
+each channel c of a convolution's input gets a step s_c of its own, and the convolution's weights are multiplied by
+s_c / S beforehand, so that the integers that are multiplied share one step S and one zero:
+
+    x_c ≈ s_c (q_c - zero)   and   sum_c w_c x_c ≈ sum_c (w_c s_c / S) (S (q_c - zero))   with q_c in 0..255
+
+SmoothQuant has the same idea (Xiao et al. 2023, arXiv:2211.10438), with steps that minimise the squared error rather
+than balance the ranges of activations and weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.models import Array
+from bench.modes import Clips, Progress, _onnx
+from bench.records import SAMPLE_RATE_HZ
+
+LEVELS = 256
+LONGEST = 10 * SAMPLE_RATE_HZ  # samples of a clip that are looked at: all activations of a pass are held at once
+_EXTRACTOR = "wav2vec2.feature_extractor."
+_GELU_IS_ZERO = -4.0  # below, GELU is nearer to zero than 2e-4, a small part of a step
+_FRAMES, _ALL_FRAMES = 256, 4096  # that are kept of a clip, and of all
+_ZEROS = (8, 16, 32, 48, 64, 80, 96, 128, 160)  # which integer may stand for zero
+_LEAST_STEP = 1e-3  # of the greatest of all channels
+_SHARES = np.geomspace(1.0, 0.05, 24, dtype=np.float32)  # of a channel's widest step: those that are tried
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What the 8-bit integers q of a tensor's channels stand for: step * (q - zero) with q in 0..255."""
+
+    step: Array  # (channels,) float32
+    zero: int
+
+
+def convolutions(graph: Any) -> list[Any]:
+    """The nodes of an ONNX graph that are convolutions of the feature extractor, as sound reaches them."""
+    return [node for node in graph.node if node.op_type == "Conv" and node.name.startswith(_EXTRACTOR)]
+
+
+def into_gelu(graph: Any) -> set[str]:
+    """Tensors that nothing reads but GELU."""
+    readers: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    return {name for name, kinds in readers.items() if kinds == {"Gelu"}}
+
+
+def watch(
+    onnx_file: Path,
+    tensors: Collection[str],
+    clips: Clips,
+    folder: Path,
+    progress: Progress,
+    look: Callable[[str, Array], None],
+) -> None:
+    """Run the network on the first 10 s of every clip and let `look` see each of the named tensors."""
+    import onnx
+    import onnxruntime
+
+    names = list(tensors)
+    watched = onnx.load(onnx_file)
+    del watched.graph.output[:]
+    for name in names:
+        watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    onnx.save(watched, folder / "watched.onnx")
+    del watched
+    session = onnxruntime.InferenceSession(folder / "watched.onnx", providers=["CPUExecutionProvider"])
+    for number, (x, _) in enumerate(clips, 1):
+        progress(f"watching the network, clip {number} of {len(clips)}")
+        for name, found in zip(names, session.run(names, {_onnx.INPUT: x[:, :LONGEST]}), strict=True):
+            look(name, found)
+
+
+def grids(
+    onnx_file: Path, gelus: Mapping[str, bool], clips: Clips, folder: Path, progress: Progress
+) -> dict[str, Grid]:
+    """By the name of each (1, channels, frames) tensor, its grid; `gelus` says whether nothing but GELU reads it."""
+    seen: dict[str, list[Array]] = {name: [] for name in gelus}
+    ends: dict[str, tuple[Array, Array]] = {}
+    rng = np.random.default_rng(0)
+    frames = max(1, min(_FRAMES, _ALL_FRAMES // max(1, len(clips))))
+
+    def look(name: str, found: Array) -> None:
+        x = found[0]  # (channels, frames)
+        low, high = ends.get(name, (np.float32(0), np.float32(0)))
+        ends[name] = np.minimum(low, x.min(1)), np.maximum(high, x.max(1))
+        seen[name].append(x[:, np.sort(rng.permutation(x.shape[1])[:frames])])
+
+    if gelus:
+        watch(onnx_file, gelus, clips, folder, progress, look)
+    out = {}
+    for number, (name, gelu) in enumerate(gelus.items(), 1):
+        progress(f"choosing ranges, {number} of {len(gelus)}")
+        low, high = ends[name]
+        if gelu:
+            low = np.maximum(low, np.float32(_GELU_IS_ZERO))
+        out[name] = grid(np.concatenate(seen.pop(name), 1), low, high, gelu)
+    return out
+
+
+def grid(x: Array, low: Array, high: Array, gelu: bool = False) -> Grid:
+    """Of x (channels, frames) that lies in low..high (channels,): the grid that leaves the least error.
+
+    Errors are squared and weighted with the inverse of their frame's energy (and a hundredth of the mean's): an error
+    in a quiet frame is heard as one of the same proportion in a loud one, since norms follow. Where nothing but GELU
+    reads x, an error counts as what is left of it behind.
+    """
+    energy = np.square(x * _normal(x) if gelu else x).mean(0, keepdims=True)  # (1, frames)
+    weight = 1 / (energy + 0.01 * energy.mean() + 1e-12)
+    if gelu:
+        slope = _normal(x) + x * np.exp(-np.square(x) / 2) * np.float32((2 * np.pi) ** -0.5)
+        weight = weight * np.square(slope)
+    best, least = Grid(np.ones(len(x), np.float32), 0), np.inf
+    for zero in _ZEROS:
+        # Nothing is cut off below zero: GELU leaves most values there, and what they all lose adds up in the sums.
+        narrowest = -low / zero
+        widest = np.maximum(high / (LEVELS - 1 - zero), narrowest)
+        widest = np.maximum(widest, max(_LEAST_STEP * widest.max(), np.float32(1e-9)))  # a channel that never moves
+        steps, errors = widest, np.full(len(x), np.inf, np.float32)
+        for share in _SHARES:
+            step = np.maximum(widest * share, narrowest)
+            off = np.clip(np.rint(x / step[:, None]), -zero, LEVELS - 1 - zero) * step[:, None] - x
+            error = (np.square(off) * weight).mean(1)
+            steps, errors = np.where(error < errors, step, steps), np.minimum(error, errors)
+        if errors.sum() < least:
+            best, least = Grid(steps.astype(np.float32), zero), float(errors.sum())
+    return best
+
+
+def fold(weight: Array, grid: Grid, levels: int = 127) -> tuple[Array, Array, float]:
+    """Take the input's steps into a weight (out, in, ...).
+
+    Returns its integers, int8 in ±`levels`; their scale for each output channel, (out,) float32; and the step that all
+    channels of the input share.
+    """
+    shared = float(np.exp(np.log(grid.step).mean()))
+    scaled = weight * (grid.step / shared).reshape(1, -1, *[1] * (weight.ndim - 2))
+    scale = np.maximum(np.abs(scaled).max(axis=tuple(range(1, weight.ndim))), 1e-12) / levels
+    integers = np.rint(scaled / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
+    return integers, scale.astype(np.float32), shared
+
+
+def _normal(x: Array) -> Array:
+    """The normal distribution's function: GELU(x) is x times this."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(x), dtype=np.float32)
