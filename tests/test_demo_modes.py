@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from noise import snr_db
 
 from bench import artefacts, audio, datasets, models, modes
 from bench.models import Array
@@ -123,10 +123,3 @@ def test_the_first_convolutions_stay_float_on_openvino(count: int, cache: Path, 
             fed = op.input_value(0).get_node().get_type_name()
             rounded[op.get_friendly_name()] = fed == "FakeQuantize"
     assert rounded == {f"wav2vec2.feature_extractor.conv_layers.{i}.conv": i >= count for i in range(7)}
-
-
-def snr_db(wanted: Array, found: Array) -> float:
-    """Of the logits (1, frames, vocab), without what all frames share, which would flatter the figure."""
-    assert found.shape == wanted.shape and found.dtype == np.float32
-    signal = wanted - wanted.mean(axis=(0, 1))
-    return float(10 * np.log10((signal**2).sum() / max(((found - wanted) ** 2).sum(), 1e-30)))

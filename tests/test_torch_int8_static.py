@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from noise import snr_db
 
 from bench import models, modes
 from bench.models import wav2vec2
@@ -68,13 +69,7 @@ def test_exactly_the_first_convolutions_stay_float(
     with torch.no_grad():
         rounded, exact = (m(x).logits.numpy() for m in (torch_int8_static.reference(tmp_path, FAMILY), model))
     least = 25 if float_convs == 7 else 1  # the peaks of a random extractor leave its frames few steps
-    assert least < snr_db(rounded, exact) < 60
-
-
-def snr_db(found: Any, wanted: Any) -> float:
-    """Of the logits, without what all frames share, which would flatter the figure."""
-    signal = wanted - wanted.mean(axis=(0, 1))
-    return float(10 * np.log10((signal**2).sum() / ((found - wanted) ** 2).sum()))
+    assert least < snr_db(exact, rounded) < 60
 
 
 def test_the_code_that_opens_it_gives_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +93,7 @@ def test_without_a_compiler_it_is_unavailable_and_says_why(monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "which", lambda _: None)
     found = probe(mode)
     assert found.state == "unavailable"
-    assert "no C++ compiler here" in found.remark and "Fix: apt-get install g++" in found.remark
+    assert "no C++ compiler here" in found.remark and "; fix: apt-get install g++" in found.remark
 
 
 def test_a_compiler_of_another_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

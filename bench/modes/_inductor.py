@@ -27,6 +27,8 @@ _LOWERED = {
     "qconv_binary": "onednn::qconv2d_pointwise",
 }
 
+_INSTALL = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++"
+
 
 def compiler() -> str | None:
     """The C++ compiler that there is: what CXX names, or the first of the usual ones."""
@@ -38,12 +40,12 @@ def check() -> str:
     if compiler() is None:
         raise RuntimeError(
             "it is compiled when it is opened, and there is no C++ compiler here (neither g++ nor clang++, and CXX "
-            "names none). Fix: apt-get install g++ (macOS: xcode-select --install)"
+            f"names none); fix: {_INSTALL}"
         )
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not headers.is_file():
         raise RuntimeError(
-            f"it is compiled when it is opened, and Python's headers are missing ({headers}). Fix: apt-get install "
+            f"it is compiled when it is opened, and Python's headers are missing ({headers}); fix: apt-get install "
             f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
         )
     return "compiles when it is opened: minutes for a large model"

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.models import Array, Config, Family
-from bench.modes._torch import NORMS, logits
-from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
+from bench.modes import _count
+from bench.modes._torch import logits
+from bench.records import Coverage
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -133,28 +134,13 @@ def export(model: nn.Module, path: Path) -> None:
 
 
 def count(opened: OnnxOpened, family: Family, config: Config) -> Coverage:
-    """Weights as the file holds them, activations as ONNX Runtime ran them in a profiled pass.
+    """Weights as the file holds them, activations as ONNX Runtime ran them in a profiled pass."""
 
-    Raises RuntimeError if a module that multiplies isn't found in either.
-    """
-    work = family.macs(config, round(COVERAGE_LENGTH_S * SAMPLE_RATE_HZ))
-    for name in [name for name in work if name.endswith(".attention")]:
-        products = work.pop(name)
-        work[f"{name}/qk"] = work[f"{name}/av"] = products // 2
-    weights, others = _stored(opened.directory / MODEL_FILE, set(work))
-    executed = _executed(opened, set(work))
-    parameters: Counter[tuple[str, int | None, int]] = Counter({(NORMS, 32, 32): others})
-    macs: Counter[tuple[str, int | None, int]] = Counter()
-    nodes: Counter[tuple[str, int | None, int]] = Counter()
-    for name, amount in work.items():
-        bits, elements = weights.get(name, (None, 0))
-        if name not in executed or (bits is None and "/" not in name):
-            raise RuntimeError(f"{name} is not in the graph that ONNX Runtime runs: this file can't be counted.")
-        key = family.part(name.partition("/")[0]), bits, executed[name]
-        parameters[key] += elements
-        macs[key] += amount
-        nodes[key] += 1
-    return Coverage(tuple(Part(*key, elements, macs[key], nodes[key]) for key, elements in parameters.items()))
+    def look(names: set[str]) -> tuple[_count.Stored, _count.Others, dict[str, int]]:
+        stored, others = _stored(opened.directory / MODEL_FILE, names)
+        return stored, {32: others}, _executed(opened, names)
+
+    return _count.count(family, config, look)
 
 
 def _stored(path: Path, names: set[str]) -> tuple[dict[str, tuple[int | None, int]], int]:

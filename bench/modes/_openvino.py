@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from bench.models import Array, Config, Family
+from bench.modes import _count
 from bench.modes._openvino_images import over_images
-from bench.records import COVERAGE_LENGTH_S, SAMPLE_RATE_HZ, Coverage, Part
+from bench.records import SAMPLE_RATE_HZ, Coverage
 
 MODEL_FILE = "model.xml"
 QUANTIZE_PACKAGES = ("nncf",)
@@ -143,30 +144,12 @@ def _properties(threads: int, floats: str) -> dict[str, str | int]:
 
 
 def count(opened: OpenVinoOpened, family: Family, config: Config) -> Coverage:
-    """Weights as the file holds them, activations as the engine's graph has them after a pass.
+    """Weights as the file holds them, activations as the engine's graph has them after a pass."""
 
-    Raises RuntimeError if a module that multiplies isn't found in either.
-    """
-    work = family.macs(config, round(COVERAGE_LENGTH_S * SAMPLE_RATE_HZ))
-    for name in [name for name in work if name.endswith(".attention")]:
-        products = work.pop(name)
-        work[f"{name}/qk"] = work[f"{name}/av"] = products // 2
-    weights, others = _stored(opened.directory, set(work))
-    executed = _executed(opened, set(work))
-    parameters: Counter[tuple[str, int | None, int]] = Counter()
-    macs: Counter[tuple[str, int | None, int]] = Counter()
-    nodes: Counter[tuple[str, int | None, int]] = Counter()
-    for name, amount in work.items():
-        bits, elements = weights.get(name, (None, 0))
-        if name not in executed or (bits is None and "/" not in name):
-            raise RuntimeError(f"{name} is not in the graph that OpenVINO runs: this model can't be counted.")
-        key = family.part(name.partition("/")[0]), bits, executed[name]
-        parameters[key] += elements
-        macs[key] += amount
-        nodes[key] += 1
-    for bits, elements in others.items():
-        parameters["norms and biases", bits, bits] += elements
-    return Coverage(tuple(Part(*key, elements, macs[key], nodes[key]) for key, elements in parameters.items()))
+    def look(names: set[str]) -> tuple[_count.Stored, _count.Others, dict[str, int]]:
+        return *_stored(opened.directory, names), _executed(opened, names)
+
+    return _count.count(family, config, look)
 
 
 def module(name: str, names: set[str]) -> str | None:
