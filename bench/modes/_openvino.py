@@ -33,6 +33,8 @@ compiled = core.compile_model(graph, "CPU", properties)
 def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float32
     return compiled([batch])[0]"""
 _FLOATS = ["earbench", "floats"]  # where a model's notes say in what its floats are to run
+_WEIGHT = "/weight"  # behind a product's name: that of the constant that it multiplies with
+_STORING = ("Convert", "Subtract", "Multiply", "Reshape")  # between a product and its weight, by how that is stored
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")  # in a graph on disk
 _EXECUTED = ("Convolution", "FullyConnected", "MatMul", "Subgraph")  # in the one that runs; the last is fused attention
 
@@ -76,6 +78,8 @@ def save(model: Any, directory: Path, floats: str) -> None:
     """
     import openvino
 
+    for op, weight in _weights(model):  # a product may lose its name when it is compiled, its weight doesn't
+        weight.set_friendly_name(f"{op.get_friendly_name()}{_WEIGHT}")
     model.set_rt_info(floats, _FLOATS)
     openvino.save_model(model, directory / MODEL_FILE, compress_to_fp16=False)
 
@@ -93,13 +97,19 @@ def round_to_bf16(model: Any, constants: Iterable[Any] | None = None) -> None:
 
 def kernels(model: Any) -> list[Any]:
     """The constants that hold the weights of convolutions."""
+    return [weight for op, weight in _weights(model) if op.get_type_name() != "MatMul"]
+
+
+def _weights(model: Any) -> list[tuple[Any, Any]]:
+    """Each node that multiplies with a weight, and the constant that holds it."""
     found = []
     for op in model.get_ordered_ops():
-        if op.get_type_name() in ("Convolution", "GroupConvolution"):
-            op = op.input_value(1).get_node()
-            while op.get_type_name() != "Constant":  # reshaped, or of integers that are scaled
-                op = op.input_value(0).get_node()
-            found.append(op)
+        if op.get_type_name() in _PRODUCTS:
+            weight = op.input_value(1).get_node()
+            while weight.get_type_name() in _STORING:
+                weight = weight.input_value(0).get_node()
+            if weight.get_type_name() == "Constant":
+                found.append((op, weight))
     return found
 
 
@@ -195,7 +205,9 @@ def _executed(opened: OpenVinoOpened, names: set[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for op in opened.compiled.get_runtime_model().get_ordered_ops():
         if _product(op):
-            for original in _note(op, "originalLayersNames").split(","):
+            read = [value.get_node().get_friendly_name() for value in op.input_values()]
+            weights = [name for name in read if name.endswith(_WEIGHT)]
+            for original in (*_note(op, "originalLayersNames").split(","), *weights):
                 name = module(original, names)
                 if name and ("/" in name or _note(op, "layerType") != "Subgraph"):  # of which only attention multiplies
                     # What it reads, not its "runtimePrecision": that is int8 wherever the weights are stored so.
