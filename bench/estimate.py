@@ -18,6 +18,7 @@ from bench.records import SAMPLE_RATE_HZ, RunSpec, Variant
 from bench.stats import StopRule
 
 ENGINE_BYTES = 450_000_000  # a worker with torch and transformers imported
+COMPILER_BYTES = 500_000_000  # what compiling leaves in the worker that does it
 PASSES_A_VISIT = 5  # the discarded one, three kept ones, and a share of what 0.3 s hold
 SHORTEST_VISIT_S = 0.4
 DEVICE_SHARE = 0.5  # of the matrix product's rate that a whole model reaches
@@ -75,7 +76,7 @@ def estimate(spec: RunSpec, measured: Mapping[tuple[str, int], float] | None = N
     checkpoints = {v.model: models.find(v.model) for v in spec.variants}
     builds = to_build(spec.variants)
     duration += _start_s(spec.variants, builds)
-    opened = [open_bytes(v.model, artefact_bytes(v), spec.shapes) for v in spec.variants]
+    opened = [open_bytes(v, artefact_bytes(v), spec.shapes) for v in spec.variants]
     return Estimate(
         duration_s=duration,
         memory_bytes=max(
@@ -112,7 +113,7 @@ def evaluation_refusal(variants: Sequence[Variant]) -> str | None:
     Where they fit only one by one, they are heard one after another. Raises ModelError or ModeError.
     """
     needs = [(build_bytes(v), f"Building {v.spelled}") for v in to_build(variants)]
-    needs += [(open_bytes(v.model, artefact_bytes(v), LONGEST_PASS), v.spelled) for v in variants]
+    needs += [(open_bytes(v, artefact_bytes(v), LONGEST_PASS), v.spelled) for v in variants]
     need, what = max(needs)
     free = device.available_memory_bytes()
     if need <= free:
@@ -187,9 +188,10 @@ def _start_s(variants: Sequence[Variant], builds: Sequence[Variant]) -> float:
     return 5 * len(variants) + building + COMPILE_S * compiled
 
 
-def open_bytes(model: str, size_bytes: int, shapes: Iterable[tuple[int, float]]) -> int:
+def open_bytes(v: Variant, size_bytes: int, shapes: Iterable[tuple[int, float]]) -> int:
     """Memory of a worker with an artefact of this size opened, and the largest of some passes."""
-    return ENGINE_BYTES + round(1.1 * size_bytes) + pass_bytes(model, shapes)
+    compiler = COMPILER_BYTES if modes.find(v.mode).NEEDS.compiles else 0
+    return ENGINE_BYTES + compiler + round(1.1 * size_bytes) + pass_bytes(v.model, shapes)
 
 
 def pass_bytes(model: str, shapes: Iterable[tuple[int, float]]) -> int:

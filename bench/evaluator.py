@@ -54,8 +54,7 @@ class Evaluator:
         positions = [p for p in range(len(self.spec.variants)) if p in built]
 
         def need(position: int) -> int:
-            model = self.spec.variants[position].model
-            return estimate.open_bytes(model, built[position].size_bytes, LONGEST_PASS)
+            return estimate.open_bytes(self.spec.variants[position], built[position].size_bytes, LONGEST_PASS)
 
         def reserve(position: int) -> int:
             return estimate.pass_bytes(self.spec.variants[position].model, LONGEST_PASS)

@@ -129,7 +129,7 @@ class Runner:
         spec = self.spec
 
         def need(position: int) -> int:
-            return estimate.open_bytes(spec.variants[position].model, artefacts[position].size_bytes, spec.shapes)
+            return estimate.open_bytes(spec.variants[position], artefacts[position].size_bytes, spec.shapes)
 
         def reserve(position: int) -> int:
             return estimate.pass_bytes(spec.variants[position].model, spec.shapes)

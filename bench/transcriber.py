@@ -121,7 +121,7 @@ class Transcriber:
             self._workers[v] = found  # now the last to be let go
             return found
         artefact, _ = build(v, self._pool, self._limits, say)
-        need = estimate.open_bytes(v.model, artefact.size_bytes, LONGEST_PASS)
+        need = estimate.open_bytes(v, artefact.size_bytes, LONGEST_PASS)
         # The longest unused first; those of this recording have their turn one after another, so they can go too.
         for other in sorted(self._workers, key=lambda w: w in keep):
             if available_memory_bytes() >= need:

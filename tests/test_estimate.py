@@ -115,6 +115,13 @@ def test_what_is_free_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "This run writes about 0.8 GB" in str(estimate.estimate(grid(FP32, INT8)).refusal)
 
 
+def test_the_compiler_of_what_is_compiled_when_opened_is_charged() -> None:
+    dynamic, static = (
+        estimate.open_bytes(Variant(BASE, mode, 2), 10**8, [(1, 5.0)]) for mode in (INT8, "torch-int8-static")
+    )
+    assert static - dynamic == estimate.COMPILER_BYTES
+
+
 def test_what_is_in_the_cache_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
     monkeypatch.setattr(artefacts, "at_hand", lambda model, mode, settings: "digest" if mode in there else None)
@@ -125,7 +132,8 @@ def test_what_is_in_the_cache_is_not_charged(monkeypatch: pytest.MonkeyPatch) ->
     assert first.duration_s - second.duration_s == pytest.approx(ALL * 1e-7)
     there.add(INT8)
     third = estimate.estimate(grid(FP32))
-    assert third.disk_bytes == 0 and third.memory_bytes == estimate.open_bytes(BASE, 377_081_856, [(1, 1.0)])
+    opened = estimate.open_bytes(Variant(BASE, FP32, 2), 377_081_856, [(1, 1.0)])
+    assert third.disk_bytes == 0 and third.memory_bytes == opened
     assert third.memory_bytes < estimate.build_bytes(Variant(BASE, FP32, 2))
 
 
