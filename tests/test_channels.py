@@ -55,7 +55,7 @@ def test_a_channel_that_never_moves_gets_a_step() -> None:
     x = np.zeros((2, 4), np.float32)
     x[1] = 1, 2, 3, 4
     found = grid(x)
-    assert found.step[0] == pytest.approx(1e-3 * 4 / (255 - found.zero), rel=0.99)
+    assert found.step[0] == pytest.approx(1e-3 * 4 / (255 - found.zero), rel=1e-5)
     assert (grid(np.zeros((1, 4), np.float32)).step > 0).all()
 
 
@@ -67,6 +67,45 @@ def test_steps_are_taken_into_the_weights() -> None:
     np.testing.assert_allclose(scale, [2 / 127, 2 / 127], rtol=1e-6)
     assert integers.dtype == np.int8
     assert integers[:, :, 0].tolist() == [[64, 127], [127, -32]]  # 63.5 to the even one, -31.75
+
+
+def test_a_channel_without_weights_keeps_its_bias() -> None:
+    """The sums are 32-bit integers: at a scale as small as no weights want, a bias of 3 would not fit."""
+    weight = np.zeros((2, 1, 1), np.float32)
+    weight[1] = 1
+    bias = np.array([3, 3], np.float32)
+    _, scale, shared = _channels.fold(weight, Grid(np.array([0.5], np.float32), 0), 127, bias)
+    assert (np.abs(bias / (scale * shared)) < 2**31).all() and scale[0] > 0
+    assert scale[1] == pytest.approx(1 / 127)
+
+
+def test_grids_of_several_clips(tmp_path: Path) -> None:
+    """Of 1 s and 30 s, of which the first 10 are looked at; before GELU nothing below -4 is asked for."""
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = numpy_helper.from_array(np.array([1, -2], np.float32)[:, None, None], "w")
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axes"], ["wide"]),
+        helper.make_node("Conv", ["wide", "w"], ["conv"], name="wav2vec2.feature_extractor.conv"),
+        helper.make_node("Gelu", ["conv"], ["gelu"]),
+        helper.make_node("Sin", ["gelu"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], [weight, axes])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "model.onnx")
+    assert [n.name for n in _channels.convolutions(graph)] == ["wav2vec2.feature_extractor.conv"]
+    assert _channels.into_gelu(graph) == {"conv"}
+    clips = [
+        (np.linspace(0, 8, 16_000, dtype=np.float32)[None], np.array([], np.int64)),
+        (np.r_[np.linspace(0, 8, 160_000), np.full(320_000, 1e6)].astype(np.float32)[None], np.array([], np.int64)),
+    ]
+    found = _channels.grids(tmp_path / "model.onnx", {"conv": True, "gelu": False}, clips, tmp_path, lambda _: None)
+    rises, falls = found["conv"].step
+    assert 0.9 * 8 < rises * (255 - found["conv"].zero) < 1.1 * 8  # not 1e6, which came later
+    assert 4 <= falls * found["conv"].zero < 8  # -16 was there and is not wanted
+    assert 0.9 * 8 < found["gelu"].step[0] * (255 - found["gelu"].zero) < 1.1 * 8
 
 
 SPREAD = np.geomspace(0.1, 10, 16, dtype=np.float32)[:, None]  # channels as unlike as an extractor's
@@ -129,22 +168,34 @@ def _run_onnx(model: Any, x: Array, folder: Path) -> tuple[Array, set[str]]:
     return out, {event["args"]["op_name"] for event in events if "op_name" in event.get("args", {})}
 
 
-def test_a_convolution_of_integers_on_openvino(x: Array, weight: Array) -> None:
+@pytest.mark.parametrize("image", [False, True])
+def test_a_convolution_of_integers_on_openvino(image: bool, x: Array, weight: Array) -> None:
+    """Over time, and over images of one line as all modes have them."""
     openvino = pytest.importorskip("openvino")
     from openvino import Type, opset13
 
     from bench.modes import _openvino_channels
 
-    source = opset13.parameter([1, 16, 200], Type.f32)
-    conv = opset13.convolution(source, opset13.constant(weight), [2], [0], [0], [1], name="conv")
+    batch, kernel, spans = x[None], weight, ([2], [0], [0], [1])
+    if image:
+        batch, kernel, spans = batch[:, :, None], kernel[:, :, None], ([1, 2], [0, 0], [0, 0], [1, 1])
+    source = opset13.parameter(batch.shape, Type.f32)
+    conv = opset13.convolution(source, opset13.constant(kernel), *spans, name="conv")
     model = openvino.Model([opset13.relu(conv)], [source])
-    wanted = _run_openvino(model, x[None])
+    wanted = _run_openvino(model, batch)
     _openvino_channels.quantize(conv, grid(x))
-    assert 26 < snr_db(wanted, _run_openvino(model, x[None])) < 60
+    assert 26 < snr_db(wanted, _run_openvino(model, batch)) < 60
     (again,) = _openvino_channels.convolutions(model)
     integers = again.input_value(1).get_node().input_value(0).get_node().input_value(0).get_node()
     assert integers.get_element_type() == Type.i8
-    assert (np.abs(integers.data).max((1, 2)) == 127).all()
+    assert (np.abs(integers.data).max(axis=tuple(range(1, kernel.ndim))) == 127).all()
+    compiled = openvino.Core().compile_model(model, "CPU")
+    (ran,) = [op for op in compiled.get_runtime_model().get_ops() if _kind(op) == "Convolution"]
+    assert ran.input_value(0).get_element_type() == Type.u8  # integers are multiplied, zero point and all
+
+
+def _kind(op: Any) -> str:
+    return str(op.get_rt_info()["layerType"].astype(str))
 
 
 def _run_openvino(model: Any, x: Array) -> Array:
@@ -165,7 +216,8 @@ def test_an_extractor_over_images_gives_what_it_gives_over_time(x: Array, weight
     conv = opset13.convolution(source, opset13.constant(weight), [2], [1], [0], [1], name="first")
     norm = opset13.mvn(conv, np.array([2], np.int64), True, 1e-5, "inside_sqrt", name="norm")
     scaled = opset13.multiply(norm, np.linspace(1, 2, 24, dtype=np.float32)[None, :, None], name="scaled")
-    moved = opset13.add(scaled, np.float32(0.1), name="moved")
+    lifted = opset13.add(scaled, np.linspace(-1, 1, 24, dtype=np.float32)[None, :, None], name="lifted")
+    moved = opset13.add(lifted, np.float32(0.1), name="moved")
     bent = opset13.gelu(moved, "tanh", name="bent")
     kernel = np.random.default_rng(3).standard_normal((24, 24, 2)).astype(np.float32)
     second = opset13.convolution(bent, opset13.constant(kernel), [1], [0], [0], [3], name="second")
@@ -179,7 +231,9 @@ def test_an_extractor_over_images_gives_what_it_gives_over_time(x: Array, weight
     for one, other in zip(wanted, found, strict=True):
         assert one.shape == other.shape and snr_db(one, other) > 50
     ranks = {op.get_friendly_name(): op.get_output_partial_shape(0).rank.get_length() for op in model.get_ordered_ops()}
-    assert [ranks[name] for name in ("first", "norm", "scaled", "moved", "bent", "second", "turned", "third")] == [
-        *[4] * 6,
+    assert [
+        ranks[name] for name in ("first", "norm", "scaled", "lifted", "moved", "bent", "second", "turned", "third")
+    ] == [
+        *[4] * 7,
         *[3] * 2,
     ]

@@ -21,7 +21,18 @@ from noise import snr_db
 
 from bench import artefacts, device, models, modes, paths
 from bench.models import Array, Family, wav2vec2
-from bench.modes import Cost, Mode, ModeError, Needs, Option, _openvino, _torch, probe, torch_int8_static
+from bench.modes import (
+    Cost,
+    Mode,
+    ModeError,
+    Needs,
+    Option,
+    _onnx_integers,
+    _openvino,
+    _torch,
+    probe,
+    torch_int8_static,
+)
 from bench.paths import ROOT
 from bench.records import COVERAGE_LENGTH_S, Artefact, SpecError, Variant
 
@@ -369,6 +380,28 @@ def test_static_onnx_keeps_exactly_the_first_convolutions_float(
     for product in (*products, *(n for n, is_float in zip(reversed(extractor), kept, strict=True) if not is_float)):
         assert dequantized[product.input[1]] == onnx.TensorProto.INT8
         assert product.input[0] in dequantized  # so the engine can multiply integers
+
+
+@pytest.mark.parametrize(("x86", "reduced"), [(False, False), (True, True)])
+def test_static_onnx_for_other_processors(
+    x86: bool, reduced: bool, tiny: Path, place: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arm's kernels want signed activations; x86 without VNNI sums in 16 bits, where 8-bit weights overflow."""
+    monkeypatch.setattr(_onnx_integers, "x86", lambda: x86)
+    monkeypatch.setattr(_onnx_integers, "reduced", lambda: reduced)
+    mode = modes.find("onnx-int8-static")
+    clips = [(wav2vec2.inputs(1.0, 1, seed, "speech"), np.array([], np.int64)) for seed in (0, 1)]
+    told = mode.build(place("onnx-fp32"), clips, modes.complete(mode, {}), tmp_path, lambda _: None)
+    assert told["range"] == ("7 bits" if reduced else "8 bits")
+    found = graph(tmp_path)
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in found.initializer}
+    zeros = {tensors[n.input[2]].dtype for n in found.node if n.op_type == "QuantizeLinear"}
+    assert zeros == {np.dtype(np.uint8 if x86 else np.int8)}
+    weights = [w for w in tensors.values() if w.dtype == np.int8 and w.ndim > 1]
+    assert len(weights) == 6 + 2 * 6 + 2
+    assert {int(np.abs(w.astype(int)).max()) for w in weights} <= ({63, 64} if reduced else {127, 128})
+    x = wav2vec2.inputs(2.0, 1, 0, "speech")
+    assert snr_db(original(tiny, x), mode.open(tmp_path, 2, models.families()["wav2vec2"])(x)) > SNR_DB[mode.NAME] - 2
 
 
 @pytest.mark.parametrize("name", TORCH_AO)

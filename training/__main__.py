@@ -36,8 +36,9 @@ def train(steps: int = 7_600, seed: int = 1, cache: Cache = CACHE, start: Start 
     from training.train import Settings, going_on
     from training.train import train as run
 
-    if start is not None and (cache / "checkpoint.pt").exists():
-        typer.echo(f"Going on at the checkpoint in {cache}; {start} is not read again. To begin there, remove it.")
+    checkpoint = cache / "checkpoint.pt"
+    if start is not None and checkpoint.is_file():
+        typer.echo(f"Going on at {checkpoint}, not at {start}. To begin at {start}, remove that file.")
     if start is None:
         run(Batches(load(cache), seed), Settings(steps=steps, seed=seed), cache)
     else:

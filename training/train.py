@@ -132,11 +132,11 @@ def train(batches: Batches, settings: Settings, folder: Path, start: Path | None
     It begins at the folder's checkpoint if there is one, else at the weights of the model `start`, else anew.
     """
     training = Training(settings, **config)
-    if start is not None:
-        training.start(start)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
         training.resume(checkpoint)
+    elif start is not None:
+        training.start(start)
     dev = batches.corpus.part("dev")
     columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     began, hours, losses = time.monotonic() - training.seconds, 0.0, []

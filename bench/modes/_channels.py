@@ -1,4 +1,4 @@
-"""A step a channel for the 8-bit activations of convolutions, which costs nothing when they run.
+"""A step a channel for the 8-bit activations of convolutions, which costs nothing while integers are multiplied.
 
 The extractor's activations are why Wav2Vec2 collapses in int8: GELU's outputs reach far in few channels, and what tells
 quiet speech apart lies within a few hundredths of zero. One range for all channels has to choose between the two. Here
@@ -28,9 +28,12 @@ LEVELS = 256
 LONGEST = 10 * SAMPLE_RATE_HZ  # samples of a clip that are looked at: all activations of a pass are held at once
 _EXTRACTOR = "wav2vec2.feature_extractor."
 _GELU_IS_ZERO = -4.0  # below, GELU is nearer to zero than 2e-4, a small part of a step
-_FRAMES, _ALL_FRAMES = 256, 4096  # that are kept of a clip, and of all
+_FRAMES, _ALL_FRAMES = (
+    256,
+    4096,
+)  # that are kept of a clip, of all: one each of the first 4096 clips where there are more
 _ZEROS = (8, 16, 32, 48, 64, 80, 96, 128, 160)  # which integer may stand for zero
-_LEAST_STEP = 1e-3  # of the greatest of all channels
+_LEAST_STEP = 1e-3  # of a channel's widest, as a part of the greatest of all channels'
 _SHARES = np.geomspace(1.0, 0.05, 24, dtype=np.float32)  # of a channel's widest step: those that are tried
 
 
@@ -64,12 +67,21 @@ def watch(
     progress: Progress,
     look: Callable[[str, Array], None],
 ) -> None:
-    """Run the network on the first 10 s of every clip and let `look` see each of the named tensors."""
+    """Run the network as far as the named tensors on the first 10 s of every clip; `look` sees each of them."""
     import onnx
     import onnxruntime
 
     names = list(tensors)
     watched = onnx.load(onnx_file)
+    nodes, weights, needed = watched.graph.node, watched.graph.initializer, set(names)
+    for i in reversed(range(len(nodes))):
+        if needed.isdisjoint(nodes[i].output):
+            del nodes[i]
+        else:
+            needed.update(nodes[i].input)
+    for i in reversed(range(len(weights))):
+        if weights[i].name not in needed:
+            del weights[i]
     del watched.graph.output[:]
     for name in names:
         watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
@@ -95,7 +107,8 @@ def grids(
         x = found[0]  # (channels, frames)
         low, high = ends.get(name, (np.float32(0), np.float32(0)))
         ends[name] = np.minimum(low, x.min(1)), np.maximum(high, x.max(1))
-        seen[name].append(x[:, np.sort(rng.permutation(x.shape[1])[:frames])])
+        if len(seen[name]) < _ALL_FRAMES:
+            seen[name].append(x[:, np.sort(rng.permutation(x.shape[1])[:frames])])
 
     if gelus:
         watch(onnx_file, gelus, clips, folder, progress, look)
@@ -138,16 +151,19 @@ def grid(x: Array, low: Array, high: Array, gelu: bool = False) -> Grid:
     return best
 
 
-def fold(weight: Array, grid: Grid, levels: int = 127) -> tuple[Array, Array, float]:
-    """Take the input's steps into a weight (out, in, ...).
+def fold(weight: Array, read: Grid, levels: int = 127, bias: Array | None = None) -> tuple[Array, Array, float]:
+    """Take the steps of what a convolution reads into its weight (out, in, ...).
 
     Returns its integers, int8 in ±`levels`; their scale for each output channel, (out,) float32; and the step that all
-    channels of the input share.
+    channels that are read share. A scale is so large that `bias` (out,) fits into the 32-bit integers of the sums.
     """
-    shared = float(np.exp(np.log(grid.step).mean()))
-    scaled = weight * (grid.step / shared).reshape(1, -1, *[1] * (weight.ndim - 2))
-    scale = np.maximum(np.abs(scaled).max(axis=tuple(range(1, weight.ndim))), 1e-12) / levels
-    integers = np.rint(scaled / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
+    wide = [1] * (weight.ndim - 2)
+    shared = float(np.exp(np.log(read.step).mean()))
+    scaled = weight * (read.step / shared).reshape(1, -1, *wide)
+    scale = np.maximum(np.abs(scaled).max(axis=tuple(range(1, weight.ndim))) / levels, 1e-12)
+    if bias is not None:
+        scale = np.maximum(scale, np.abs(bias) / (shared * 2.0**30))
+    integers = np.rint(scaled / scale.reshape(-1, 1, *wide)).astype(np.int8)
     return integers, scale.astype(np.float32), shared
 
 

@@ -18,8 +18,8 @@ def count(
 ) -> Coverage:
     """What multiplies, by its precision. `look` gets the names of all nodes that do: MODULE, or MODULE/qk and /av.
 
-    It returns what is stored, and by node the bits of the activations that are multiplied. Raises RuntimeError if a
-    module that multiplies isn't found in either.
+    It returns what of their weights is stored, what else is, and by node the bits of the activations that are
+    multiplied. Raises RuntimeError if a module that multiplies is missing there.
     """
     work = family.macs(config, round(COVERAGE_LENGTH_S * SAMPLE_RATE_HZ))
     for name in [name for name in work if name.endswith(".attention")]:

@@ -17,13 +17,17 @@ from bench.modes._channels import LEVELS, Grid, fold
 
 
 def quantize(graph: Any, conv: Any, read: Grid, given: Grid, *, signed: bool, levels: int) -> None:
-    """Replace a convolution over time, in place: activations uint8 or, `signed`, int8; weights within ±`levels`."""
+    """Replace a node of a graph that is a convolution of (batch, channels, frames), in place.
+
+    `read` and `given` are the grids of what it reads and gives. Activations become uint8 or, `signed`, int8; weights
+    integers within ±`levels`.
+    """
     from onnx import helper, numpy_helper
 
-    kind, least = (np.int8, -LEVELS // 2) if signed else (np.uint8, 0)
+    integer, least = (np.int8, -LEVELS // 2) if signed else (np.uint8, 0)
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     weight, *biases = (numpy_helper.to_array(tensors[name]) for name in conv.input[1:])
-    integers, scale, step = fold(weight, read, levels)
+    integers, scale, step = fold(weight, read, levels, *biases)
     shared = float(np.exp(np.log(given.step).mean()))  # of what is given
     scale = scale * shared / given.step  # each channel's sums come out in steps of its own
     nodes = []
@@ -38,8 +42,8 @@ def quantize(graph: Any, conv: Any, read: Grid, given: Grid, *, signed: bool, le
         nodes.append(helper.make_node(kind, inputs, [output], name=f"{conv.name}/{name}", **attributes))
         return output
 
-    x_step = [store("read_step", step), store("read_zero", read.zero + least, kind)]
-    y_step = [store("given_step", shared), store("given_zero", given.zero + least, kind)]
+    x_step = [store("read_step", step), store("read_zero", read.zero + least, integer)]
+    y_step = [store("given_step", shared), store("given_zero", given.zero + least, integer)]
     x = add("Mul", [conv.input[0], store("read_scale", (step / read.step)[:, None])], "scaled")
     x = add("DequantizeLinear", [add("QuantizeLinear", [x, *x_step], "read"), *x_step], "read_floats")
     w = [store("weight_quantized", integers, np.int8), store("weight_scale", scale)]

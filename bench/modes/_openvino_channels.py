@@ -16,14 +16,13 @@ def convolutions(model: Any) -> list[Any]:
 
 
 def quantize(conv: Any, read: Grid) -> None:
-    """Let a convolution multiply uint8 with int8, in place."""
+    """Let a convolution multiply uint8 with int8, in place; `read` is the grid of what it reads."""
     from openvino import Type, opset13
 
     name, weight = conv.get_friendly_name(), conv.input_value(1).get_node().data  # (out, in, ...)
     wide = [1] * (weight.ndim - 2)
     integers, scale, shared = fold(weight, read)
-    stored = opset13.constant(integers, name=f"{name}.weight")
-    floats = opset13.multiply(opset13.convert(stored, Type.f32), scale.reshape(-1, 1, *wide))
+    floats = opset13.multiply(opset13.convert(opset13.constant(integers), Type.f32), scale.reshape(-1, 1, *wide))
     lowest, highest = -read.zero, LEVELS - 1 - read.zero
     ends = [(end * read.step).reshape(1, -1, *wide) for end in (lowest, highest)]
     shared_ends = [np.float32(end * shared) for end in (lowest, highest)]

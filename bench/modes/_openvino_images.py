@@ -16,36 +16,40 @@ def over_images(model: Any) -> None:
     """Let the graph's nodes between the first convolution and the first that is no part of it work on 4-d tensors.
 
     In place; every node keeps its name. Those are convolutions, norms over time, products and sums with constants, and
-    GELUs, fed from one another; whatever else reads one of them gets (batch, channels, frames) back.
+    GELUs, fed from one another; whatever else reads one of them gets (batch, channels, frames) back. So an extractor
+    with a norm over channels behind every convolution, as large models have, stays as it is but for its first one.
     """
     from openvino import opset13
 
     line, both = np.array([2], np.int64), np.array([2, 3], np.int64)
     wide: dict[str, Any] = {}  # by the name of a node: what takes its place
     for op in model.get_ordered_ops():
-        name, kind, attributes = op.get_friendly_name(), op.get_type_name(), op.get_attributes()
+        kind, told = op.get_type_name(), op.get_attributes()
         sources = [value.get_node() for value in op.input_values()]
         fed = [i for i, source in enumerate(sources) if source.get_friendly_name() in wide]
         if not fed and not (kind == "Convolution" and not wide):
             continue
         source = sources[fed[0]] if fed else sources[0]
         x = wide[source.get_friendly_name()] if fed else opset13.unsqueeze(source, line)
-        others = [s for s in sources if s is not source]
-        if kind == "Convolution":
-            spans = [[first, *attributes[key]] for key, first in _SPANS.items()]
-            new = opset13.convolution(x, _widened(others[0]), *spans)
-        elif kind == "MVN" and sources[1].data.tolist() in ([2], [-1]):
-            new = opset13.mvn(x, both, attributes["normalize_variance"], attributes["eps"], "inside_sqrt")
-        elif kind in ("Multiply", "Add") and others[0].get_type_name() == "Constant":
-            new = (opset13.multiply if kind == "Multiply" else opset13.add)(x, _widened(others[0]))
-        elif kind == "Gelu":
-            new = opset13.gelu(x, attributes["approximation_mode"])
-        else:
+        constants = [s for s in sources if s.get_type_name() == "Constant"]
+        new = None
+        if kind == "Gelu":
+            new = opset13.gelu(x, told["approximation_mode"])
+        elif len(sources) == 2 and len(constants) == 1:
+            if kind == "Convolution":
+                new = opset13.convolution(
+                    x, _widened(constants[0]), *[[one, *told[key]] for key, one in _SPANS.items()]
+                )
+            elif kind == "MVN" and constants[0].data.tolist() in ([2], [-1]):
+                new = opset13.mvn(x, both, told["normalize_variance"], told["eps"], told["eps_mode"])
+            elif kind in ("Multiply", "Add"):
+                new = (opset13.multiply if kind == "Multiply" else opset13.add)(x, _widened(constants[0]))
+        if new is None:
             for i in fed:
                 op.input(i).replace_source_output(opset13.squeeze(wide[sources[i].get_friendly_name()], line).output(0))
             continue
-        new.set_friendly_name(name)
-        wide[name] = new
+        new.set_friendly_name(op.get_friendly_name())
+        wide[op.get_friendly_name()] = new
     model.validate_nodes_and_infer_types()
 
 

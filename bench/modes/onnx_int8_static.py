@@ -1,6 +1,6 @@
 """Static int8 of linear layers and convolutions on ONNX Runtime: ranges of activations are found while it is built.
 
-Weights are int8 with one scale an output channel. Linear layers read activations with one scale a tensor, convolutions
+Weights are int8 with one scale an output channel. Linear layers read activations with one step a tensor, convolutions
 with one a channel (see `_channels`), as QuantizeLinear and DequantizeLinear around every product, which ONNX Runtime
 fuses into integer kernels. The products of attention, whose factors are both activations, stay float.
 """
@@ -8,7 +8,7 @@ fuses into integer kernels. The products of attention, whose factors are both ac
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,24 +100,30 @@ def build(
     with _onnx_integers.scraps(directory), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         graph = onnx.load(source).graph
-        convs = _channels.convolutions(graph)[int(settings["float_convs"]) :]
         weights = {tensor.name for tensor in graph.initializer}
-        linears = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+        # By name, what they read and what they give: nothing that holds the weights in memory.
+        convs = {
+            n.name: (n.input[0], n.output[0]) for n in _channels.convolutions(graph)[int(settings["float_convs"]) :]
+        }
+        linears = {n.name: n.input[0] for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights}
         gelus = _channels.into_gelu(graph)
         del graph
         by_channel = settings["ranges"] == "channel"
-        both = {n: n in gelus for conv in convs for n in (conv.input[0], conv.output[0])} if by_channel else {}
-        grids = _channels.grids(source, both, data, folder, progress)
-        nodes = linears if by_channel else [*convs, *linears]
+        ends = dict.fromkeys(name for both in convs.values() for name in both)
+        watched = {name: name in gelus for name in ends} if by_channel else {}
+        grids = _channels.grids(source, watched, data, folder, progress)
+        shares = dict.fromkeys(linears.values(), _LINEAR_QUANTILE)
+        if not by_channel:
+            shares |= dict.fromkeys(ends, 0.0)
+        ranges = _ranges(source, shares, data, folder, progress)
         known = folder / "ranges.json"
-        ranges = _ranges(source, nodes, data, folder, progress)
         tensors = {name: tuple(np.array(end, np.float32) for end in ends) for name, ends in ranges.items()}
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, tensors), known)
         progress("quantizing")
         quantize_static(
             source,
             directory / _onnx.MODEL_FILE,
-            nodes_to_quantize=[node.name for node in nodes],
+            nodes_to_quantize=[*linears] if by_channel else [*convs, *linears],
             per_channel=True,
             reduce_range=_onnx_integers.reduced(),
             activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
@@ -132,9 +138,8 @@ def build(
     made = onnx.load(directory / _onnx.MODEL_FILE)
     if by_channel:
         levels = 63 if _onnx_integers.reduced() else 127
-        for conv in convs:
-            (node,) = (n for n in made.graph.node if n.name == conv.name)
-            read, given = grids[conv.input[0]], grids[conv.output[0]]
+        for node in [node for node in made.graph.node if node.name in convs]:
+            read, given = (grids[name] for name in convs[node.name])
             _onnx_channels.quantize(made.graph, node, read, given, signed=signed, levels=levels)
     progress("writing the weights")
     _onnx_integers.save(made, directory)
@@ -152,14 +157,13 @@ def coverage(opened: Any, family: Family, config: Config) -> Coverage:
 
 
 def _ranges(
-    source: Path, nodes: Sequence[Any], data: Clips, folder: Path, progress: Progress
+    source: Path, shares: Mapping[str, float], data: Clips, folder: Path, progress: Progress
 ) -> dict[str, tuple[float, float]]:
     """(lowest, highest) of every activation that is to be quantized with one step, by its name.
 
-    For linear layers each end is the mean over clips of the clip's quantile; for convolutions the outermost of all.
+    Each end is the mean over clips of the clip's quantile, with that share of its values beyond; where the share is 0,
+    the outermost value of all clips.
     """
-    shares = {node.input[0]: _LINEAR_QUANTILE if node.op_type == "MatMul" else 0.0 for node in nodes}
-    shares |= {node.output[0]: 0.0 for node in nodes if node.op_type == "Conv"}
     ends: dict[str, list[Any]] = {name: [] for name in shares}
 
     def look(name: str, values: Array) -> None:
