@@ -130,7 +130,7 @@ def test_the_readme_opens_it_without_earbench(engine: str, home: SimpleNamespace
     for name in names:
         wanted = np.load(home.logits / f"{name}.npy")
         found = np.load(tmp_path / f"{name}.npy")
-        # OpenVINO sums a norm's frames by thread, and threads differ: in bf16 and int8, what differs in its last bit may
+        # OpenVINO sums a norm's frames by thread, and threads differ: in bf16 and int8 what differs in its last bit may
         # fall to the other side of a step.
         least = 30 if engine == "openvino" and not name.endswith("fp32") else 80
         assert snr_db(wanted, found) > least, name
