@@ -28,6 +28,7 @@ PALETTES = {
 # Precisions have a hue of their own, so that no one takes them for a mode.
 BITS_COLOURS = {"32 bit": "#8b929c", "16 bit": "#a99be0", "8 bit": "#7a5cc4", "4 bit": "#52309e"}
 _MUTED = "#76808c"  # legible on light and on dark ground
+FEW = 6  # modes whose charts fit beside one another
 _TABLE = alt.Data(name="table")
 Spec = dict[str, Any]
 Modes = tuple[str, ...]
@@ -85,26 +86,33 @@ def _latency(order: Modes, lengths_s: tuple[float, ...], log: bool) -> Spec:
     line = base.mark_line(point=alt.OverlayMarkDef(size=60, filled=True), strokeWidth=2.5).encode(
         y=alt.Y("mean_ms:Q", scale=scale, title="One forward pass, ms")
     )
-    return _spec(band + whiskers + line, "Latency against input length", "mean; band: 5th to 95th percentile", 280)
+    return _spec(
+        band + whiskers + line,
+        "Latency against input length",
+        "mean; band: 5th to 95th percentile",
+        280 + _legend_px(order),
+    )
 
 
 def speedup(rows: Sequence[Row], baseline: str) -> Spec:
     """Speed-up over the baseline with its 95 % interval, a bar a mode and length."""
     keys = ("mode", "length_s", "speedup_ratio", "speedup_low", "speedup_high")
-    shown = [{k: r[k] for k in keys} for r in rows if r["speedup_ratio"] is not None]
+    shown = [
+        {k: r[k] for k in keys} | {"input": f"{r['length_s']:g} s"} for r in rows if r["speedup_ratio"] is not None
+    ]
     top = max((float(r["speedup_ratio"] or 1) for r in shown), default=1.0)
     # Intervals are shown whole, but for those of the first rounds, which reach anywhere; the axis grows in steps.
     reach = min(3 * top, max((float(r["speedup_high"] or 1) for r in shown), default=1.0))
-    end = math.ceil(max(1.35, 1.35 * top, 1.05 * reach) * 2) / 2
+    end = math.ceil(max(1.35, 1.35 * top, 1.3 * reach) * 2) / 2
     return _filled(_speedup(_order(rows), len({r["length_s"] for r in shown}), baseline, end), shown)
 
 
 @lru_cache(maxsize=32)
 def _speedup(order: Modes, lengths: int, baseline: str, end: float) -> Spec:
     base = alt.Chart(_TABLE).encode(
-        y=alt.Y("length_s:O", title="Input length, s"),
-        yOffset=alt.YOffset("mode:N", sort=list(order)),
-        color=_mode_colour(order),
+        y=alt.Y("mode:N", title="", sort=list(order), axis=alt.Axis(labelLimit=200)),
+        yOffset=alt.YOffset("length_s:O"),
+        color=_mode_colour(order, legend=False),
         tooltip=[
             alt.Tooltip("mode:N", title="Mode"),
             alt.Tooltip("length_s:Q", title="Input, s"),
@@ -116,14 +124,18 @@ def _speedup(order: Modes, lengths: int, baseline: str, end: float) -> Spec:
     x = alt.X(
         "speedup_ratio:Q",
         title=f"Times as fast as {baseline}",
-        axis=alt.Axis(format="~g"),
+        axis=alt.Axis(format="~g", titleAnchor="end"),
         scale=alt.Scale(domain=[0, end]),
     )
     bars = base.mark_bar(opacity=0.55).encode(x=x)
-    whiskers = base.mark_rule(strokeWidth=3, clip=True).encode(x=alt.X("speedup_low:Q", title=""), x2="speedup_high:Q")
+    whiskers = base.mark_bar(size=3, clip=True).encode(x=alt.X("speedup_low:Q", title=""), x2="speedup_high:Q")
+    inputs = base.mark_text(align="right", fontSize=10).encode(
+        x=alt.datum(end), text="input:N", color=alt.value(_MUTED)
+    )
     one = alt.Chart(_TABLE).mark_rule(strokeDash=[4, 4], color=_MUTED).encode(x=alt.datum(1))
-    height = (24 * len(order) + 10) * lengths
-    return _spec(bars + whiskers + one, "Speed-up", "whiskers: 95 % confidence interval; dashed: no change", height)
+    height = (16 * lengths + 8) * len(order)
+    subtitle = ["bars: input lengths; dashed: no change", "whiskers: 95 % confidence interval"]
+    return _spec(bars + whiskers + inputs + one, "Speed-up", subtitle, height, legend=False)
 
 
 def split(rows: Sequence[Row]) -> Spec | None:
@@ -204,7 +216,7 @@ def _size(order: Modes, top: float) -> Spec:
     bars = base.mark_bar().encode(color=_mode_colour(order, legend=False))
     labels = base.mark_text(align="left", dx=6, color=_MUTED, fontWeight=600).encode(text="label:N")
     subtitle = "all files that opening needs; ×: times smaller"
-    return _spec(bars + labels, "Size on disk", subtitle, 38 * len(order), legend=False)
+    return _spec(bars + labels, "Size on disk", subtitle, (38 if len(order) <= FEW else 26) * len(order), legend=False)
 
 
 def weights(rows: Sequence[Row]) -> Spec:
@@ -235,7 +247,12 @@ def _loss(order: Modes) -> Spec:
             alt.Tooltip("loss:Q", title="Loss", format=".4f"),
         ],
     )
-    return _spec(chart, "Fine-tuning", "loss of each step's clip before it was learnt from; clips differ", 160)
+    return _spec(
+        chart,
+        "Fine-tuning",
+        "loss of each step's clip before it was learnt from; clips differ",
+        160 + _legend_px(order),
+    )
 
 
 def waveform(peaks: Array, length_s: float) -> Spec:
@@ -340,7 +357,7 @@ def _tradeoff(order: Modes, against: str, end: float, several: bool) -> Spec:
         "area: size on disk; whiskers: 95 % interval",
         "ringed: no other is better in WER, time and size at once",
     ]
-    return _spec(whiskers + ring + discs, "Accuracy against time", subtitle, 300)
+    return _spec(whiskers + ring + discs, "Accuracy against time", subtitle, 300 + _legend_px(order))
 
 
 def deltas(rows: Sequence[Row], baseline: str) -> Spec:
@@ -398,10 +415,23 @@ def _order(rows: Sequence[Row]) -> Modes:
 
 def _mode_colour(order: Modes, *, legend: bool = True) -> alt.Color:
     scale = alt.Scale(domain=list(order), range=[mode_colour(m) for m in order])
+    columns = _legend_columns(order)
     shown = (
-        alt.Legend(orient="top", labelLimit=240, columns=2, symbolOpacity=1, symbolStrokeWidth=0) if legend else None
+        alt.Legend(orient="top", labelLimit=240, columns=columns, symbolOpacity=1, symbolStrokeWidth=0)
+        if legend
+        else None
     )
     return alt.Color("mode:N", title="", scale=scale, legend=shown)
+
+
+def _legend_px(order: Modes) -> int:
+    """How much higher a chart is for the rows of its legend beyond three."""
+    return 18 * max(0, math.ceil(len(order) / _legend_columns(order)) - 3)
+
+
+def _legend_columns(order: Modes) -> int:
+    """Two of the long names beside one another don't fit on a phone; of few modes the names are short enough."""
+    return 2 if len(order) <= FEW else 1
 
 
 def _filled(spec: Spec, values: Sequence[Any]) -> Spec:

@@ -78,6 +78,8 @@ def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
         st.vega_lite_chart(drawn["latency"], width="stretch", key=f"latency-{r.run.id}")
     with right:
         st.vega_lite_chart(drawn["speedup"], width="stretch", key=f"speedup-{r.run.id}")
+    # Of many modes the speed-up is as high as both others.
+    with left if len(r.run.spec.variants) > charts.FEW else right:
         st.vega_lite_chart(drawn["size"], width="stretch", key=f"size-{r.run.id}")
     if "split" in drawn:
         st.vega_lite_chart(drawn["split"], width="stretch", key=f"split-{r.run.id}")
