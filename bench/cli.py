@@ -43,8 +43,9 @@ def list_modes() -> None:
     found = console.availability()
     for name, mode in modes.modes().items():
         a = found[name]
-        set_by = "".join(f"\n  :{k}={o.default or '…'} {o.help}" for k, o in mode.SETTINGS.items())
-        table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", mode.WEIGHTS + set_by)
+        set_by = "".join(f"\n  :{k}={o.default or '…'} ({o.range}): {o.help}" for k, o in mode.SETTINGS.items())
+        what = f"{mode.WEIGHTS}. Activations: {mode.ACTIVATIONS}{set_by}"
+        table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", what)
     console.out.print(table)
     if any(mode.SETTINGS for mode in modes.modes().values()):
         console.out.print("Settings are written behind the mode: MODE:setting=value:setting=value")
@@ -217,7 +218,7 @@ def _print_summary(r: report.Report) -> None:
     same = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
     if same:
         console.out.print(", ".join(f"{name} {value}" for name, value in same.items()))
-    table = console.table(*(name for name in columns if name not in same), first="mode")
+    table = console.table(*(name for name in columns if name not in same), first="mode", fold=True)
     console.add_numbers(table, "s", "k", "ms, mean ± std", "speed-up [95 %]", "RTF", "MB")
     for i, c in enumerate(r.cells):
         s, artefact = c.summary, c.record.artefact
@@ -236,6 +237,12 @@ def _print_summary(r: report.Report) -> None:
     if any(c.summary.noisy for c in r.cells):
         console.out.print(
             f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median"
+        )
+    short = sum("not reached" in (c.group.ended or "") for c in r.cells)
+    if short:
+        console.out.print(
+            f"Intervals of ±{r.run.spec.precision_target:.0%} were not reached in {short} of {len(r.cells)} rows: the "
+            "device was not quiet enough, or a pass is too short."
         )
     for f in r.failures:
         name = report.label(r.run, f.variant) if f.variant is not None else "run"

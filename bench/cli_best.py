@@ -75,7 +75,7 @@ def _measured(manager: Jobs, heard: str, model: str, limit: float, length_s: flo
 
 
 def _print(found: choosing.Choice) -> None:
-    table = console.table(first="mode")
+    table = console.table(first="mode", fold=True)
     console.add_numbers(table, "points lost [95 %]", "limit", "speed-up", "MB", "peak MB")
     for c in found.candidates:
         speedup = c.cell.speedup if c.cell else None

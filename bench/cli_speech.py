@@ -98,6 +98,7 @@ def transcribe(
         _print_text(text, sound.duration_s, reference, several=len({v.model for v in variants}) > 1)
     if all(text.transcription is None for text in texts):
         raise typer.Exit(1)
+    console.out.print("Times are of one forward pass each, the first of this length: for figures, use `run`.")
 
 
 def fetch(
@@ -136,7 +137,7 @@ def _print_result(r: Result) -> None:
     console.out.print(
         f"{'model ' + models[0] + ', ' if len(models) == 1 else ''}data set {spec.dataset}, normaliser {r.normaliser}"
     )
-    table = console.table(*(["model"] if len(models) > 1 else []), first="mode")
+    table = console.table(*(["model"] if len(models) > 1 else []), first="mode", fold=True)
     console.add_numbers(table, "WER %", "points [95 %]", "S/D/I", "CER %", "RTF", "MB")  # fits 80 columns
     for s in r.scores:
         c = s.comparison

@@ -108,10 +108,13 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(s, handler)
 
 
-def table(*rest: str, first: str) -> Table:
-    """A table that fits 80 columns; its first column is what people copy, so it is never cut."""
+def table(*rest: str, first: str, fold: bool = False) -> Table:
+    """A table that fits 80 columns; its first column is what people copy, so it is never cut.
+
+    Beside figures it must `fold` where it is long, since figures are never cut either.
+    """
     found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    found.add_column(first, no_wrap=True)
+    found.add_column(first, no_wrap=not fold, overflow="fold")
     for name in rest:
         found.add_column(name, overflow="fold")
     return found

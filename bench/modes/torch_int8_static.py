@@ -29,8 +29,8 @@ NAME = "torch-int8-static"
 LABEL = "int8 static, linear layers and convolutions (PyTorch, compiled)"
 ENGINE = "torch"
 WEIGHTS = (
-    "weights of the linear layers and of the feature extractor's convolutions but the first become 8-bit integers; the "
-    "first convolutions and the positional one stay fp32"
+    "weights of the linear layers and of the feature extractor's last convolutions become 8-bit integers; its first "
+    "four convolutions and the positional one stay fp32"
 )
 ACTIVATIONS = "8-bit integers into the same layers, by ranges found on calibration clips; fp32 elsewhere"
 NEEDS = Needs(packages=("torch", "transformers", "torchao", "safetensors"), compiles=True)
