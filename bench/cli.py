@@ -14,7 +14,7 @@ from bench import cli_artefacts, cli_best, cli_speech, console, device, evaluati
 from bench.estimate import estimate
 from bench.parse import lengths, names, whole_numbers
 from bench.records import Evaluation, Run, RunSpec, SpecError
-from bench.stats import NOISY_IQR_RATIO, Interval
+from bench.stats import NOISY_IQR_RATIO, NOT_REACHED, Interval
 from bench.text import duration, size
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -238,11 +238,12 @@ def _print_summary(r: report.Report) -> None:
         console.out.print(
             f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median"
         )
-    short = sum("not reached" in (c.group.ended or "") for c in r.cells)
+    compared = [c for c in r.cells if not c.is_baseline]
+    short = sum((c.group.ended or "").startswith(NOT_REACHED) for c in compared)
     if short:
         console.out.print(
-            f"Intervals of ±{r.run.spec.precision_target:.0%} were not reached in {short} of {len(r.cells)} rows: the "
-            "device was not quiet enough, or a pass is too short."
+            f"Intervals of ±{100 * r.run.spec.precision_target:g} % were not reached in {short} of {len(compared)} "
+            "rows: the device was not quiet enough, or a pass is too short."
         )
     for f in r.failures:
         name = report.label(r.run, f.variant) if f.variant is not None else "run"

@@ -14,6 +14,7 @@ import numpy as np
 
 NOISY_IQR_RATIO = 0.1
 CONFIDENCE = 0.95
+NOT_REACHED = "target not reached"  # begins why a group ended whose intervals stayed wider than was asked for
 FEWEST_LOOKED_AT = 10  # rounds before the first look at the intervals
 
 
@@ -133,9 +134,9 @@ class StopRule:
         if looked and all(i is not None and i.half_width_ratio <= self.target_ratio for i in intervals):
             return "target reached"
         if rounds >= self.max_rounds or self.repeats < FEWEST_LOOKED_AT:
-            return f"target not reached in {rounds} rounds"
+            return f"{NOT_REACHED} in {rounds} rounds"
         if elapsed_s >= self.max_s:
-            return f"target not reached in {elapsed_s:.0f} s"
+            return f"{NOT_REACHED} in {elapsed_s:.0f} s"
         return None
 
 

@@ -62,8 +62,9 @@ def test_a_channel_that_never_moves_gets_a_step() -> None:
 def test_steps_are_taken_into_the_weights() -> None:
     """Steps 1 and 4 share 2, their geometric mean: the weights become 1/2 and 2 times, then ±127 of the greatest."""
     weight = np.array([[[2.0], [1.0]], [[4.0], [-0.25]]], np.float32)  # (out, in, width)
-    integers, scale, shared = _channels.fold(weight, Grid(np.array([1, 4], np.float32), 0))
-    assert shared == pytest.approx(2)
+    read = Grid(np.array([1, 4], np.float32), 0)
+    integers, scale = _channels.fold(weight, read)
+    assert read.shared == pytest.approx(2)
     np.testing.assert_allclose(scale, [2 / 127, 2 / 127], rtol=1e-6)
     assert integers.dtype == np.int8
     assert integers[:, :, 0].tolist() == [[64, 127], [127, -32]]  # 63.5 to the even one, -31.75
@@ -74,8 +75,9 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
     weight = np.zeros((2, 1, 1), np.float32)
     weight[1] = 1
     bias = np.array([3, 3], np.float32)
-    _, scale, shared = _channels.fold(weight, Grid(np.array([0.5], np.float32), 0), 127, bias)
-    assert (np.abs(bias / (scale * shared)) < 2**31).all() and scale[0] > 0
+    read = Grid(np.array([0.5], np.float32), 0)
+    _, scale = _channels.fold(weight, read, 127, bias)
+    assert (np.abs(bias / (scale * read.shared)) < 2**31).all() and scale[0] > 0
     assert scale[1] == pytest.approx(1 / 127)
 
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from noise import snr_db
+from tiny_model import CONFIG, save
 
 from bench import artefacts, models, modes
 from bench.models import wav2vec2
 
-CONFIG = {
-    "feat_extract_norm": "layer",
-    "conv_bias": True,
-    "do_stable_layer_norm": True,
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "conv_dim": [32] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 2,
-    "initializer_range": 0.1,
-}
+LARGE = CONFIG | {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
 # Logits against transformers', dB; and of the feature extractor, (bits of weights, of activations) -> convolutions.
 EXPECTED = {
     "onnx-fp32": (90.0, {(32, 32): 7}),
@@ -36,18 +24,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-
-    folder = tmp_path_factory.mktemp("large")
-    torch.manual_seed(1)
-    model = Wav2Vec2ForCTC(Wav2Vec2Config(**CONFIG))
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
-    model.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate("_|abcdefghijklmnopqrstuvwxyz'!?.")}))
-    return folder
+    return save(tmp_path_factory.mktemp("large"), LARGE)
 
 
 @pytest.fixture(scope="module")

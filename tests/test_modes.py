@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from noise import snr_db
+from tiny_model import CONFIG, save
 
 from bench import artefacts, device, models, modes, paths
 from bench.models import Array, Family, wav2vec2
@@ -36,16 +37,6 @@ from bench.modes import (
 from bench.paths import ROOT
 from bench.records import COVERAGE_LENGTH_S, Artefact, SpecError, Variant
 
-CONFIG = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "conv_dim": [32] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 2,  # of 24 channels; of 12, OpenVINO gets bf16 wrong on processors with AMX
-    "initializer_range": 0.1,
-}
 # Signal to noise of the logits against fp32, dB: what the precision gives at least, here and elsewhere. bf16 keeps 8
 # bits of a mantissa (about 50 dB for one rounding), int8 with one scale a tensor about 40 dB for one layer.
 SNR_DB = {
@@ -125,18 +116,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*(torch.ao|quantized tensor|Typ
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Wav2Vec2ForCTC of a few thousand weights in Hugging Face format."""
-    import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(1)
-    model = Wav2Vec2ForCTC(Wav2Vec2Config(**CONFIG))
-    for parameter in model.parameters():
-        if parameter.dim() == 1:  # new norms are ones and biases zeros, and no exporter keeps what does nothing
-            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
-    model.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate("_|abcdefghijklmnopqrstuvwxyz'!?.")}))
-    return folder
+    return save(tmp_path_factory.mktemp("tiny"), CONFIG)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -28,10 +28,7 @@ LEVELS = 256
 LONGEST = 10 * SAMPLE_RATE_HZ  # samples of a clip that are looked at: all activations of a pass are held at once
 _EXTRACTOR = "wav2vec2.feature_extractor."
 _GELU_IS_ZERO = -4.0  # below, GELU is nearer to zero than 2e-4, a small part of a step
-_FRAMES, _ALL_FRAMES = (
-    256,
-    4096,
-)  # that are kept of a clip, of all: one each of the first 4096 clips where there are more
+_FRAMES, _ALL_FRAMES = 256, 4096  # that are kept of a clip, and of all: where clips are more, one each of the first
 _ZEROS = (8, 16, 32, 48, 64, 80, 96, 128, 160)  # which integer may stand for zero
 _LEAST_STEP = 1e-3  # of a channel's widest, as a part of the greatest of all channels'
 _SHARES = np.geomspace(1.0, 0.05, 24, dtype=np.float32)  # of a channel's widest step: those that are tried
@@ -43,6 +40,11 @@ class Grid:
 
     step: Array  # (channels,) float32
     zero: int
+
+    @property
+    def shared(self) -> float:
+        """The step that stands for those of all channels where a kernel knows one: their geometric mean."""
+        return float(np.exp(np.log(self.step).mean()))
 
 
 def convolutions(graph: Any) -> list[Any]:
@@ -151,20 +153,20 @@ def grid(x: Array, low: Array, high: Array, gelu: bool = False) -> Grid:
     return best
 
 
-def fold(weight: Array, read: Grid, levels: int = 127, bias: Array | None = None) -> tuple[Array, Array, float]:
+def fold(weight: Array, read: Grid, levels: int = 127, bias: Array | None = None) -> tuple[Array, Array]:
     """Take the steps of what a convolution reads into its weight (out, in, ...).
 
-    Returns its integers, int8 in ±`levels`; their scale for each output channel, (out,) float32; and the step that all
-    channels that are read share. A scale is so large that `bias` (out,) fits into the 32-bit integers of the sums.
+    Returns its integers, int8 in ±`levels`, for a convolution whose channels all have the step `read.shared`, and their
+    scale for each output channel, (out,) float32: so large that `bias` (out,) fits into the 32-bit integers of sums.
     """
     wide = [1] * (weight.ndim - 2)
-    shared = float(np.exp(np.log(read.step).mean()))
+    shared = read.shared
     scaled = weight * (read.step / shared).reshape(1, -1, *wide)
     scale = np.maximum(np.abs(scaled).max(axis=tuple(range(1, weight.ndim))) / levels, 1e-12)
     if bias is not None:
         scale = np.maximum(scale, np.abs(bias) / (shared * 2.0**30))
     integers = np.rint(scaled / scale.reshape(-1, 1, *wide)).astype(np.int8)
-    return integers, scale.astype(np.float32), shared
+    return integers, scale.astype(np.float32)
 
 
 def _normal(x: Array) -> Array:

@@ -27,8 +27,8 @@ def quantize(graph: Any, conv: Any, read: Grid, given: Grid, *, signed: bool, le
     integer, least = (np.int8, -LEVELS // 2) if signed else (np.uint8, 0)
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     weight, *biases = (numpy_helper.to_array(tensors[name]) for name in conv.input[1:])
-    integers, scale, step = fold(weight, read, levels, *biases)
-    shared = float(np.exp(np.log(given.step).mean()))  # of what is given
+    integers, scale = fold(weight, read, levels, *biases)
+    step, shared = read.shared, given.shared
     scale = scale * shared / given.step  # each channel's sums come out in steps of its own
     nodes = []
 

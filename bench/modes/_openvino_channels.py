@@ -21,11 +21,11 @@ def quantize(conv: Any, read: Grid) -> None:
 
     name, weight = conv.get_friendly_name(), conv.input_value(1).get_node().data  # (out, in, ...)
     wide = [1] * (weight.ndim - 2)
-    integers, scale, shared = fold(weight, read)
+    integers, scale = fold(weight, read)
     floats = opset13.multiply(opset13.convert(opset13.constant(integers), Type.f32), scale.reshape(-1, 1, *wide))
     lowest, highest = -read.zero, LEVELS - 1 - read.zero
     ends = [(end * read.step).reshape(1, -1, *wide) for end in (lowest, highest)]
-    shared_ends = [np.float32(end * shared) for end in (lowest, highest)]
+    shared_ends = [np.float32(end * read.shared) for end in (lowest, highest)]
     quantized = opset13.fake_quantize(conv.input_value(0), *ends, *shared_ends, LEVELS, name=f"{name}/FakeQuantize")
     conv.input(0).replace_source_output(quantized.output(0))
     conv.input(1).replace_source_output(floats.output(0))

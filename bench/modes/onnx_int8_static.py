@@ -97,8 +97,8 @@ def build(
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
     source, signed = model / _onnx.MODEL_FILE, not _onnx_integers.x86()
-    with _onnx_integers.scraps(directory), tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with _onnx_integers.scraps(directory), tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         graph = onnx.load(source).graph
         weights = {tensor.name for tensor in graph.initializer}
         # By name, what they read and what they give: nothing that holds the weights in memory.
@@ -109,12 +109,12 @@ def build(
         gelus = _channels.into_gelu(graph)
         del graph
         by_channel = settings["ranges"] == "channel"
-        ends = dict.fromkeys(name for both in convs.values() for name in both)
-        watched = {name: name in gelus for name in ends} if by_channel else {}
+        around = dict.fromkeys(name for both in convs.values() for name in both)
+        watched = {name: name in gelus for name in around} if by_channel else {}
         grids = _channels.grids(source, watched, data, folder, progress)
         shares = dict.fromkeys(linears.values(), _LINEAR_QUANTILE)
         if not by_channel:
-            shares |= dict.fromkeys(ends, 0.0)
+            shares |= dict.fromkeys(around, 0.0)
         ranges = _ranges(source, shares, data, folder, progress)
         known = folder / "ranges.json"
         tensors = {name: tuple(np.array(end, np.float32) for end in ends) for name, ends in ranges.items()}
