@@ -29,20 +29,35 @@ def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None
 
 
 @app.command()
-def train(steps: int = 7_600, seed: int = 1, cache: Cache = CACHE, start: Start = None) -> None:
+def train(
+    steps: int = 7_600,
+    seed: int = 1,
+    cache: Cache = CACHE,
+    start: Start = None,
+    scale: Annotated[int, typer.Option(help="how many times 32 s of audio a step takes: 4 fills a GPU")] = 1,
+    minutes: Annotated[float | None, typer.Option(help="end by the clock, not at --steps")] = None,
+    dropout: Annotated[float, typer.Option(help="share of the encoder's activations")] = 0.0,
+    masked: Annotated[float, typer.Option(help="share of the frames that are hidden")] = 0.04,
+    without: Annotated[str, typer.Option(help="a human speaker to leave out and to be tested on, of digits")] = "",
+    keep: Annotated[Path | None, typer.Option(help="where the checkpoint and the log go, if not beside the corpus")] = None,
+) -> None:
     """Trains, or goes on where it was interrupted; a changed --steps moves the end and the decay before it."""
-    from training.augment import Batches
+    from dataclasses import replace
+
+    from training.batches import CURRICULUM_STEPS, Batches
     from training.corpus import load
     from training.train import Settings, going_on
     from training.train import train as run
 
-    checkpoint = cache / "checkpoint.pt"
+    folder = keep or cache
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
     if start is not None and checkpoint.is_file():
         typer.echo(f"Going on at {checkpoint}, not at {start}. To begin at {start}, remove that file.")
-    if start is None:
-        run(Batches(load(cache), seed), Settings(steps=steps, seed=seed), cache)
-    else:
-        run(Batches(load(cache), seed, curriculum_steps=0), going_on(steps, seed), cache, start)
+    settings = Settings(steps=steps, seed=seed) if start is None else going_on(steps, seed)
+    settings = replace(settings, minutes=minutes, dropout=dropout, masked=masked)
+    curriculum = CURRICULUM_STEPS if start is None else 0
+    run(Batches(load(cache), seed, curriculum, scale, without), settings, folder, start)
 
 
 @app.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +18,12 @@ import soundfile
 from numpy.typing import NDArray
 from rich.progress import track
 
-from training import accents, voices, words
+from training import accents, diphones, voices, words
 
 HELD_OUT_SPEAKER = "yweweler"  # the alphabetically last of digits_fsdd: never trained on
-PARTS = {"train": 14_000, "dev": 120, "seen": 500, "unseen": 500, "accents": 2_400}
+PARTS = {"train": 14_000, "dev": 120, "seen": 500, "unseen": 500, "accents": 2_400, "diphones": 3_600}
+PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+PROMPTS_TEXT = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def synthetic(part: str, count: int, seed: int) -> list[tuple[str, str, str, str
     """What to say: (part, voice, text, seed of the voice's settings)."""
     if part == "accents":
         return accents.jobs(count, seed)
+    if part == "diphones":
+        return diphones.jobs(count, seed)
     rng = Random(f"{seed} {part}")
     known = voices.UNSEEN if part == "unseen" else voices.SEEN
     texts = words.sentences(seed, "train" if part == "train" else "evaluate")
@@ -93,6 +99,8 @@ def say(job: tuple[str, str, str, str]) -> Spoken:
     """One job of `synthetic`, spoken."""
     part, voice, text, seed = job
     rng = Random(seed)
+    if part == "diphones":
+        return part, voice, text, diphones.speak(text, voice, rng)
     given = accents.phonemes(text, rng) if part == "accents" else text
     return part, voice, text, voices.speak(given, voice, rng)
 
@@ -100,6 +108,9 @@ def say(job: tuple[str, str, str, str]) -> Spoken:
 def _everything(seed: int, speech: Path, parts: dict[str, int]) -> Iterator[Spoken]:
     if lacking := voices.missing():
         raise voices.VoiceError(lacking)
+    if parts.get("diphones") and (lacking := diphones.missing()):
+        print(f"{lacking}. The corpus goes without diphones.")
+        parts = {**parts, "diphones": 0}
     jobs = [job for part, count in parts.items() for job in synthetic(part, count, seed)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         yield from track(pool.map(say, jobs, chunksize=16), "speaking", total=len(jobs))
@@ -108,6 +119,10 @@ def _everything(seed: int, speech: Path, parts: dict[str, int]) -> Iterator[Spok
             yield from rows(speech / name)
         else:
             print(f"{speech / name} is not there: the corpus goes without its human speech.")
+    if PROMPTS.is_dir() and PROMPTS_TEXT.is_file():
+        yield from _prompts()
+    else:
+        print("No prompts of a telephone exchange: apt-get install asterisk-core-sounds-en asterisk-core-sounds-en-wav.")
 
 
 def _digits(folder: Path) -> Iterator[Spoken]:
@@ -121,6 +136,17 @@ def _an4(folder: Path) -> Iterator[Spoken]:
     for i, row in enumerate(sorted(_manifest(folder), key=lambda row: row["path"])):
         part = "an4-held-out" if i % 3 == 2 else "an4"
         yield part, row["path"].split("-")[1], row["text"].lower(), _read(folder / row["path"])
+
+
+def _prompts() -> Iterator[Spoken]:
+    """What Allison Smith says for Asterisk, as far as the vocabulary holds all its words."""
+    known = set(words.vocabulary())
+    for line in gzip.decompress(PROMPTS_TEXT.read_bytes()).decode().splitlines():
+        name, _, text = line.partition(":")
+        said = re.findall("[a-z']+", text.lower())
+        path = PROMPTS / f"{name}.wav"
+        if known.issuperset(said) and said and not name.startswith("letters/") and path.is_file():
+            yield "prompts", "allison", " ".join(said), _read(path)
 
 
 def _manifest(folder: Path) -> Iterable[dict[str, str]]:

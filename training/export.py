@@ -14,6 +14,7 @@ from training.words import LABELS
 
 def export(training: Training, folder: Path, averaged: bool) -> None:
     """Writes weights (float32), configuration, vocabulary and preparation; what only training needs stays behind."""
+    training.net.model.config.hidden_dropout = 0.0
     model = Wav2Vec2ForCTC(training.net.model.config)
     model.load_state_dict(training.weights(averaged))
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
-from training.augment import normalized
 from training.corpus import Corpus, Utterance
 from training.voices import RATE_HZ
 from training.words import LABELS
@@ -23,8 +22,10 @@ def transcribe(model: Wav2Vec2ForCTC, audio: NDArray[np.float32]) -> str:
     """The best letter of every frame, repeats and blanks left out; lower case."""
     import torch
 
+    from training.augment import normalized
+
     with torch.inference_mode():
-        batch = torch.from_numpy(normalized(audio))[None].to(model.device)
+        batch = normalized(torch.from_numpy(audio)[None].to(model.device))
         best = model(batch).logits[0].argmax(-1).tolist()  # (frames,)
     kept = [label for label, before in zip(best, [0, *best[:-1]], strict=True) if label != before and label > 3]
     return " ".join("".join(LABELS[label] for label in kept).replace("|", " ").lower().split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -82,13 +83,14 @@ def ctc(logits: Tensor, texts: Sequence[str]) -> Tensor:
     """Mean negative log-likelihood a letter."""
     labels = [encode(text) for text in texts]
     lengths = torch.tensor([len(row) for row in labels])
-    flat = torch.tensor([label for row in labels for label in row])
+    flat = torch.tensor([label for row in labels for label in row]).to(logits.device)
     probabilities = logits.float().log_softmax(-1).transpose(0, 1)  # (frames, batch, vocabulary)
     frames = torch.full((len(texts),), len(probabilities))
     loss = nn.functional.ctc_loss(probabilities, flat, frames, lengths, reduction="sum", zero_infinity=True)
     return loss / max(1, int(lengths.sum()))
 
 
+@cache
 def _filters() -> Tensor:
     def mel(hertz: float) -> float:
         return 2595 * float(np.log10(1 + hertz / 700))

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ import torch
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from training.augment import Batch, Batches
-from training.measure import transcribe, word_errors
+from training.augment import harder
+from training.batches import Array, Batch, Batches
+from training.measure import digit_strings, transcribe, word_errors
 from training.muon import Muon
 from training.network import Trainee, configuration, ctc, log_mel
 from training.voices import RATE_HZ
@@ -37,9 +38,11 @@ class Settings:
     mel_steps: int = 2_000  # until when the extractor is also asked for a spectrum, ever less
     average: float = 0.999
     masked: float = 0.04  # of the frames
+    dropout: float = 0.0  # of the encoder's activations
     muon_from: int = 800  # the step from which Muon moves the encoder's matrices; all else is always AdamW's
+    minutes: float | None = None  # ends then, whatever `steps` says, and the learning rate falls by the clock
     save_every: int = 200
-    check_every: int = 500
+    check_every: int = 2_000
 
 
 def going_on(steps: int, seed: int) -> Settings:
@@ -54,19 +57,21 @@ class Training:
         torch.manual_seed(settings.seed)
         self.settings, self.step, self.seconds = settings, 0, 0.0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.net = Trainee(configuration(attn_implementation="eager", **config)).to(self.device)
+        config = {"attn_implementation": "eager", "hidden_dropout": settings.dropout, **config}
+        self.net = Trainee(configuration(**config)).to(self.device)
         self.optimizers = _optimizers(self.net, settings)
         self.averaged = {name: weight.detach().clone() for name, weight in self.net.state_dict().items()}
 
-    def take(self, batch: Batch) -> float:
-        """One step. Returns the loss of the final head, nats a letter."""
+    def take(self, batch: Batch) -> Tensor:
+        """One step. Returns the loss of the final head, nats a letter; a GPU may still be at it."""
         at = self.settings
-        rate = at.learning_rate * schedule(self.step, at)
+        rate = at.learning_rate * schedule(self.step, at, self.seconds)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         self.net.train()
-        audio = torch.from_numpy(batch.audio).to(self.device)
+        audio, throats = (torch.as_tensor(made).to(self.device) for made in (batch.audio, batch.throats))
+        audio = harder(audio, throats, (*batch.seed, 2))
         target = log_mel(audio)
         hide = torch.from_numpy(_masked(target.shape[:2], at.masked, (at.seed, self.step))).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -85,7 +90,7 @@ class Training:
         keep = min(at.average, self.step / (self.step + 10))
         weights = self.net.state_dict()
         torch._foreach_lerp_(list(self.averaged.values()), [weights[name] for name in self.averaged], 1 - keep)
-        return float(final.detach())
+        return final.detach()
 
     def start(self, folder: Path) -> None:
         """Takes the weights of a folder in Hugging Face format; what only training needs stays fresh."""
@@ -120,10 +125,10 @@ class Training:
         return {name.removeprefix("model."): w for name, w in weights.items() if name.startswith("model.")}
 
 
-def schedule(step: int, settings: Settings) -> float:
+def schedule(step: int, settings: Settings, seconds: float = 0) -> float:
     """The learning rate's factor: up in a line, constant, down in a line."""
-    left = (settings.steps - step) / (settings.steps * (1 - settings.decay_from))
-    return max(0.0, min(1.0, (step + 1) / settings.warm_up_steps, left))
+    done = seconds / 60 / settings.minutes if settings.minutes else step / settings.steps
+    return max(0.0, min(1.0, (step + 1) / settings.warm_up_steps, (1 - done) / (1 - settings.decay_from)))
 
 
 def train(batches: Batches, settings: Settings, folder: Path, start: Path | None = None, **config: object) -> Training:
@@ -137,47 +142,64 @@ def train(batches: Batches, settings: Settings, folder: Path, start: Path | None
         training.resume(checkpoint)
     elif start is not None:
         training.start(start)
-    dev = batches.corpus.part("dev")
+    corpus = batches.corpus
+    sets = {"dev": [(utterance.text, corpus.audio(utterance)) for utterance in corpus.part("dev")]}
+    if batches.without:
+        digits = [utterance for utterance in corpus.part("digits") if utterance.voice == batches.without]
+        sets[batches.without] = list(digit_strings(corpus, digits))
     columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    began, hours, losses = time.monotonic() - training.seconds, 0.0, []
+    began, hours = time.monotonic() - training.seconds, 0.0
+    losses: list[Tensor] = []
     with Progress(*columns) as progress, (folder / "training.jsonl").open("a", buffering=1) as log:
         task = progress.add_task("training", total=settings.steps, completed=training.step, note="")
         for batch in _ahead(batches, training.step, settings.steps):
             losses.append(training.take(batch))
-            hours += batch.audio.size / RATE_HZ / 3600
-            note = f"loss {np.mean(losses[-50:]):.3f}  {hours:.1f} h of audio"
-            progress.update(task, completed=training.step, note=note)
-            last = training.step == settings.steps
+            hours += np.prod(batch.audio.shape) / RATE_HZ / 3600
+            progress.update(task, completed=training.step)
             training.seconds = time.monotonic() - began
+            over = settings.minutes is not None and training.seconds > 60 * settings.minutes
+            last = over or training.step == settings.steps
             if training.step % 50 == 0 or last:
-                row: dict[str, Any] = {"step": training.step, "loss": round(float(np.mean(losses[-50:])), 4)}
-                if (training.step % settings.check_every == 0 or last) and dev:
-                    for averaged in (False, True):
-                        row["dev_wer_averaged" if averaged else "dev_wer"] = _check(training, averaged, batches, dev)
+                row: dict[str, Any] = {"step": training.step, "loss": round(float(torch.stack(losses).mean()), 4)}
+                losses.clear()
+                progress.update(task, note=f"loss {row['loss']:.3f}  {hours:.1f} h of audio")
+                if training.step % settings.check_every == 0 or last:
+                    row |= _check(training, {name: pairs for name, pairs in sets.items() if pairs})
                 log.write(json.dumps({**row, "seconds": round(training.seconds)}) + "\n")
             if training.step % settings.save_every == 0 or last:
                 training.save(checkpoint)
+            if last:
+                break
     return training
 
 
-def _check(training: Training, averaged: bool, batches: Batches, dev: list[Any]) -> float:
-    """Word error rate on the development part, by the weights as they are or averaged."""
-    model = Trainee(training.net.model.config).model.to(training.device).eval()
-    model.load_state_dict(training.weights(averaged))
-    pairs = [(utterance.text, transcribe(model, batches.corpus.audio(utterance))) for utterance in dev]
-    errors, words = word_errors(pairs)
-    return round(errors / words, 4)
+def _check(training: Training, sets: dict[str, list[tuple[str, Array]]]) -> dict[str, float]:
+    """Word error rates of sets of text and audio, by the weights as they are and averaged."""
+    found = {}
+    for averaged in (False, True):
+        model = Trainee(training.net.model.config).model.to(training.device).eval()
+        model.load_state_dict(training.weights(averaged))
+        for name, pairs in sets.items():
+            errors, words = word_errors((text, transcribe(model, audio)) for text, audio in pairs)
+            found[f"{name}_wer_averaged" if averaged else f"{name}_wer"] = round(errors / words, 4)
+    return found
+
+
+class _Steps(Dataset[Any]):  # type: ignore[misc]
+    def __init__(self, batches: Batches, start: int, end: int) -> None:
+        self.batches, self.start, self.end = batches, start, end
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.batches.at(self.start + i)
 
 
 def _ahead(batches: Batches, start: int, end: int) -> Iterator[Batch]:
-    """The batches of the steps, each made in a thread while the one before is learned from."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(batches.at, start)
-        for step in range(start + 1, end + 1):
-            batch = coming.result()
-            if step < end:
-                coming = pool.submit(batches.at, step)
-            yield batch
+    """The batches of the steps, each made in another process while the one before is learned from."""
+    workers = max(1, len(os.sched_getaffinity(0)) - 1)
+    yield from DataLoader(_Steps(batches, start, end), batch_size=None, num_workers=workers)
 
 
 def _masked(shape: torch.Size, share: float, seed: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:

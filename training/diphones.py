@@ -1,0 +1,120 @@
+"""Recorded people of other countries say English digits: Festival's diphone voices, given the sounds of their language.
+
+Each voice is cut from one person's recordings, so unlike espeak-ng's it has a human throat. One of them speaks English.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from training import words
+from training.accents import SAID
+from training.voices import VoiceError, to_int16, trimmed
+from training.voices import resampled as at_16_khz
+
+ENGLISH = "ked_diphone"
+# What is said for a sound of `accents.SAID` that the language lacks, or lacks at a word's end (with a dot).
+_FINNISH = {"z": "s", "w": "v", "T": "t", "@": "e", "j": "i", "v.": "f", "d.": "t"}
+_CZECH = {"w": "v", "T": "t", "@": "e", "e:": "e", "v.": "f", "d.": "t"}
+_ITALIAN = {"T": "t", "@": "e", "j": "i", "a:": "a", "e:": "e", "i:": "i", "o:": "o", "u:": "u"}
+VOICES = {  # its median pitch in hertz, and what its language lacks
+    "suo_fi_lj_diphone": (190, {**_FINNISH, "v.": "f e", "f.": "f e"}),
+    "hy_fi_mv_diphone": (105, _FINNISH),
+    "lp_diphone": (180, _ITALIAN),
+    "pc_diphone": (115, _ITALIAN),
+    "czech_dita": (190, _CZECH),
+    "czech_krb": (200, _CZECH),
+    "czech_machac": (110, _CZECH),
+    "czech_ph": (110, _CZECH),
+}
+PACKAGES = (
+    *("festival", "festival-czech", "festvox-kdlpc16k", "festvox-suopuhe-lj", "festvox-suopuhe-mv"),
+    *("festvox-italp16k", "festvox-itapc16k"),
+    *("festvox-czech-dita", "festvox-czech-krb", "festvox-czech-machac", "festvox-czech-ph"),
+)
+_VOWELS = "aeiou@"
+
+
+def missing() -> str:
+    """What is not installed and how to get it, or an empty string."""
+    if not shutil.which("festival"):
+        return f"festival not found: apt-get install {' '.join(PACKAGES)}"
+    listed = subprocess.run(
+        ["festival", "-b", "(print (voice.list))"], capture_output=True, text=True, timeout=60, check=False
+    ).stdout
+    absent = [voice for voice in (*VOICES, ENGLISH) if voice not in listed]
+    return f"Festival lacks {', '.join(absent)}: apt-get install {' '.join(PACKAGES)}" if absent else ""
+
+
+def jobs(count: int, seed: int) -> list[tuple[str, str, str, str]]:
+    """What to say, as `corpus.synthetic`: strings of 1 to 3 digits by all in turn, and sentences by the English one."""
+    rng = Random(f"{seed} diphones")
+    texts = words.sentences(seed + 1, "train")
+    made = []
+    for i in range(count):
+        voice = (*VOICES, ENGLISH)[i % (len(VOICES) + 1)]
+        text = next(texts) if voice == ENGLISH else " ".join(rng.choices(words.DIGITS, k=rng.choice((1, 1, 2, 3))))
+        made.append(("diphones", f"festival:{voice}", text, f"{seed} diphones {i}"))
+    return made
+
+
+def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
+    """Text by a voice of this module at 16 kHz mono, its silent ends trimmed. Raises VoiceError."""
+    name = voice.removeprefix("festival:")
+    if name == ENGLISH:
+        pace = f"(Parameter.set 'Duration_Stretch {rng.uniform(0.85, 1.25):.2f})"
+        said = f'(Utterance Text "{text}")'
+    else:
+        pace, said = "", f"(Utterance Segments ({segments(text, name, rng)}))"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        commands = f'(voice_{name})\n{pace}\n(utt.save.wave (utt.synth {said}) "{path}" (quote riff))\n'
+        try:
+            subprocess.run(["festival", "--pipe"], input=commands, text=True, check=True, capture_output=True, timeout=60)
+            samples, rate = soundfile.read(path, dtype="float32")
+        except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as e:
+            raise VoiceError(missing() or f"festival failed at {text!r} by {name}: {e}") from e
+    return to_int16(trimmed(at_16_khz(samples, rate)))
+
+
+def segments(text: str, name: str, rng: Random) -> str:
+    """Festival's segments, each with its seconds and hertz, for digits in a drawn accent, pitch and pace."""
+    median, differs = VOICES[name]
+    pitch, pace = median * rng.uniform(0.85, 1.2), rng.uniform(0.8, 1.35)
+    made = ["(# 0.1)"]
+    for word in text.split():
+        sounds = sounds_of(rng.choice(SAID[word]))
+        for place, (sound, stressed) in enumerate(sounds, start=1):
+            vowel, last = sound[0] in _VOWELS, place == len(sounds)
+            seconds = rng.uniform(0.11, 0.2) if vowel and stressed else rng.uniform(0.06, 0.11)
+            seconds *= pace * (1.3 if last else 1.0)
+            hertz = pitch * (1.1 - 0.25 * place / len(sounds)) * rng.uniform(0.96, 1.04)
+            phones = differs.get(f"{sound}." if last else sound, differs.get(sound, sound))
+            if differs is _ITALIAN and vowel and stressed:
+                phones += "1"
+            made += [f"({phone} {seconds:.3f} (0 {hertz:.0f}))" for phone in phones.split()]
+        made.append(f"(# {rng.uniform(0.05, 0.25):.2f})")
+    return " ".join(made)
+
+
+def sounds_of(said: str) -> list[tuple[str, bool]]:
+    """(sound, whether stressed) of a way that `accents.SAID` gives; a stress mark stands before its vowel."""
+    found: list[tuple[str, bool]] = []
+    stressed = False
+    for letter in said:
+        if letter == "'":
+            stressed = True
+        elif letter == ":":
+            found[-1] = (found[-1][0] + ":", found[-1][1])
+        else:
+            found.append((letter, stressed))
+            stressed = False
+    return found
