@@ -19,8 +19,8 @@ import soundfile
 
 from bench.models import find
 from bench.paths import SHIPPED
-from training import accents, clips, voices, words
-from training.augment import SHAPES, Batches, harder, paced, resampled
+from training import accents, clips, diphones, voices, words
+from training.batches import SHAPES, Batches, paced, resampled
 from training.corpus import Corpus, Utterance, load, make
 from training.measure import digit_strings, transcribe, word_errors
 
@@ -65,12 +65,60 @@ def test_seen_and_unseen_voices_share_none() -> None:
     assert not set(voices.SEEN) & set(voices.UNSEEN)
 
 
-def test_augmentation_keeps_length_and_stays_finite() -> None:
+def test_augmentation_keeps_length_and_its_seed_decides() -> None:
+    import torch
+
+    from training.augment import harder
+
+    audio = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 32000)).astype(np.float32))
+    throats = torch.tensor([1.0, 0.7, 1.4, 1.0, 1.0, 0.9])
+    for seed in range(10):
+        made = harder(audio, throats, (seed, 1))
+        assert made.shape == audio.shape and made.dtype == torch.float32 and bool(made.isfinite().all())
+        assert made.mean(1).abs().max() < 1e-4 and (made.std(1) - 1).abs().max() < 1e-2
+    assert harder(audio, throats, (3, 1)).equal(harder(audio, throats, (3, 1)))
+    assert not harder(audio, throats, (3, 1)).equal(harder(audio, throats, (4, 1)))
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_another_throat_moves_a_formant_and_keeps_the_pitch(factor: float) -> None:
+    import torch
+
+    from training.augment import formants_moved
+
+    t = np.arange(voices.RATE_HZ) / voices.RATE_HZ
+    pulses = sum(np.cos(2 * np.pi * 100 * k * t) for k in range(1, 70))  # a throat without a formant, at 100 Hz
+    bell = np.exp(-0.5 * ((np.fft.rfftfreq(len(t), 1 / voices.RATE_HZ) - 2000) / 300) ** 2) + 0.01
+    vowel = np.fft.irfft(np.fft.rfft(pulses) * bell)  # with one at 2 kHz
+    made = formants_moved(torch.from_numpy(vowel[None].astype(np.float32)), torch.tensor([factor]))[0].numpy()
+    loud = np.abs(np.fft.rfft(made[: len(t)]))
+    assert loud.argmax() % 100 == 0, "harmonics stay where they were"
+    assert loud.argmax() == pytest.approx(2000 * factor, abs=150)
+
+
+def test_the_equalizer_is_flat_between_like_knots_and_bands_end_where_they_say() -> None:
+    import torch
+
+    from training.augment import bands, equalizer
+
+    gains = equalizer(50, 801, np.random.default_rng(0), torch.device("cpu"))  # 10 Hz a bin
+    decibels = 20 * gains.log10()
+    middle = (decibels[:, 220] + decibels[:, 320]) / 2  # knots at 2.2 and 3.2 kHz
+    assert gains.shape == (50, 801) and bool(torch.isclose(decibels[:, 270], middle, atol=1e-3).all())
+    open_ended = bands(400, 801, np.random.default_rng(0), torch.device("cpu"))
+    assert set(open_ended.unique().tolist()) == {0.0, pytest.approx(0.05), 1.0}
+    ended = open_ended[:, -1] == 0
+    assert 0.3 < ended.float().mean() < 0.5 and bool((open_ended[ended][:, :336] > 0).all())
+
+
+def test_an_utterance_grows_shorter_by_the_factor_and_may_bend() -> None:
     audio = np.random.default_rng(0).standard_normal(32000).astype(np.float32)
-    for seed in range(30):
-        made = harder(audio, np.random.default_rng(seed))
-        assert made.shape == audio.shape and made.dtype == np.float32 and np.isfinite(made).all()
     assert len(resampled(audio, 1.25)) == pytest.approx(len(audio) / 1.25, abs=1)
+    slope = np.arange(32000, dtype=np.float32)  # its values are the times that were read
+    for seed in range(20):
+        bent = resampled(slope, 0.9, np.random.default_rng(seed))
+        assert len(bent) == len(resampled(slope, 0.9)) and (np.diff(bent) >= 0).all(), "time never runs backwards"
+        assert np.diff(bent).max() < 0.9 * 1.16
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.0, 1.4])
@@ -106,6 +154,29 @@ def test_every_language_knows_every_phoneme_of_the_accents(language: str) -> Non
         assert len(re.sub(r"\W", "", sounds)) >= len(re.sub(r"\W", "", way)) - 1, (way, sounds)
 
 
+def test_diphones_say_digits_with_the_sounds_of_their_language() -> None:
+    assert diphones.sounds_of("z'i:ro") == [("z", False), ("i:", True), ("r", False), ("o", False)]
+    jobs = diphones.jobs(270, 1)
+    assert jobs == diphones.jobs(270, 1) != diphones.jobs(270, 2)
+    assert {voice for _, voice, _, _ in jobs} == {f"festival:{name}" for name in (*diphones.VOICES, diphones.ENGLISH)}
+    assert all(words.part(text) == "train" for _, voice, text, _ in jobs if voice.endswith(diphones.ENGLISH))
+    for seed in range(20):
+        phones = [piece.split()[0] for piece in diphones.segments("three", "pc_diphone", Random(seed))[1:].split(" (")]
+        assert "T" not in phones and not phones[-2].endswith(":"), "Italian has neither th nor long vowels"
+    assert diphones.segments("five", "suo_fi_lj_diphone", Random(0)).count("(e ") == 1, "it can't end in f"
+
+
+@pytest.mark.skipif(bool(diphones.missing()), reason=diphones.missing() or "Festival and its voices are here")
+@pytest.mark.parametrize("name", diphones.VOICES)
+def test_every_diphone_voice_has_the_diphones_that_it_is_asked_for(name: str) -> None:
+    said = " ".join(words.DIGITS)
+    commands = [f"(voice_{name})"]
+    for seed in range(12):
+        commands.append(f"(utt.synth (Utterance Segments ({diphones.segments(said, name, Random(seed))})))")
+    told = subprocess.run(["festival", "--pipe"], input="\n".join(commands), capture_output=True, text=True, check=True)
+    assert "default diphone" not in told.stdout + told.stderr and "ERROR" not in told.stderr
+
+
 def test_a_batch_depends_on_seed_and_step_alone(corpus: Corpus) -> None:
     batches = Batches(corpus, seed=1)
     later = batches.at(900)
@@ -114,13 +185,16 @@ def test_a_batch_depends_on_seed_and_step_alone(corpus: Corpus) -> None:
         assert batch.texts == again.texts and np.array_equal(batch.audio, again.audio)
         rows, samples = batch.audio.shape
         assert (samples / voices.RATE_HZ, rows) in SHAPES
-        assert batch.audio.mean(1) == pytest.approx(0, abs=1e-4) and batch.audio.std(1) == pytest.approx(1, abs=1e-2)
+        assert batch.throats.shape == (rows,) and batch.seed == (1, step)
+        assert 0 < np.abs(batch.audio).max() <= 1
     assert np.array_equal(later.audio, batches.at(900).audio)
     assert not np.array_equal(batches.at(1).audio, Batches(corpus, seed=2).at(1).audio)
 
 
 def test_batches_hold_nobody_who_is_held_out(corpus: Corpus) -> None:
     assert {voice for _, voice in Batches(corpus, 1).by_voice} == {"espeak:en", "flite:slt", "ann"}
+    assert {voice for _, voice in Batches(corpus, 1, without="ann").by_voice} == {"espeak:en", "flite:slt"}
+    assert len(Batches(corpus, 1, scale=3).at(0).texts) == 3 * SHAPES[0][1]
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(corpus: Corpus, tmp_path: Path) -> None:
@@ -172,6 +246,9 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert schedule(100, settings) == schedule(600, settings) == 1
     assert schedule(800, settings) == pytest.approx(0.5)
     assert schedule(800, replace(settings, steps=2000)) == 1
+    assert schedule(800, replace(settings, lowest=0.2)) == pytest.approx(0.6)
+    assert schedule(800, replace(settings, minutes=10.0), seconds=60) == 1, "by the clock, not by the steps"
+    assert schedule(800, replace(settings, minutes=10.0), seconds=480) == pytest.approx(0.5)
 
 
 def test_word_errors_are_summed_over_summed_words() -> None:

@@ -20,7 +20,7 @@ CACHE, SPEECH = ROOT / "data" / "cache" / "training", ROOT.parent / "shared" / "
 
 @app.command()
 def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None:
-    """Makes the corpus: about 17,500 synthetic utterances, and human speech where it is."""
+    """Makes the corpus: about 21,000 synthetic utterances, and human speech where it is."""
     from training.corpus import make
 
     made = make(cache, seed, speech)
@@ -39,7 +39,7 @@ def train(
     dropout: Annotated[float, typer.Option(help="share of the encoder's activations")] = 0.0,
     masked: Annotated[float, typer.Option(help="share of the frames that are hidden")] = 0.04,
     without: Annotated[str, typer.Option(help="a human speaker to leave out and to be tested on, of digits")] = "",
-    keep: Annotated[Path | None, typer.Option(help="where the checkpoint and the log go, if not beside the corpus")] = None,
+    keep: Annotated[Path | None, typer.Option(help="where checkpoint and log go; default: the cache")] = None,
 ) -> None:
     """Trains, or goes on where it was interrupted; a changed --steps moves the end and the decay before it."""
     from dataclasses import replace

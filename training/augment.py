@@ -68,7 +68,8 @@ def noise(audio: Tensor, rng: np.random.Generator) -> Tensor:
     """(rows, samples): 8 to 60 dB under the rows; half of it white, half deeper, as rain is."""
     rows = len(audio)
     decibels = _column(
-        np.where(rng.random((rows, 1)) < 0.7, rng.uniform(8, 40, (rows, 1)), rng.uniform(40, 60, (rows, 1))), audio.device
+        np.where(rng.random((rows, 1)) < 0.7, rng.uniform(8, 40, (rows, 1)), rng.uniform(40, 60, (rows, 1))),
+        audio.device,
     )
     deeper = _column(np.where(rng.random((rows, 1)) < 0.5, rng.uniform(0.3, 0.95, (rows, 1)), 0), audio.device)
     made = torch.randn_like(audio)
@@ -78,7 +79,7 @@ def noise(audio: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def formants_moved(audio: Tensor, factors: Tensor) -> Tensor:
-    """Same pitch and pace, each row's throat shorter by its factor: the cepstral envelope is stretched over frequency."""
+    """Same pitch and pace, each row's throat shorter by its factor: its cepstral envelope is stretched."""
     window = torch.hann_window(512, device=audio.device)
     frames = torch.stft(audio, 512, 128, window=window, return_complex=True)  # (rows, bins, frames)
     loud = frames.abs()

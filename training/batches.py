@@ -16,8 +16,9 @@ SHAPES = ((2.0, 16), (3.2, 10), (4.8, 7), (8.0, 4))  # seconds of a row, rows: a
 SHAPE_ODDS = (0.25, 0.35, 0.3, 0.1)
 CURRICULUM_STEPS = 500  # until then only the shortest rows
 # Of a row; the rest is synthetic sentences.
-ODDS = {"digits": 0.34, "diphones": 0.12, "accents": 0.12, "an4": 0.06, "prompts": 0.06}
+ODDS = {"digits": 0.24, "diphones": 0.18, "accents": 0.16, "an4": 0.08, "prompts": 0.08}
 _HUMAN = ("digits", "an4", "prompts", "diphones")
+THROATS = (0.7, 1.4)  # how much shorter
 THROAT_ODDS = {**dict.fromkeys(_HUMAN, 0.8), "accents": 0.4}  # of a row to come out of another throat; else 0.15
 
 
@@ -80,7 +81,7 @@ class Batches:
                 if left < RATE_HZ // 2:
                     break
                 continue
-            audio = paced(resampled(self.corpus.audio(utterance), factor), pace)
+            audio = paced(resampled(self.corpus.audio(utterance), factor, rng if human else None), pace)
             loudness = rng.uniform(0.6, 1) / max(float(np.abs(audio).max()), 1e-4)
             pieces += [np.zeros(gap, dtype=np.float32), audio * np.float32(loudness)]
             texts.append(utterance.text)
@@ -90,12 +91,18 @@ class Batches:
         start = int(rng.integers(0, samples - len(joined) + 1))
         row[start : start + len(joined)] = joined
         moved = rng.random() < THROAT_ODDS.get(part, 0.15)
-        return row, " ".join(texts), float(np.exp(rng.uniform(np.log(0.75), np.log(1.3)))) if moved else 1.0
+        return row, " ".join(texts), float(np.exp(rng.uniform(*np.log(THROATS)))) if moved else 1.0
 
 
-def resampled(audio: Array, factor: float) -> Array:
-    """Faster and higher by a factor, by linear interpolation."""
+def resampled(audio: Array, factor: float, bends: np.random.Generator | None = None) -> Array:
+    """Faster and higher by a factor, by linear interpolation; it may bend to and fro, as no two people time a word."""
     places = np.arange(0, len(audio) - 1, factor)
+    if bends is not None:
+        waves_hz, depth = bends.uniform(0.7, 3), bends.uniform(0, 0.15)
+        turns = waves_hz / RATE_HZ * places + bends.random()
+        # The derivative of this shift is within the depth: time never runs backwards.
+        shift = depth * RATE_HZ / (2 * np.pi * waves_hz) * np.sin(2 * np.pi * turns)
+        places = np.clip(places + shift - shift[0], 0, len(audio) - 1)
     return np.asarray(np.interp(places, np.arange(len(audio)), audio).astype(np.float32), dtype=np.float32)
 
 

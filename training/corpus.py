@@ -22,6 +22,7 @@ from training import accents, diphones, voices, words
 
 HELD_OUT_SPEAKER = "yweweler"  # the alphabetically last of digits_fsdd: never trained on
 PARTS = {"train": 14_000, "dev": 120, "seen": 500, "unseen": 500, "accents": 2_400, "diphones": 3_600}
+PROMPTS_PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-wav")
 PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 PROMPTS_TEXT = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 
@@ -122,7 +123,7 @@ def _everything(seed: int, speech: Path, parts: dict[str, int]) -> Iterator[Spok
     if PROMPTS.is_dir() and PROMPTS_TEXT.is_file():
         yield from _prompts()
     else:
-        print("No prompts of a telephone exchange: apt-get install asterisk-core-sounds-en asterisk-core-sounds-en-wav.")
+        print(f"No prompts: apt-get install {' '.join(PROMPTS_PACKAGES)}. The corpus goes without them.")
 
 
 def _digits(folder: Path) -> Iterator[Spoken]:

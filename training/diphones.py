@@ -78,7 +78,9 @@ def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
         path = Path(folder) / "speech.wav"
         commands = f'(voice_{name})\n{pace}\n(utt.save.wave (utt.synth {said}) "{path}" (quote riff))\n'
         try:
-            subprocess.run(["festival", "--pipe"], input=commands, text=True, check=True, capture_output=True, timeout=60)
+            subprocess.run(
+                ["festival", "--pipe"], input=commands, text=True, check=True, capture_output=True, timeout=60
+            )
             samples, rate = soundfile.read(path, dtype="float32")
         except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as e:
             raise VoiceError(missing() or f"festival failed at {text!r} by {name}: {e}") from e

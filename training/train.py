@@ -34,6 +34,7 @@ class Settings:
     learning_rate: float = 2e-3
     warm_up_steps: int = 200
     decay_from: float = 0.6  # the share of the steps after which the learning rate falls to nought in a line
+    lowest: float = 0.0  # the learning rate's factor at the end; falling to nought costs speakers who were not heard
     middle_weight: float = 0.3
     mel_steps: int = 2_000  # until when the extractor is also asked for a spectrum, ever less
     average: float = 0.999
@@ -47,7 +48,9 @@ class Settings:
 
 def going_on(steps: int, seed: int) -> Settings:
     """For a training that begins at a trained model's weights: they know what the mel loss teaches."""
-    return Settings(steps, seed, 1.5e-3, warm_up_steps=100, decay_from=0.5, mel_steps=0, muon_from=0)
+    return Settings(
+        steps, seed, 1.5e-3, warm_up_steps=100, decay_from=0.5, lowest=0.2, mel_steps=0, muon_from=0, average=0.9995
+    )
 
 
 class Training:
@@ -128,7 +131,8 @@ class Training:
 def schedule(step: int, settings: Settings, seconds: float = 0) -> float:
     """The learning rate's factor: up in a line, constant, down in a line."""
     done = seconds / 60 / settings.minutes if settings.minutes else step / settings.steps
-    return max(0.0, min(1.0, (step + 1) / settings.warm_up_steps, (1 - done) / (1 - settings.decay_from)))
+    falling = settings.lowest + (1 - settings.lowest) * (1 - done) / (1 - settings.decay_from)
+    return max(0.0, min(1.0, (step + 1) / settings.warm_up_steps, falling))
 
 
 def train(batches: Batches, settings: Settings, folder: Path, start: Path | None = None, **config: object) -> Training:
