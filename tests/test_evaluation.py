@@ -183,7 +183,7 @@ def test_nothing_heard_has_no_scores(store: Store) -> None:
 
 
 def test_headline_names_every_mode_that_hears_worse_the_worst_first(store: Store) -> None:
-    texts = [f"one two three four {word}" for word in "five six seven eight nine ten go stop".split()]
+    texts = [f"one two three four {word}" for word in ["five", "six", "seven", "eight", "nine", "ten", "go", "stop"]]
     heard = {FP32: lambda t: t, BF16: lambda t: t.replace("two", "too"), INT8: lambda t: "", "onnx-fp32": lambda t: t}
     seconds = {FP32: 0.5, BF16: 0.75, INT8: 0.6, "onnx-fp32": 0.25}
     spec = EvaluationSpec(tuple(Variant(BASE, m, 2) for m in heard), "/clips")
