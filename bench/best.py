@@ -54,14 +54,14 @@ class Choice:
     @property
     def sentences(self) -> list[str]:
         """The choice and its evidence, for people."""
-        wanted = f"at most {100 * self.limit:g} points of WER lost"
+        limit = f"{100 * self.limit:g} {'point' if self.limit == 0.01 else 'points'}"
+        wanted = f"at most {limit} of WER lost"
         said = []
         if self.undecided:
             first = self.undecided[0]
             said.append(
                 f"Undecided: {first.name} would be the {GOALS[self.goal]} ({_amount(first, self.goal)}), but its WER "
-                f"differs by {_loss(first)}, and that spans the limit of {100 * self.limit:g} points. Evaluate more "
-                "words to decide it."
+                f"differs by {_loss(first)}, and that spans the limit of {limit}. Evaluate more words to decide it."
             )
         if self.winner is None:
             said.append(f"No candidate is surely within the limit ({wanted}) and measured.")

@@ -27,7 +27,7 @@ def build(
     modes: Annotated[
         str, typer.Option(help="Modes, separated by commas. ALL: all that run here.")
     ] = "torch-fp32,torch-int8-dynamic",
-    threads: Annotated[int, typer.Option(help="Threads. Default: the usable cores.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads. Default: the usable cores.", show_default=False)] = 0,
 ) -> None:
     """Build artefacts, so that nothing needs to be built later; what is in the cache already is only verified."""
     pool, failed = Pool(), 0
@@ -111,7 +111,7 @@ def import_(
         for file in files:
             digest, model = parcels.read(file)
             found = next(k for k in artefacts.kept() if k.digest == digest)
-            console.out.print(f"{digest[:8]} --model {model} --modes {found.mode}")
+            console.out.print(f"Took in {digest[:8]}. Use it by: --model {model} --modes {found.mode}")
 
 
 @app.command()

@@ -25,7 +25,7 @@ Model = Annotated[
 ModesOption = Annotated[
     str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: all that run here.")
 ]
-Threads = Annotated[int, typer.Option(help="Threads. Default: the usable cores.")]
+Threads = Annotated[int, typer.Option(help="Threads. Default: the usable cores.", show_default=False)]
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
     model: Model = "",
     modes: ModesOption = MODES,
     split: Annotated[str, typer.Option(help="Where the manifest has a column of that name.")] = "evaluate",
-    limit: Annotated[int, typer.Option(help="Clips at most, drawn by the seed; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option("--clips", help="Clips at most, drawn by the seed; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the choice of clips, and of the intervals.")] = 0,
     normaliser: Annotated[str, typer.Option(help=f"Of texts: {', '.join(scoring.NORMALISERS)}.")] = "basic",
     threads: Threads = 0,
@@ -104,7 +104,7 @@ def transcribe(
 def fetch(
     name: Annotated[str, typer.Argument(help="OWNER/NAME or OWNER/NAME:CONFIGURATION.")],
     split: Annotated[str, typer.Option(help="The split, as the hub names it.")] = "test",
-    limit: Annotated[int, typer.Option(help="The first so many clips.")] = 100,
+    limit: Annotated[int, typer.Option("--clips", help="The first so many.")] = 100,
 ) -> None:
     """Fetch a data set of the Hugging Face hub once and print its folder, for `evaluate --dataset`."""
     with console.sentences():

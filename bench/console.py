@@ -65,12 +65,13 @@ def check_folders(*files: Path | None) -> None:
 
 
 def write(path: Path | None, text: str) -> None:
-    """Write a file if one was asked for. Raises SpecError."""
+    """Write a file if one was asked for, and say so. Raises SpecError."""
     if path:
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as e:
             raise SpecError(f"{path} can't be written ({e.strerror}). Name a file in a folder that is writable.") from e
+        err.print(f"Wrote {path}")
 
 
 def follow(run_id: str) -> Run | Evaluation:

@@ -16,6 +16,7 @@ from bench.store import Store
 
 FEW_CLIPS = 6  # that differ: with fewer a sign test finds nothing at 5 %, and a bootstrap claims too much
 MOSTLY_WRONG = 0.5  # WER of an original above which a reader is warned
+WORSE = "it hears worse"
 RESAMPLES = 10_000  # for intervals
 
 
@@ -228,11 +229,44 @@ def to_json(r: Result) -> str:
 
 
 def headline(r: Result) -> str:
-    """The evaluation in a sentence or two: the fastest quantized mode against the original; "" before there is one."""
+    """The evaluation in a few sentences: the fastest mode against the original, and all others that hear worse.
+
+    "" before there is anything to say.
+    """
     others = [s for s in r.scores if not s.is_baseline and s.comparison.delta is not None]
     if not others:
         return ""
-    s = min(others, key=lambda s: s.rtf or 0.0)
+    fastest = min(others, key=lambda s: s.rtf or 0.0)
+    harmed = {
+        label(r.evaluation, s.record.variant): 100 * (s.comparison.delta or 0.0)
+        for s in others
+        if s is not fastest and _verdict(s) == WORSE
+    }
+    said = _against_original(r, fastest)
+    if harmed:
+        worst_first = sorted(harmed.items(), key=lambda item: -item[1])
+        too = " too" if _verdict(fastest) == WORSE else ""
+        said += f" These hear worse{too}: {', '.join(f'{name} ({lost:+.1f} points)' for name, lost in worst_first)}."
+    return said
+
+
+def _verdict(s: Score) -> str:
+    """What can be told of a variant against the original."""
+    c = s.comparison
+    if c.delta_low is None or c.delta_high is None:
+        return "one clip is too few to say more"
+    if 0 < sum(x.words.count != x.baseline.count for x in s.clips) < FEW_CLIPS:
+        return "too few clips differ to tell more"
+    if c.delta_low > 0:
+        return WORSE
+    if c.delta_high < 0:
+        return "it hears better"
+    if c.delta_low == c.delta_high == 0:
+        return "as many errors in every clip"
+    return f"{s.words.reference_count} words are too few to tell a difference"
+
+
+def _against_original(r: Result, s: Score) -> str:
     c = s.comparison
     assert c.delta is not None and c.wer is not None
     name = label(r.evaluation, s.record.variant)
@@ -240,18 +274,10 @@ def headline(r: Result) -> str:
     said = f"{name}: WER {_percent(c.wer)} against {_percent(c.wer - c.delta)} of the original"
     if len(s.clips) < max(len(x.clips) for x in r.scores):
         said += f" on the {len(s.clips)} clips that it heard"
-    if c.delta_low is None or c.delta_high is None:
-        return f"{said}. One clip is too few to say more."
-    points = f"(95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
-    if 0 < sum(x.words.count != x.baseline.count for x in s.clips) < FEW_CLIPS:
-        return f"{said}: too few clips differ to tell more {points}."
-    if c.delta_low > 0:
-        return f"{said}: it hears worse {points}."
-    if c.delta_high < 0:
-        return f"{said}: it hears better {points}."
-    if c.delta_low == c.delta_high == 0:
-        return f"{said}: as many errors in every clip."
-    return f"{said}: {s.words.reference_count} words are too few to tell a difference {points}."
+    said += f": {_verdict(s)}"
+    if c.delta_low is not None and c.delta_high is not None and c.delta_low != c.delta_high:
+        said += f" (95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
+    return f"{said}."
 
 
 def doubts(r: Result) -> list[str]:

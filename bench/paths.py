@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "data"
-SPEECH_CLIP = SHIPPED / "clips" / "benchmark-5s.flac"
+SPEECH_CLIP = SHIPPED / "clips" / "benchmark-5s.wav"
 
 
 def data_folder() -> Path:

@@ -82,7 +82,7 @@ def test_the_fastest_within_the_limit_wins(store: Store) -> None:
     assert [c.amount for c in found.candidates] == pytest.approx([0.25, 0.5, 1.0])
     assert found.winner and found.winner.name == "torch-bf16" and not found.undecided and not found.tied
     assert found.sentences == [
-        "The fastest with at most 1 points of WER lost is torch-bf16: 2.00 [2.00, 2.00] times as fast as the "
+        "The fastest with at most 1 point of WER lost is torch-bf16: 2.00 [2.00, 2.00] times as fast as the "
         "original, WER +0.0 [+0.0, +0.0] points against the original."
     ]
 
@@ -104,7 +104,7 @@ def test_an_interval_that_spans_the_limit_decides_nothing(store: Store) -> None:
     assert low is not None and high is not None and low <= 0.01 < high
     assert found.winner and found.winner.name == "torch-bf16"
     assert found.sentences[0].startswith("Undecided: torch-int8-dynamic would be the fastest (4.00")
-    assert "surely at most 1 points" in found.sentences[1]
+    assert "surely at most 1 point" in found.sentences[1]
 
 
 def test_what_can_not_be_told_apart_is_named(store: Store) -> None:
@@ -134,6 +134,6 @@ def test_the_original_wins_where_all_else_loses(store: Store) -> None:
     found = best.choose(heard(store, {"torch-int8-dynamic": EVERY}), None, "demo", "size")
     assert found.winner and found.winner.name == "torch-fp32"
     assert found.sentences == [
-        "The smallest with at most 1 points of WER lost is torch-fp32: 0 MB, WER +0.0 [+0.0, +0.0] points against "
+        "The smallest with at most 1 point of WER lost is torch-fp32: 0 MB, WER +0.0 [+0.0, +0.0] points against "
         "the original."
     ]

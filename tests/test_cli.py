@@ -325,7 +325,7 @@ def real_jobs(data_folder: Path) -> Iterator[job_manager.Jobs]:
         (["--dataset", "/no/such/folder"], "There is no folder or file “/no/such/folder”"),
         (["--modes", "nope"], "There is no mode “nope”"),
         (["--model", "nope"], "There is no model or folder “nope”"),
-        (["--limit", "-1"], "Clips at most: got -1"),
+        (["--clips", "-1"], "Clips at most: got -1"),
         (["--threads", "-1"], "Threads: got -1"),
         (["--normaliser", "loud"], "Normaliser: got loud; allowed: basic, none."),
         (["--split", "nope"], "has no split “nope”"),
@@ -342,7 +342,7 @@ def test_an_evaluation_prints_its_table_and_writes_its_files(
     real_jobs: job_manager.Jobs, folder: Path, clips: Path, tiny_model: Path
 ) -> None:
     one, two = folder / "a.csv", folder / "b.csv"
-    options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--limit", 2)
+    options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--clips", 2)
     done = bench("evaluate", *options, "--csv", one, "--clips-csv", two)
     assert done.exit_code == 0, done.output
     assert "2 of 3 clips were chosen, with seed 0." in done.stderr and "2 clips with 4 words, about" in done.stderr

@@ -180,3 +180,19 @@ def test_nothing_heard_has_no_scores(store: Store) -> None:
     r = result(store, run_id)
     assert r.scores == () and len(r.failures) == 1 and evaluation.headline(r) == "" and evaluation.doubts(r) == []
     assert evaluation.result(store, "20000101-000000-dead") is None
+
+
+def test_headline_names_every_mode_that_hears_worse_the_worst_first(store: Store) -> None:
+    texts = [f"one two three four {word}" for word in ["five", "six", "seven", "eight", "nine", "ten", "go", "stop"]]
+    heard = {FP32: lambda t: t, BF16: lambda t: t.replace("two", "too"), INT8: lambda t: "", "onnx-fp32": lambda t: t}
+    seconds = {FP32: 0.5, BF16: 0.75, INT8: 0.6, "onnx-fp32": 0.25}
+    spec = EvaluationSpec(tuple(Variant(BASE, m, 2) for m in heard), "/clips")
+    run_id = store.create_run(spec, device())
+    store.set_clips(run_id, [ClipRecord(i, f"{i}.wav", f"/clips/{i}.wav", text) for i, text in enumerate(texts)])
+    for i, text in enumerate(texts):
+        told = [Heard(p, i, seconds[m], Transcription(hear(text), ())) for p, (m, hear) in enumerate(heard.items())]
+        store.add_heard(run_id, LENGTH_S, told)
+    assert evaluation.headline(result(store, run_id)) == (
+        "onnx-fp32: WER 0.0 % against 0.0 % of the original: as many errors in every clip. "
+        "These hear worse: torch-int8-dynamic (+100.0 points), torch-bf16 (+20.0 points)."
+    )

@@ -93,7 +93,7 @@ def _failures(r: Result) -> None:
         )
         with st.expander("Which ones, and why"):
             rows = [{"Clip": f.stage.removeprefix("clip "), "Why": f.message} for f in unreadable]
-            st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+            st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", placeholder="–")
 
 
 def _charts(r: Result) -> None:
@@ -164,6 +164,7 @@ def _table(r: Result, *, live: bool = False) -> None:
         frame.drop(columns=drop),
         hide_index=True,
         width="stretch",
+        placeholder="–",
         column_config={
             "Mode": st.column_config.TextColumn(width="medium", pinned=True),
             "Clips": number(help="Heard by this variant and by the original."),

@@ -88,6 +88,7 @@ def _table(found: Choice) -> None:
         pd.DataFrame(rows),
         hide_index=True,
         width="stretch",
+        placeholder="–",
         column_config={name: number(format=form), "WER lost, points": number(format="%+.2f")},
     )
 

@@ -179,7 +179,7 @@ def _fetch(jobs: Jobs) -> None:
     if busy := _busy(jobs):
         state["source_error"] = busy
         return
-    command = ["fetch", state["hub_name"], "--split", state["hub_split"], "--limit", str(state["hub_limit"])]
+    command = ["fetch", state["hub_name"], "--split", state["hub_split"], "--clips", str(state["hub_limit"])]
     try:  # in a process of its own: the library is large, and brings torch along
         done = subprocess.run(
             [sys.executable, "-m", "bench", *command], capture_output=True, text=True, cwd=paths.ROOT, timeout=HUB_S

@@ -78,6 +78,7 @@ def mode_table() -> None:
         ),
         hide_index=True,
         width="stretch",
+        placeholder="–",
         height=38 + 35 * len(rows),  # all of it: a table that scrolls within a page is easily overlooked
         column_config={"Why, or how": st.column_config.TextColumn(width="medium")},
     )

@@ -42,6 +42,7 @@ def table(kept: Sequence[Kept]) -> None:
         ),
         hide_index=True,
         width="stretch",
+        placeholder="–",
         column_config={
             "MB": st.column_config.NumberColumn(format="%.1f"),
             "Built in, s": st.column_config.NumberColumn(format="%.1f"),

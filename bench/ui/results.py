@@ -138,6 +138,7 @@ def _table(r: Report) -> None:
         frame,
         hide_index=True,
         width="stretch",
+        placeholder="–",
         column_config={
             "Mode": st.column_config.TextColumn(width="medium", pinned=True),  # in sight on a phone too
             "Input, s": number(format="%g"),
@@ -267,6 +268,7 @@ def _coverage_table(rows: Sequence[Row]) -> None:
         frame,
         hide_index=True,
         width="stretch",
+        placeholder="–",
         column_config={
             "Parameters, millions": number(format="%.2f"),
             "Multiply-accumulates at 5 s, millions": number(format="%.0f"),
