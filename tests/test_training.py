@@ -234,6 +234,21 @@ def test_a_training_can_begin_at_exported_weights(corpus: Corpus, tmp_path: Path
     assert done.step == 2 and not torch_close(done.weights(False)["lm_head.weight"], theirs["lm_head.weight"])
 
 
+def test_models_are_averaged_weight_by_weight(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from training.export import average, export
+    from training.train import Settings, Training
+
+    for name, seed in (("a", 1), ("b", 2)):
+        export(Training(Settings(seed=seed), **TINY), tmp_path / name, averaged=False)
+    average([tmp_path / "a", tmp_path / "b"], tmp_path / "mean")
+    a, b, mean = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b", "mean"))
+    assert not torch_close(a["lm_head.weight"], b["lm_head.weight"])
+    assert all(torch_close(mean[name], (a[name] + b[name]) / 2) for name in a) and mean.keys() == a.keys()
+    assert {path.name for path in (tmp_path / "mean").iterdir()} == {path.name for path in (tmp_path / "a").iterdir()}
+
+
 def torch_close(one: Any, other: Any) -> bool:
     return bool(one.allclose(other, atol=1e-6))
 

@@ -1,4 +1,4 @@
-"""python -m training corpus | train | export | measure | clips: each step's options by --help."""
+"""python -m training corpus | train | export | average | measure | clips: each step's options by --help."""
 
 from __future__ import annotations
 
@@ -70,6 +70,18 @@ def export(out: Path = DEMO, averaged: bool = True, cache: Cache = CACHE) -> Non
     training.resume(cache / "checkpoint.pt")
     write(training, out, averaged)
     typer.echo(f"{out}: step {training.step}, {training.seconds / 60:.0f} minutes of training")
+
+
+@app.command()
+def average(
+    models: Annotated[list[Path], typer.Argument(help="folders that `export` wrote")],
+    out: Annotated[Path, typer.Option(help="the folder to write")],
+) -> None:
+    """Writes the mean of several models' weights, where one was trained on from another's."""
+    from training.export import average as write
+
+    write(models, out)
+    typer.echo(f"{out}: the mean of {len(models)} models")
 
 
 @app.command()

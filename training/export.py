@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from training.train import Training
@@ -22,3 +25,14 @@ def export(training: Training, folder: Path, averaged: bool) -> None:
     (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(LABELS)}, indent=1) + "\n")
     Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(sampling_rate=RATE_HZ, do_normalize=True).save_pretrained(folder)
+
+
+def average(models: Sequence[Path], folder: Path) -> None:
+    """Writes the mean of models' weights, one of whose trainings began where another ended (Wortsman et al. 2022).
+
+    Such a mean is often better than each of them, of speakers that none was trained on most of all.
+    """
+    weights = [load_file(model / "model.safetensors") for model in models]
+    shutil.copytree(models[0], folder, dirs_exist_ok=True)
+    mean = {name: sum(w[name] for w in weights) / len(weights) for name in weights[0]}
+    save_file(mean, folder / "model.safetensors", metadata={"format": "pt"})
