@@ -12,6 +12,7 @@ from noise import snr_db
 
 from bench import artefacts, audio, datasets, models, modes
 from bench.models import Array
+from bench.modes import _openvino
 from bench.records import Variant
 
 # Signal to noise of the logits against the original on speech, dB, at least. int8 of the linear layers alone leaves
@@ -108,6 +109,17 @@ def test_ranges_from_end_to_end_collapse(
     assert {(p.weight_bits, p.activation_bits): p.nodes for p in extractor} == {(8, 8): 7}
     opened = modes.find(variant.mode).open(artefacts.folder(made.digest), 2, models.families()["wav2vec2"])
     assert snr_db(original, opened(speech)) < 15
+
+
+@pytest.mark.parametrize("name", ["openvino-int8-static", "openvino-int8-weight-only", "openvino-bf16"])
+def test_grouped_convolutions_may_read_bf16(
+    name: str, speech: Array, cache: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = artefacts.prepare("demo", name, {}, lambda _: None)
+    place = artefacts.folder(made.digest)
+    halved = _openvino.OpenVinoOpened(place, 1)(speech)
+    monkeypatch.setattr(_openvino, "_halve_grouped", lambda _: None)
+    assert snr_db(_openvino.OpenVinoOpened(place, 1)(speech), halved) > 40
 
 
 @pytest.mark.parametrize("count", [3, 7])

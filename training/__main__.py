@@ -39,7 +39,9 @@ def train(
     dropout: Annotated[float, typer.Option(help="share of the encoder's activations")] = 0.0,
     masked: Annotated[float, typer.Option(help="share of the frames that are hidden")] = 0.04,
     without: Annotated[str, typer.Option(help="a human speaker to leave out and to be tested on, of digits")] = "",
-    keep: Annotated[Path | None, typer.Option(help="where checkpoint and log go; default: the cache")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="where checkpoint and log go, for `export --cache`; default: the cache")
+    ] = None,
 ) -> None:
     """Trains, or goes on where it was interrupted; a changed --steps moves the end and the decay before it."""
     from dataclasses import replace

@@ -41,6 +41,11 @@ class Batches:
         self.corpus, self.seed, self.curriculum_steps = corpus, seed, curriculum_steps
         self.scale, self.without = scale, without
         parts = {"synthetic": corpus.part("train"), **{name: corpus.part(name) for name in ODDS}}
+        speakers = {utterance.voice for utterance in parts["digits"]}
+        if without and without not in speakers:
+            raise ValueError(
+                f"Nobody in this corpus says digits as {without!r}; allowed: {', '.join(sorted(speakers))}."
+            )
         parts["digits"] = [utterance for utterance in parts["digits"] if utterance.voice != without]
         self.parts = {name: rows for name, rows in parts.items() if rows}
         odds = np.array([ODDS.get(name, 1 - sum(ODDS.values())) for name in self.parts])
@@ -100,9 +105,9 @@ def resampled(audio: Array, factor: float, bends: np.random.Generator | None = N
     if bends is not None:
         waves_hz, depth = bends.uniform(0.7, 3), bends.uniform(0, 0.15)
         turns = waves_hz / RATE_HZ * places + bends.random()
-        # The derivative of this shift is within the depth: time never runs backwards.
+        # The derivative of this shift is within twice the depth: time never runs backwards. Both ends stay.
         shift = depth * RATE_HZ / (2 * np.pi * waves_hz) * np.sin(2 * np.pi * turns)
-        places = np.clip(places + shift - shift[0], 0, len(audio) - 1)
+        places = places + shift - np.linspace(shift[0], shift[-1], len(shift))
     return np.asarray(np.interp(places, np.arange(len(audio)), audio).astype(np.float32), dtype=np.float32)
 
 

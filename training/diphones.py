@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -43,13 +44,16 @@ PACKAGES = (
 _VOWELS = "aeiou@"
 
 
+@cache
 def missing() -> str:
     """What is not installed and how to get it, or an empty string."""
     if not shutil.which("festival"):
         return f"festival not found: apt-get install {' '.join(PACKAGES)}"
-    listed = subprocess.run(
-        ["festival", "-b", "(print (voice.list))"], capture_output=True, text=True, timeout=60, check=False
-    ).stdout
+    try:
+        command = ["festival", "-b", "(print (voice.list))"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    except subprocess.TimeoutExpired:
+        return "festival doesn't answer"
     absent = [voice for voice in (*VOICES, ENGLISH) if voice not in listed]
     return f"Festival lacks {', '.join(absent)}: apt-get install {' '.join(PACKAGES)}" if absent else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from training.words import LABELS
 
 def export(training: Training, folder: Path, averaged: bool) -> None:
     """Writes weights (float32), configuration, vocabulary and preparation; what only training needs stays behind."""
-    training.net.model.config.hidden_dropout = 0.0
-    model = Wav2Vec2ForCTC(training.net.model.config)
+    config = copy.deepcopy(training.net.model.config)
+    config.hidden_dropout = 0.0  # a training's alone
+    model = Wav2Vec2ForCTC(config)
     model.load_state_dict(training.weights(averaged))
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -30,9 +32,14 @@ def export(training: Training, folder: Path, averaged: bool) -> None:
 def average(models: Sequence[Path], folder: Path) -> None:
     """Writes the mean of models' weights, one of whose trainings began where another ended (Wortsman et al. 2022).
 
-    Such a mean is often better than each of them, of speakers that none was trained on most of all.
+    Such a mean is often better than each of them, of speakers that none was trained on most of all. Raises ValueError.
     """
+    if folder.resolve() in [model.resolve() for model in models]:
+        raise ValueError(f"{folder} is one of the models: name another folder to write to.")
     weights = [load_file(model / "model.safetensors") for model in models]
+    shapes = [{name: weight.shape for name, weight in w.items()} for w in weights]
+    if any(other != shapes[0] for other in shapes):
+        raise ValueError("The models differ in their weights' names or shapes: average those of one architecture.")
     shutil.copytree(models[0], folder, dirs_exist_ok=True)
     mean = {name: sum(w[name] for w in weights) / len(weights) for name in weights[0]}
     save_file(mean, folder / "model.safetensors", metadata={"format": "pt"})

@@ -33,7 +33,7 @@ _FFT, _HOP = 400, 320  # the extractor's receptive field and stride: one spectru
 
 
 def configuration(**changes: object) -> Wav2Vec2Config:
-    """The demo model's configuration; dropout and the like are nought, they cost time and bring nothing here."""
+    """The demo model's configuration. Dropout and the like are nought: they brought nothing (data/README.md)."""
     nought = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
     return Wav2Vec2Config(**{**DEMO, **dict.fromkeys(nought, 0.0), "layerdrop": 0.0, **changes})
 

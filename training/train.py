@@ -1,12 +1,13 @@
-"""The training loop: seeded, resumable, and the same whether it was interrupted or not."""
+"""The training loop: seeded, resumable, and the same whether it was interrupted or not (but for one by the clock)."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from bench.device import default_threads
 from training.augment import harder
 from training.batches import Array, Batch, Batches
 from training.measure import digit_strings, transcribe, word_errors
@@ -27,14 +29,14 @@ from training.voices import RATE_HZ
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training is; all but `steps` stay as they began when it is resumed."""
+    """What a training is; all but the end (`steps`, `minutes`) stay as they began when it is resumed."""
 
     steps: int = 7_600
     seed: int = 1
     learning_rate: float = 2e-3
     warm_up_steps: int = 200
-    decay_from: float = 0.6  # the share of the steps after which the learning rate falls to nought in a line
-    lowest: float = 0.0  # the learning rate's factor at the end; falling to nought costs speakers who were not heard
+    decay_from: float = 0.6  # the share of the steps after which the learning rate falls in a line
+    lowest: float = 0.0  # the learning rate's factor at the end
     middle_weight: float = 0.3
     mel_steps: int = 2_000  # until when the extractor is also asked for a spectrum, ever less
     average: float = 0.999
@@ -44,6 +46,9 @@ class Settings:
     minutes: float | None = None  # ends then, whatever `steps` says, and the learning rate falls by the clock
     save_every: int = 200
     check_every: int = 2_000
+
+
+_MAY_CHANGE = {"steps", "minutes", "save_every", "check_every"}
 
 
 def going_on(steps: int, seed: int) -> Settings:
@@ -59,6 +64,7 @@ class Training:
     def __init__(self, settings: Settings, **config: object) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.step, self.seconds = settings, 0, 0.0
+        self.asked: dict[str, Any] = asdict(settings)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = {"attn_implementation": "eager", "hidden_dropout": settings.dropout, **config}
         self.net = Trainee(configuration(**config)).to(self.device)
@@ -73,7 +79,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         self.net.train()
-        audio, throats = (torch.as_tensor(made).to(self.device) for made in (batch.audio, batch.throats))
+        audio, throats = (torch.from_numpy(made).to(self.device) for made in (batch.audio, batch.throats))
         audio = harder(audio, throats, (*batch.seed, 2))
         target = log_mel(audio)
         hide = torch.from_numpy(_masked(target.shape[:2], at.masked, (at.seed, self.step))).to(self.device)
@@ -106,6 +112,7 @@ class Training:
         state = {
             "step": self.step,
             "seconds": self.seconds,
+            "asked": self.asked,
             "net": self.net.state_dict(),
             "averaged": self.averaged,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -113,14 +120,16 @@ class Training:
         torch.save(state, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
 
-    def resume(self, path: Path) -> None:
-        """Goes on from a saved state."""
+    def resume(self, path: Path) -> dict[str, Any]:
+        """Goes on from a saved state, and returns what had been asked of that training."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.step, self.seconds = state["step"], state["seconds"]
         self.net.load_state_dict(state["net"])
         self.averaged = state["averaged"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        asked: dict[str, Any] = state.get("asked", {})
+        return asked
 
     def weights(self, averaged: bool) -> dict[str, Tensor]:
         """The model's own weights, as they are or averaged over the last steps."""
@@ -130,20 +139,22 @@ class Training:
 
 def schedule(step: int, settings: Settings, seconds: float = 0) -> float:
     """The learning rate's factor: up in a line, constant, down in a line."""
-    done = seconds / 60 / settings.minutes if settings.minutes else step / settings.steps
+    done = min(1.0, seconds / 60 / settings.minutes if settings.minutes else step / settings.steps)
     falling = settings.lowest + (1 - settings.lowest) * (1 - done) / (1 - settings.decay_from)
     return max(0.0, min(1.0, (step + 1) / settings.warm_up_steps, falling))
 
 
 def train(batches: Batches, settings: Settings, folder: Path, start: Path | None = None, **config: object) -> Training:
-    """Trains up to the settings' step; logs a line now and then.
+    """Trains up to the settings' end; logs a line now and then.
 
-    It begins at the folder's checkpoint if there is one, else at the weights of the model `start`, else anew.
+    It begins at the folder's checkpoint if there is one, else at the weights of the model `start`, else anew. Raises
+    ValueError where the checkpoint is of another training.
     """
     training = Training(settings, **config)
+    training.asked |= {"scale": batches.scale, "without": batches.without}
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
-        training.resume(checkpoint)
+        _same(training.resume(checkpoint), training.asked, checkpoint)
     elif start is not None:
         training.start(start)
     corpus = batches.corpus
@@ -155,14 +166,15 @@ def train(batches: Batches, settings: Settings, folder: Path, start: Path | None
     began, hours = time.monotonic() - training.seconds, 0.0
     losses: list[Tensor] = []
     with Progress(*columns) as progress, (folder / "training.jsonl").open("a", buffering=1) as log:
-        task = progress.add_task("training", total=settings.steps, completed=training.step, note="")
-        for batch in _ahead(batches, training.step, settings.steps):
+        task = progress.add_task(
+            "training", total=None if settings.minutes else settings.steps, completed=training.step, note=""
+        )
+        for batch in _ahead(batches, training.step, _end(training)):
             losses.append(training.take(batch))
-            hours += np.prod(batch.audio.shape) / RATE_HZ / 3600
+            hours += batch.audio.size / RATE_HZ / 3600
             progress.update(task, completed=training.step)
             training.seconds = time.monotonic() - began
-            over = settings.minutes is not None and training.seconds > 60 * settings.minutes
-            last = over or training.step == settings.steps
+            last = training.step == _end(training)
             if training.step % 50 == 0 or last:
                 row: dict[str, Any] = {"step": training.step, "loss": round(float(torch.stack(losses).mean()), 4)}
                 losses.clear()
@@ -175,6 +187,20 @@ def train(batches: Batches, settings: Settings, folder: Path, start: Path | None
             if last:
                 break
     return training
+
+
+def _end(training: Training) -> int:
+    """The step to end at; by the clock it is known when it is there."""
+    minutes = training.settings.minutes
+    if minutes is None:
+        return training.settings.steps
+    return training.step if training.seconds >= 60 * minutes else sys.maxsize
+
+
+def _same(was: dict[str, Any], now: dict[str, Any], checkpoint: Path) -> None:
+    if other := [k for k in was if k in now and k not in _MAY_CHANGE and was[k] != now[k]]:
+        told = ", ".join(f"{k} {was[k]!r} and not {now[k]!r}" for k in other)
+        raise ValueError(f"{checkpoint} is of a training with {told}. Ask for the same, or remove that file.")
 
 
 def _check(training: Training, sets: dict[str, list[tuple[str, Array]]]) -> dict[str, float]:
@@ -194,7 +220,7 @@ class _Steps(Dataset[Any]):  # type: ignore[misc]
         self.batches, self.start, self.end = batches, start, end
 
     def __len__(self) -> int:
-        return self.end - self.start
+        return max(0, self.end - self.start)
 
     def __getitem__(self, i: int) -> Batch:
         return self.batches.at(self.start + i)
@@ -202,8 +228,13 @@ class _Steps(Dataset[Any]):  # type: ignore[misc]
 
 def _ahead(batches: Batches, start: int, end: int) -> Iterator[Batch]:
     """The batches of the steps, each made in another process while the one before is learned from."""
-    workers = max(1, len(os.sched_getaffinity(0)) - 1)
-    yield from DataLoader(_Steps(batches, start, end), batch_size=None, num_workers=workers)
+    workers = max(1, default_threads() - 1) if sys.platform == "linux" else 0  # 0: between the steps
+    context = "fork" if workers else None  # the corpus is mapped once, not copied to every process
+    loader = DataLoader(
+        _Steps(batches, start, end), batch_size=None, num_workers=workers, multiprocessing_context=context
+    )
+    for audio, texts, throats, seed in loader:
+        yield Batch(audio.numpy(), tuple(texts), throats.numpy(), (seed[0], seed[1]))
 
 
 def _masked(shape: torch.Size, share: float, seed: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -17,9 +17,13 @@ _DONT_NEED = 4  # MADV_DONTNEED, linux/mman.h: pages of a file come back from it
 def let_go(path: Path) -> Iterator[None]:
     """While it lasts, pages of this file that this process maps and only reads leave its memory soon after they came.
 
-    The file is mapped before. Nothing is lost: a page that is read again comes back from the file. Only on Linux.
+    The file is mapped before, and stays so for as long as this lasts. Nothing is lost: a page that is read again comes
+    back from the file. Elsewhere than on Linux nothing happens.
     """
     stretches = _mappings(path) if sys.platform == "linux" else []
+    if not stretches:
+        yield
+        return
     over = threading.Event()
 
     def repeat() -> None:

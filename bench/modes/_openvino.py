@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench import device
 from bench.models import Array, Config, Family
 from bench.modes import _count, _mapped
 from bench.modes._openvino_images import over_images
@@ -44,15 +44,18 @@ class OpenVinoOpened:
     """A compiled model behind the contract of `Opened`."""
 
     def __init__(self, directory: Path, threads: int) -> None:
-        """Compiles the folder's model for the CPU; its floats run in the precision that the file asks for."""
+        """Compiles the folder's model for the CPU; its floats run in the precision that the file asks for.
+
+        A first short pass is part of it, since OpenVINO copies the weights then.
+        """
         import openvino
 
         core, self.directory = openvino.Core(), directory
         model = core.read_model(directory / MODEL_FILE)
         floats = model.get_rt_info(_FLOATS).astype(str)
-        if floats == "bf16" and device.isa() & FAST_BF16:
+        if floats == "bf16" and runs("bf16") == "bf16":
             _halve_grouped(model)
-        with _mapped.let_go((directory / MODEL_FILE).with_suffix(".bin")):
+        with _mapped.let_go((directory / MODEL_FILE).with_suffix(".bin")):  # which `model` keeps mapped
             self.compiled = core.compile_model(model, "CPU", _properties(threads, floats))
             self._request = self.compiled.create_infer_request()
             self._request.infer([np.zeros((1, SAMPLE_RATE_HZ // 10), np.float32)])  # the first pass copies the weights
@@ -158,6 +161,7 @@ def remark(floats: str) -> str:
     return "" if found == floats else f"OpenVINO multiplies {found} on this processor where {floats} is asked for"
 
 
+@cache
 def runs(floats: str) -> str:
     """In what OpenVINO multiplies floats here when it is asked for `floats`, by the graph that it makes of one."""
     from openvino import Core, Model, Type, opset13
