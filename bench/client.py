@@ -236,7 +236,7 @@ class Worker:
                     "smaller model, batch or length.",
                     log,
                 )
-            return WorkerError("killed", f"{self.name} was killed from outside, probably for want of memory", log)
+            return WorkerError("killed", f"{self.name} was killed from outside, probably for want of memory.", log)
         if code < 0:
-            return WorkerError("crashed", f"{self.name} crashed ({signal.Signals(-code).name})", log)
-        return WorkerError("died", f"{self.name} ended by itself with exit code {code}", log)
+            return WorkerError("crashed", f"{self.name} crashed ({signal.Signals(-code).name}).", log)
+        return WorkerError("died", f"{self.name} ended by itself with exit code {code}.", log)

@@ -163,9 +163,10 @@ class Runner:
             for place, p in enumerate(order(alive, self.spec.seed, (model, threads, *shape), number)):
                 if p not in workers:
                     continue
-                cell = f"{self.spec.variants[p].spelled}, {length_s:g} s" + (f", batch {batch}" if batch > 1 else "")
+                given = f"{length_s:g} s" + (f", batch {batch}" if batch > 1 else "")
+                cell = f"{self.spec.variants[p].spelled}, {given}"
                 self._stage(f"{model}, {threads} thread{'s' if threads > 1 else ''}", round=number + 1, cell=cell)
-                with self.variants.noting(p, cell):
+                with self.variants.noting(p, given):
                     visit = self._visit(workers[p], p, number, place, shape, slowest[p])
                     self.store.add_visit(group_id, visit)
                     medians[p][number] = statistics.median(visit.kept_s)
