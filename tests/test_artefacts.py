@@ -505,7 +505,8 @@ def test_the_way_through_by_commands(here: Plain, tiny_model: Path, tmp_path: Pa
     assert asked.exit_code == 1 and "Remove 1 artefact and free" in asked.output and len(artefacts.kept()) == 1
     assert bench("artefacts", "clear", "--yes").exit_code == 0 and artefacts.kept() == []
     taken = bench("artefacts", "import", tmp_path / "tiny-torch-plain-bits=4.zip")
-    assert re.fullmatch(r"[0-9a-f]{8} --model tiny@[0-9a-f]{8} --modes torch-plain:bits=4\n", taken.stdout)
+    told = r"Took in [0-9a-f]{8}\. Use it by: --model tiny@[0-9a-f]{8} --modes torch-plain:bits=4\n"
+    assert re.fullmatch(told, taken.stdout)
     assert "imported" in bench("artefacts", "list").stdout
 
 
