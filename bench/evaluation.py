@@ -275,7 +275,7 @@ def _against_original(r: Result, s: Score) -> str:
     if len(s.clips) < max(len(x.clips) for x in r.scores):
         said += f" on the {len(s.clips)} clips that it heard"
     said += f": {_verdict(s)}"
-    if c.delta_low is not None and c.delta_high is not None and c.delta_low != c.delta_high:
+    if c.delta_low is not None and c.delta_high is not None and (c.delta_low, c.delta_high) != (0, 0):
         said += f" (95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
     return f"{said}."
 

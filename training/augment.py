@@ -27,7 +27,6 @@ def harder(audio: Tensor, throats: Tensor, seed: tuple[int, ...]) -> Tensor:
     if len(moved):
         audio = audio.index_copy(0, moved, formants_moved(audio[moved], throats[moved]))
     size = samples + _ECHO
-    size += size % 2
     spectrum = torch.fft.rfft(audio, size)  # (rows, bins)
     gain = equalizer(rows, spectrum.shape[1], rng, audio.device) * bands(rows, spectrum.shape[1], rng, audio.device)
     if len(rooms := np.flatnonzero(rng.random(rows) < 0.12)):

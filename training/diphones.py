@@ -13,13 +13,11 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from training import words
 from training.accents import SAID
-from training.voices import VoiceError, to_int16, trimmed
-from training.voices import resampled as at_16_khz
+from training.voices import record
 
 ENGLISH = "ked_diphone"
 # What is said for a sound of `accents.SAID` that the language lacks, or lacks at a word's end (with a dot).
@@ -81,14 +79,7 @@ def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         commands = f'(voice_{name})\n{pace}\n(utt.save.wave (utt.synth {said}) "{path}" (quote riff))\n'
-        try:
-            subprocess.run(
-                ["festival", "--pipe"], input=commands, text=True, check=True, capture_output=True, timeout=60
-            )
-            samples, rate = soundfile.read(path, dtype="float32")
-        except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as e:
-            raise VoiceError(missing() or f"festival failed at {text!r} by {name}: {e}") from e
-    return to_int16(trimmed(at_16_khz(samples, rate)))
+        return record(["festival", "--pipe"], path, missing, commands)
 
 
 def segments(text: str, name: str, rng: Random) -> str:

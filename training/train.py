@@ -162,6 +162,7 @@ def train(batches: Batches, settings: Settings, folder: Path, start: Path | None
     if batches.without:
         digits = [utterance for utterance in corpus.part("digits") if utterance.voice == batches.without]
         sets[batches.without] = list(digit_strings(corpus, digits))
+    sets = {name: pairs for name, pairs in sets.items() if pairs}
     columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     began, hours = time.monotonic() - training.seconds, 0.0
     losses: list[Tensor] = []
@@ -180,7 +181,7 @@ def train(batches: Batches, settings: Settings, folder: Path, start: Path | None
                 losses.clear()
                 progress.update(task, note=f"loss {row['loss']:.3f}  {hours:.1f} h of audio")
                 if training.step % settings.check_every == 0 or last:
-                    row |= _check(training, {name: pairs for name, pairs in sets.items() if pairs})
+                    row |= _check(training, sets)
                 log.write(json.dumps({**row, "seconds": round(training.seconds)}) + "\n")
             if training.step % settings.save_every == 0 or last:
                 training.save(checkpoint)

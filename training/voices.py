@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -54,11 +55,19 @@ def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
         else:
             settings = ["-s", str(rng.randint(120, 195)), "-p", str(rng.randint(25, 75))]
             command = ["espeak-ng", "-v", name, *settings, "-w", str(path), text]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
-            samples, rate = soundfile.read(path, dtype="float32")
-        except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as e:
-            raise VoiceError(missing() or f"{' '.join(command)} failed: {e}") from e
+        return record(command, path, missing)
+
+
+def record(command: list[str], path: Path, lacking: Callable[[], str], given: str | None = None) -> NDArray[np.int16]:
+    """What a program says into a file, at 16 kHz mono, its silent ends trimmed; `given` is its standard input.
+
+    Raises VoiceError: with what `lacking` tells, if it tells anything.
+    """
+    try:
+        subprocess.run(command, input=given, text=True, check=True, capture_output=True, timeout=60)
+        samples, rate = soundfile.read(path, dtype="float32")
+    except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as e:
+        raise VoiceError(lacking() or f"{' '.join(command)} failed: {e}") from e
     return to_int16(trimmed(resampled(samples, rate)))
 
 

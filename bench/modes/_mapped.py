@@ -47,10 +47,9 @@ def let_go(path: Path) -> Iterator[None]:
 def _mappings(path: Path) -> list[tuple[int, int]]:
     """(start, end) of each stretch of this process's addresses where the file is mapped and can't be written to."""
     found = []
-    file = path.stat()
     for line in Path("/proc/self/maps").read_text().splitlines():
-        addresses, rights, _, _, inode, *name = line.split(maxsplit=5)
-        if rights.startswith("r-") and int(inode) == file.st_ino and name and Path(name[0]).samefile(path):
+        addresses, rights, _, _, _, *name = line.split(maxsplit=5)
+        if rights.startswith("r-") and name == [str(path.resolve())]:
             start, end = (int(a, 16) for a in addresses.split("-"))
             found.append((start, end))
     return found
