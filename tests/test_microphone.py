@@ -3,6 +3,7 @@ what drivers do that can't be had here."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -306,8 +307,17 @@ def test_a_recorder_leaves_no_descriptors(wrapper: Path) -> None:
     wrapper.write_text("raise OSError('none')")
     if not Path("/proc/self/fd").exists():
         pytest.skip("needs Linux' /proc")
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(3):
         with Recorder() as recorder, pytest.raises(MicrophoneError, match="PortAudio is not installed"):
             everything(recorder)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not descriptors() - before
+
+
+def descriptors() -> set[tuple[str, str]]:
+    """This process' open files by number and what they lead to: what others left open may be closed meanwhile."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own, for one
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
