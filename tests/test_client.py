@@ -101,6 +101,26 @@ def test_noise_of_a_library_goes_to_the_log_and_never_into_an_answer(stable: Sta
     assert "of a library" in worker.log_tail()
 
 
+def test_no_library_reports_what_it_is_used_for(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO and NNCF import a package that tells their makers, if there is one: here it leaves a trace."""
+    reporter, trace = tmp_path / "library" / "openvino_telemetry", tmp_path / "trace"
+    reporter.mkdir(parents=True)
+    (reporter / "__init__.py").write_text(f"open({str(trace)!r}, 'w')")
+    monkeypatch.setenv("PYTHONPATH", str(reporter.parent))
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
+    subprocess.run([sys.executable, "-c", "import openvino"], capture_output=True, timeout=LIMIT_S, check=False)
+    assert trace.exists()
+    trace.unlink()
+    worker = Pool().start("The builder", 2)
+    try:
+        worker.ask("build", LIMIT_S, model=str(tiny_model), mode="openvino-int8-weight-only", settings={})
+    finally:
+        worker.close()
+    assert not trace.exists()
+
+
 def test_an_idle_worker_gains_no_cpu_time_while_its_neighbour_is_visited(stable: Stable) -> None:
     pair = stable.workers(2)
     for idle, visited in (pair, pair[::-1]):

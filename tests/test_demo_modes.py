@@ -12,7 +12,7 @@ from noise import snr_db
 
 from bench import artefacts, audio, datasets, models, modes
 from bench.models import Array
-from bench.modes import _openvino
+from bench.modes import _openvino, _openvino_halves
 from bench.records import Variant
 
 # Signal to noise of the logits against the original on speech, dB, at least. int8 of the linear layers alone leaves
@@ -31,7 +31,7 @@ SNR_DB = {
     "onnx-int8-static": 15.0,
     "onnx-int4": 15.0,
     "openvino-fp32": 80.0,
-    "openvino-bf16": 33.0,
+    "openvino-bf16": 38.0,
     "openvino-int8-weight-only": 30.0,
     "openvino-int8-static": 22.0,
 }
@@ -111,15 +111,17 @@ def test_ranges_from_end_to_end_collapse(
     assert snr_db(original, opened(speech)) < 15
 
 
-@pytest.mark.parametrize("name", ["openvino-int8-static", "openvino-bf16"])
-def test_grouped_convolutions_may_read_bf16(
+@pytest.mark.parametrize("name", ["openvino-bf16", "openvino-int8-weight-only", "openvino-int8-static"])
+def test_reading_bf16_changes_no_logits(
     name: str, speech: Array, cache: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The attention's scale is no number of bfloat16 here: in bf16 its queries are rounded before and not after it."""
     made, _ = artefacts.prepare("demo", name, {}, lambda _: None)
     place = artefacts.folder(made.digest)
     halved = _openvino.OpenVinoOpened(place, 1)(speech)
-    monkeypatch.setattr(_openvino, "_halve_grouped", lambda _: None)
-    assert snr_db(_openvino.OpenVinoOpened(place, 1)(speech), halved) > 40
+    monkeypatch.setattr(_openvino_halves, "read", lambda _: None)
+    plain = _openvino.OpenVinoOpened(place, 1)(speech)
+    assert snr_db(plain, halved) > (40 if name == "openvino-bf16" else 100)
 
 
 @pytest.mark.parametrize("count", [3, 7])

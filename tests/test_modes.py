@@ -93,7 +93,7 @@ EXTRACTOR = {"onnx-int8-static": {(32, 32): 1, (8, 8): 6}, "openvino-int8-static
 # that multiplies in bf16.
 OTHERS: dict[str, dict[str, tuple[int | None, int]]] = {
     "openvino-int8-weight-only": {
-        "positional conv": (8, 16),
+        "positional conv": (16, 16),
         "encoder linears": (8, 16),
         "head": (8, 16),
         "attention products": (None, 16),

@@ -7,7 +7,6 @@ them, those of torch's modules, so what the engine runs leads back to modules: s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.models import Array, Config, Family
-from bench.modes import _count, _mapped
+from bench.modes import _count, _mapped, _openvino_halves
 from bench.modes._openvino_images import over_images
 from bench.records import SAMPLE_RATE_HZ, Coverage
 
@@ -36,7 +35,6 @@ def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float3
 _FLOATS = ["earbench", "floats"]  # where a model's notes say in what its floats are to run
 _WEIGHT = "/weight"  # behind a product's name: that of the constant that it multiplies with
 _STORING = ("Convert", "Subtract", "Multiply", "Reshape")  # between a product and its weight, by how that is stored
-_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")  # in a graph on disk
 _EXECUTED = ("Convolution", "FullyConnected", "MatMul", "Subgraph")  # in the one that runs; the last is fused attention
 
 
@@ -54,7 +52,7 @@ class OpenVinoOpened:
         model = core.read_model(directory / MODEL_FILE)
         floats = model.get_rt_info(_FLOATS).astype(str)
         if floats == "bf16" and runs("bf16") == "bf16":
-            _halve_grouped(model)
+            _openvino_halves.read(model)
         with _mapped.let_go((directory / MODEL_FILE).with_suffix(".bin")):  # which `model` keeps mapped
             self.compiled = core.compile_model(model, "CPU", _properties(threads, floats))
             self._request = self.compiled.create_infer_request()
@@ -93,47 +91,11 @@ def save(model: Any, directory: Path, floats: str) -> None:
     openvino.save_model(model, directory / MODEL_FILE, compress_to_fp16=False)
 
 
-def round_to_bf16(model: Any, constants: Iterable[Any] | None = None) -> None:
-    """Let the model hold float weights in bfloat16, in place: all or some. What it computes is not changed."""
-    from openvino import Type, opset13
-
-    for op in model.get_ordered_ops() if constants is None else constants:
-        if op.get_type_name() == "Constant" and op.get_output_element_type(0) == Type.f32 and _elements(op) > 1:
-            half = opset13.convert(opset13.constant(op.data, Type.bf16), Type.f32)
-            for reader in op.output(0).get_target_inputs():
-                reader.replace_source_output(half.output(0))
-
-
-def _halve_grouped(model: Any) -> None:
-    """Let grouped convolutions read the bfloat16 in which they are stored and run anyway, in place.
-
-    Else OpenVINO holds their weights in float32 too, 19 MB of the positional convolution on base.
-    """
-    from openvino import Type, opset13
-
-    for op in model.get_ordered_ops():
-        if op.get_type_name() == "GroupConvolution":
-            weight, readers = op.input_value(1).get_node(), op.output(0).get_target_inputs()
-            if weight.get_type_name() != "Convert" or weight.get_input_element_type(0) != Type.bf16:
-                continue
-            op.input(0).replace_source_output(opset13.convert(op.input_value(0), Type.bf16).output(0))
-            op.input(1).replace_source_output(weight.input_value(0))
-            result = opset13.convert(op, Type.f32)
-            for reader in readers:
-                reader.replace_source_output(result.output(0))
-    model.validate_nodes_and_infer_types()
-
-
-def kernels(model: Any) -> list[Any]:
-    """The constants that hold the weights of convolutions."""
-    return [weight for op, weight in _weights(model) if op.get_type_name() != "MatMul"]
-
-
 def _weights(model: Any) -> list[tuple[Any, Any]]:
     """Each node that multiplies with a weight, and the constant that holds it."""
     found = []
     for op in model.get_ordered_ops():
-        if op.get_type_name() in _PRODUCTS:
+        if op.get_type_name() in _openvino_halves.PRODUCTS:
             weight = op.input_value(1).get_node()
             while weight.get_type_name() in _STORING:
                 weight = weight.input_value(0).get_node()
@@ -213,7 +175,9 @@ def _stored(directory: Path, names: set[str]) -> tuple[dict[str, tuple[int, int]
             constants[op.get_friendly_name()] = [op]
         elif inputs and all(i in constants for i in inputs):
             constants[op.get_friendly_name()] = [c for i in inputs for c in constants[i]]
-        elif kind in _PRODUCTS and name and inputs[1] in constants:  # beside its weight there are scales
+        elif (
+            kind in _openvino_halves.PRODUCTS and name and inputs[1] in constants
+        ):  # beside its weight there are scales
             found[name] = max((_elements(c), _bits(c)) for c in constants[inputs[1]])[::-1]
         elif kind in ("Multiply", "Add"):  # norms and biases; a single number is a scale of no module
             for c in (c for i in inputs for c in constants.get(i, ()) if _elements(c) > 1):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.models import Config, Family
-from bench.modes import Clips, Cost, Needs, Option, Progress, _onnx, _openvino
+from bench.modes import Clips, Cost, Needs, Option, Progress, _onnx, _openvino, _openvino_halves
 from bench.records import Coverage, Setting
 
 NAME = "openvino-bf16"
@@ -21,7 +21,7 @@ BASE = "onnx-fp32"
 CALIBRATES = False
 COST = Cost(memory_bytes=130_000_000, memory_copies=2.0, disk_copies=0.6)
 STORED_BITS = {"": 16}
-VERSION = 2
+VERSION = 3
 CODE = _openvino.code("bf16")
 OPEN_CODE = _openvino.OPEN_CODE
 
@@ -37,7 +37,7 @@ def build(
     """Write every weight rounded to bfloat16."""
     progress("converting from ONNX")
     graph = _openvino.read(model / _onnx.MODEL_FILE)
-    _openvino.round_to_bf16(graph)
+    _openvino_halves.store(graph)
     progress("writing the weights")
     _openvino.save(graph, directory, "bf16")
     return {}

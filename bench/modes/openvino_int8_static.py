@@ -20,6 +20,7 @@ from bench.modes import (
     _onnx,
     _openvino,
     _openvino_channels,
+    _openvino_halves,
     calibration,
 )
 from bench.records import Coverage, Setting
@@ -65,7 +66,7 @@ BASE = "onnx-fp32"
 CALIBRATES = True
 COST = Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=0.3)
 STORED_BITS = {"": 8, "positional conv": 16, "norms and biases": 32}
-VERSION = 2
+VERSION = 3
 CODE = _openvino.code("bf16", _QUANTIZE)
 OPEN_CODE = _openvino.OPEN_CODE
 
@@ -97,7 +98,7 @@ def build(
         convs = _openvino_channels.convolutions(graph)
         for conv, grid in zip(convs[first:], grids, strict=True):
             _openvino_channels.quantize(conv, grid)
-    _openvino.round_to_bf16(graph, _openvino.kernels(graph))  # of convolutions that stay float
+    _openvino_halves.store_convolutions(graph)  # those that stay float
     progress("writing the weights")
     _openvino.save(graph, directory, "bf16")
     return {}

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from bench.models import Config, Family
-from bench.modes import Clips, Cost, Needs, Option, Progress, _onnx, _openvino
+from bench.modes import Clips, Cost, Needs, Option, Progress, _onnx, _openvino, _openvino_halves
 from bench.records import Coverage, Setting
 
+_COMPRESS = """graph = nncf.compress_weights(
+    graph,
+    mode=nncf.CompressWeightsMode.INT8_SYM,
+    ignored_scope=nncf.IgnoredScope(types=["GroupConvolution"]),
+)
+"""
 NAME = "openvino-int8-weight-only"
 LABEL = "int8 weight-only (OpenVINO)"
 ENGINE = "openvino"
-WEIGHTS = "matrix products and convolutions are stored in 8-bit integers, one scale an output channel"
+WEIGHTS = (
+    "matrix products and convolutions are stored in 8-bit integers, one scale an output channel; the positional "
+    "convolution in 16 bits (bfloat16)"
+)
 ACTIVATIONS = "not quantized: 16-bit (bfloat16) where the processor has it"
 NEEDS = Needs(packages=("openvino",), build_packages=_openvino.QUANTIZE_PACKAGES)
 SETTINGS: dict[str, Option] = {}
@@ -21,9 +30,9 @@ OFFERED: tuple[dict[str, Setting], ...] = ()
 BASE = "onnx-fp32"
 CALIBRATES = False
 COST = Cost(memory_bytes=340_000_000, memory_copies=2.0, disk_copies=0.3)
-STORED_BITS = {"": 8, "norms and biases": 32}
-VERSION = 2
-CODE = _openvino.code("bf16", "graph = nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)\n")
+STORED_BITS = {"": 8, "positional conv": 16, "norms and biases": 32}
+VERSION = 3
+CODE = _openvino.code("bf16", _COMPRESS)
 OPEN_CODE = _openvino.OPEN_CODE
 
 
@@ -35,14 +44,24 @@ def check() -> str:
 def build(
     model: Path, data: Clips, settings: dict[str, Setting], directory: Path, progress: Progress
 ) -> dict[str, str]:
-    """Write every weight in int8."""
+    """Write every weight in int8 but those of the positional convolution.
+
+    From int8 OpenVINO makes floats of a convolution's weights when it opens the file and keeps them in memory beside
+    the copy that it multiplies with. That one has half of all such weights: bfloat16, in which it runs, is read as it
+    lies in the file, so 5 % of the file's size save 6 % of the worker's memory.
+    """
     import nncf
 
     nncf.set_log_level(logging.ERROR)
     progress("converting from ONNX")
     graph = _openvino.read(model / _onnx.MODEL_FILE)
     progress("rounding the weights")
-    graph = nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
+    graph = nncf.compress_weights(
+        graph,
+        mode=nncf.CompressWeightsMode.INT8_SYM,
+        ignored_scope=nncf.IgnoredScope(types=["GroupConvolution"]),
+    )
+    _openvino_halves.store_convolutions(graph)
     progress("writing the weights")
     _openvino.save(graph, directory, "bf16")
     return {}
