@@ -107,8 +107,7 @@ def _together(op: Any) -> tuple[Any, dict[Any, Any | None]]:
         follower = reader.get_node()
         if follower.get_type_name() in ("Add", "Multiply"):
             other = follower.input(1 - reader.get_index())
-            source = other.get_source_output().get_node()
-            if source.get_type_name() not in ("Constant", "Convert"):  # computed: a residual
+            if _source(other.get_source_output(), "Convert").get_type_name() != "Constant":  # a residual
                 break
             numbers[other] = _half(other.get_source_output())
         elif follower.get_type_name() != "Gelu":
