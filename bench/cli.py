@@ -70,7 +70,9 @@ def run(
     input_: Annotated[str, typer.Option("--input", help="speech or noise.")] = "speech",
     csv: Annotated[Path | None, typer.Option(help="Write the summary table here.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the whole run here.")] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with this cancelled or interrupted run.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this cancelled or interrupted run: finished lengths are kept.")
+    ] = None,
 ) -> None:
     """Measure models in several modes over input lengths."""
     with console.sentences():
@@ -81,6 +83,9 @@ def run(
                     f"{resume} is an evaluation. Go on with it by: python -m bench evaluate --resume {resume}"
                 )
             run_id = console.jobs().resume(resume)
+            console.err.print(
+                "Finished lengths are kept. One that was under way begins anew, so that passes stay paired."
+            )
         else:
             spec = RunSpec.grid(
                 [models.find(name).name for name in names(model)],
@@ -184,7 +189,15 @@ def doctor() -> None:
         console.out.print(f"{'in use':13} {console.jobs().holder() or 'no'}")
     if d.governor == "powersave":
         console.out.print("The clock governor is “powersave”: latencies will vary. Set “performance” while measuring.")
-    list_modes()
+    found = console.availability()
+    console.out.print(f"{'modes':13} {sum(a.state == 'available' for a in found.values())} of {len(found)} available")
+    missing = console.table("here", first="mode")
+    for name, a in found.items():
+        if a.remark:
+            missing.add_row(name, f"{a.state}: {a.remark}")
+    if missing.row_count:
+        console.out.print(missing)
+    console.out.print("What each quantizes and what can be set: python -m bench modes")
 
 
 @app.command()

@@ -47,9 +47,14 @@ def refuse(e: Exception) -> NoReturn:
 
 
 def chosen_modes(text: str) -> list[str]:
-    """The modes that were named; ALL are those that can be built here and run fast, and the others are told."""
-    if text != "ALL":
-        return names(text)
+    """The modes that were named, each once; ALL are those that can be built here and run fast, the others are told."""
+    found: dict[str, None] = {}
+    for name in names(text, "Modes"):
+        found |= dict.fromkeys(_every_mode() if name == "ALL" else [name])
+    return list(found)
+
+
+def _every_mode() -> list[str]:
     found = availability()
     for name, a in found.items():
         if a.state != "available" or not a.builds:

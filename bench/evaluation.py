@@ -255,8 +255,8 @@ def _verdict(s: Score) -> str:
     c = s.comparison
     if c.delta_low is None or c.delta_high is None:
         return "one clip is too few to say more"
-    if 0 < sum(x.words.count != x.baseline.count for x in s.clips) < FEW_CLIPS:
-        return "too few clips differ to tell more"
+    if 0 < (differ := sum(x.words.count != x.baseline.count for x in s.clips)) < FEW_CLIPS:
+        return f"{differ} of {len(s.clips)} clips differ, too few for the interval to be trusted"
     if c.delta_low > 0:
         return WORSE
     if c.delta_high < 0:

@@ -40,7 +40,7 @@ with st.container(horizontal=True):
     if runs[chosen].state in RESUMABLE_STATES and st.button(
         "Resume",
         icon=":material/play_arrow:",
-        help="Go on where it stopped; finished lengths are kept.",
+        help="Go on where it stopped: finished lengths are kept, one that was under way begins anew.",
         disabled=live is not None,
     ):
         try:

@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from conftest import wait_for
@@ -24,13 +25,13 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-
 
 
 @contextmanager
-def dashboard() -> Iterator[str]:
+def dashboard(script: Path = ROOT / "app.py") -> Iterator[str]:
     """`streamlit run` on a port of its own, over the data folder that EARBENCH_DATA names; the value is its address."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: _healthy(url), "the dashboard", LIMIT_S, 0.1)

@@ -28,6 +28,34 @@ from bench.store import Store
 pytestmark = needs_chromium
 
 
+_SLOW = """
+import sys, time
+import streamlit as st
+sys.path.insert(0, {root!r})
+from bench.ui.press import pressed
+
+st.text_input("Something else", key="other")
+time.sleep(1.5)
+if pressed("Go", key="go"):
+    st.session_state["times"] = st.session_state.get("times", 0) + 1
+st.write(f"pressed {{st.session_state.get('times', 0)}} times, beside", st.session_state["other"])
+"""
+
+
+@pytest.mark.timeout(200)
+def test_a_press_is_not_lost_when_something_else_changes_before_it_is_seen(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(_SLOW.format(root=str(ROOT)))
+    with dashboard(script) as url, browser_page() as page:
+        page.goto(url)
+        page.get_by_text("pressed 0 times").wait_for()
+        page.get_by_role("button", name="Go").click()
+        page.wait_for_timeout(300)  # the script is on its way to the button
+        page.get_by_role("textbox", name="Something else").fill("typed")
+        page.keyboard.press("Enter")
+        page.get_by_text("pressed 1 times, beside typed").wait_for()
+
+
 @pytest.mark.timeout(600)
 def test_choose_start_watch_download(data_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     with dashboard() as url, browser_page() as page:

@@ -71,6 +71,9 @@ class FakeJobs:
     def cancel(self) -> None:
         raise AssertionError("nobody asked for it")
 
+    def holder(self) -> str | None:
+        return None
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -250,6 +253,22 @@ def test_all_modes_are_those_that_run_well_here(manager: FakeJobs) -> None:
     done = bench("run", "--modes", "ALL", "--threads", 2, "--lengths", 1)
     assert [v.mode for v in manager.started[0].variants] == [m for m in modes.modes() if m != "torch-bf16"]
     assert "Left out: torch-bf16 (emulated: slow)" in done.stderr
+
+
+def test_all_modes_and_a_variant_beside_them(manager: FakeJobs) -> None:
+    variant = "openvino-int8-static:float_convs=0:ranges=minmax"
+    bench("run", "--modes", f"{INT8},ALL,{variant},{FP32}", "--threads", 2, "--lengths", 1)
+    spelled = [v.spelled for v in manager.started[0].variants]
+    others = [m for m in modes.modes() if m not in ("torch-bf16", INT8)]
+    assert spelled == [INT8, *others, variant]
+
+
+def test_doctor_tells_the_device_and_only_the_modes_that_need_a_word(manager: FakeJobs) -> None:
+    done = bench("doctor")
+    assert done.exit_code == 0
+    assert re.search(rf"^modes +{len(FOUND) - 1} of {len(FOUND)} available$", done.stdout, re.MULTILINE)
+    assert "emulated: slow" in done.stdout and "engine x86" in done.stdout
+    assert FP32 not in done.stdout
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])

@@ -14,6 +14,7 @@ from bench.modes import ModeError
 from bench.records import RunSpec
 from bench.report import Report
 from bench.ui import choose
+from bench.ui.press import pressed
 
 LENGTH_S = 5.0
 _AMOUNTS: dict[Goal, tuple[str, float, str]] = {
@@ -98,7 +99,7 @@ def _measure(jobs: Jobs, r: Result, model: str, found: Choice) -> None:
     left = {c.variant for c in found.candidates if c.loss != "over"}
     order = tuple(v for v in r.evaluation.spec.variants if v in left)
     busy = choose.occupied(jobs)
-    if st.button(
+    if pressed(
         f"Measure {len(order)} of them at {LENGTH_S:g} s",
         icon=":material/speed:",
         disabled=bool(busy) or len(order) < 2,

@@ -11,6 +11,7 @@ from bench.captions import Caption, Captions, Snapshot
 from bench.jobs import Jobs
 from bench.store import StoreError
 from bench.ui import microphone, texts, transcribe
+from bench.ui.press import pressed
 
 POLL_S = 0.7
 # The newest lines are at the bottom, and stay in sight: a column in reverse keeps to its end as it grows.
@@ -37,7 +38,7 @@ def panel(jobs: Jobs) -> None:
     if why := transcribe.refused(jobs):
         st.caption(f":material/block: {why}")
     ready = device is not None and bool(wanted) and not why
-    if st.button("Start captions", type="primary", icon=":material/subtitles:", key="t_go", disabled=not ready):
+    if pressed("Start captions", type="primary", icon=":material/subtitles:", key="t_go", disabled=not ready):
         jobs.caption(lambda: Captions(jobs.transcriber, wanted, device))
         st.rerun()
     if session:
@@ -55,7 +56,7 @@ def _live(jobs: Jobs, session: Captions) -> None:
             if s.stage
             else f":red[:material/fiber_manual_record:] **Live** · {_clock(s.elapsed_s)}"
         )
-        if st.button("Stop", icon=":material/stop:", key="t_end"):
+        if pressed("Stop", icon=":material/stop:", key="t_end"):
             session.stop()
     _stage(s)
     if not s.stage:

@@ -15,6 +15,7 @@ from bench.records import RunSpec, SpecError
 from bench.store import StoreError
 from bench.text import duration, size
 from bench.ui import settings
+from bench.ui.press import pressed
 
 DEFAULTS = {"lengths": "1, 5", "batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
 LAB_MODES = ("torch-fp32", "torch-int8-dynamic")
@@ -84,8 +85,8 @@ def form(jobs: Jobs) -> None:
         st.caption(busy)
     with st.container(horizontal=True):
         ready = spec is not None and expected is not None and expected.refusal is None and not busy
-        start = st.button("Start", type="primary", icon=":material/play_arrow:", key="start", disabled=not ready)
-        lab = st.button(
+        start = pressed("Start", type="primary", icon=":material/play_arrow:", key="start", disabled=not ready)
+        lab = pressed(
             "The lab",
             icon=":material/school:",
             key="lab",

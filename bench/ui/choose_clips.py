@@ -20,6 +20,7 @@ from bench.records import EvaluationSpec, SpecError, Variant
 from bench.store import StoreError
 from bench.text import duration
 from bench.ui import choose
+from bench.ui.press import pressed
 
 BUNDLED, FOLDER, ZIP, HUB = "Bundled clips", "Folder", "Zip file", "Hugging Face"
 DEFAULTS = {
@@ -86,7 +87,7 @@ def form(jobs: Jobs) -> None:
             if refusal:
                 st.error(refusal)
                 spec = None
-    start = st.button("Start", type="primary", icon=":material/play_arrow:", key="evaluate", disabled=spec is None)
+    start = pressed("Start", type="primary", icon=":material/play_arrow:", key="evaluate", disabled=spec is None)
     if start and spec:
         try:
             st.query_params["evaluation"] = jobs.start(spec, found)

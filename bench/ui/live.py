@@ -12,6 +12,7 @@ import streamlit as st
 
 from bench.jobs import Job, Jobs
 from bench.text import duration
+from bench.ui.press import pressed
 
 _PAGES = {"benchmark": "pages/1_Benchmark.py", "evaluation": "pages/4_Accuracy.py"}
 POLL_S = 3.0  # every poll of every browser takes CPU time from what is being measured
@@ -49,7 +50,7 @@ def card(jobs: Jobs, kind: str) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"#### {'Cancelling' if job.pool.cancelled else doing if p.measuring else 'Preparing'}")
-            if st.button("Cancel", icon=":material/stop_circle:", key="cancel", disabled=job.pool.cancelled):
+            if pressed("Cancel", icon=":material/stop_circle:", key="cancel", disabled=job.pool.cancelled):
                 jobs.cancel()
         if p.measuring:
             st.progress(min(1.0, p.done_ratio), text=_where(job))

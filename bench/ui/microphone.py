@@ -11,6 +11,7 @@ from bench import audio
 from bench.audio import MAX_DURATION_S, Sound
 from bench.microphone import Input, Level, MicrophoneError, Recorder, devices
 from bench.records import SAMPLE_RATE_HZ
+from bench.ui.press import pressed
 
 POLL_S = 0.25
 UNWATCHED_S = 20.0  # a browser that is gone, or asleep in a pocket, records no longer than this
@@ -53,7 +54,7 @@ def record() -> tuple[str, Sound] | None:
             seconds = st.number_input(
                 "Seconds at most", 1, int(MAX_DURATION_S), 10, key="t_seconds", width=160, help="Or until you stop it."
             )
-            if st.button("Record", icon=":material/fiber_manual_record:", key="t_record"):
+            if pressed("Record", icon=":material/fiber_manual_record:", key="t_record"):
                 st.session_state.pop("t_recorded", None)
                 try:
                     st.session_state["t_recorder"] = Recorder(device, float(seconds), UNWATCHED_S)
@@ -76,7 +77,7 @@ def _recording(recorder: Recorder) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f":red[:material/fiber_manual_record:] **Recording** · {recorder.elapsed_s:.1f} s")
-            stop = st.button("Stop", icon=":material/stop:", key="t_stop")
+            stop = pressed("Stop", icon=":material/stop:", key="t_stop")
         meter(recorder.level, recorder.overflows)
         if rates:
             st.caption(rates_text(rates))

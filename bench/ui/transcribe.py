@@ -16,6 +16,7 @@ from bench.records import Transcript, Variant
 from bench.store import StoreError
 from bench.transcriber import Busy
 from bench.ui import choose, diff, texts
+from bench.ui.press import pressed
 from bench.ui.source import Chosen
 
 
@@ -71,7 +72,7 @@ def form(jobs: Jobs, chosen: Chosen | None) -> None:
     if why := refused(jobs):
         st.caption(f":material/block: {why}")
     ready = chosen is not None and bool(wanted) and not why
-    if st.button("Transcribe", type="primary", icon=":material/notes:", key="t_start", disabled=not ready) and chosen:
+    if pressed("Transcribe", type="primary", icon=":material/notes:", key="t_start", disabled=not ready) and chosen:
         _transcribe(jobs, chosen, wanted, reference, keep)
     found: _Result | None = st.session_state.get("t_result")
     if found and found.key == key and found.transcript.reference != reference.strip():
