@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.models import Array, Config, Family
 from bench.modes import _count, _mapped, _openvino_halves
+from bench.modes._openvino_halves import PRODUCTS
 from bench.modes._openvino_images import over_images
 from bench.records import SAMPLE_RATE_HZ, Coverage
 
@@ -95,7 +96,7 @@ def _weights(model: Any) -> list[tuple[Any, Any]]:
     """Each node that multiplies with a weight, and the constant that holds it."""
     found = []
     for op in model.get_ordered_ops():
-        if op.get_type_name() in _openvino_halves.PRODUCTS:
+        if op.get_type_name() in PRODUCTS:
             weight = op.input_value(1).get_node()
             while weight.get_type_name() in _STORING:
                 weight = weight.input_value(0).get_node()
@@ -175,9 +176,7 @@ def _stored(directory: Path, names: set[str]) -> tuple[dict[str, tuple[int, int]
             constants[op.get_friendly_name()] = [op]
         elif inputs and all(i in constants for i in inputs):
             constants[op.get_friendly_name()] = [c for i in inputs for c in constants[i]]
-        elif (
-            kind in _openvino_halves.PRODUCTS and name and inputs[1] in constants
-        ):  # beside its weight there are scales
+        elif kind in PRODUCTS and name and inputs[1] in constants:  # beside its weight there are scales
             found[name] = max((_elements(c), _bits(c)) for c in constants[inputs[1]])[::-1]
         elif kind in ("Multiply", "Add"):  # norms and biases; a single number is a scale of no module
             for c in (c for i in inputs for c in constants.get(i, ()) if _elements(c) > 1):

@@ -46,9 +46,9 @@ def build(
 ) -> dict[str, str]:
     """Write every weight in int8 but those of the positional convolution.
 
-    From int8 OpenVINO makes floats of a convolution's weights when it opens the file and keeps them in memory beside
-    the copy that it multiplies with. That one has half of all such weights: bfloat16, in which it runs, is read as it
-    lies in the file, so 5 % of the file's size save 6 % of the worker's memory.
+    No kernel multiplies a convolution's int8 weights with floats, so the floats stay in memory beside the engine's own
+    copy. That one has half of all such weights; bfloat16, in which they run, is read as it lies in the file: on base 5
+    MB more of a file save 9 MB of memory, or 19 where OpenVINO opens it alone.
     """
     import nncf
 
