@@ -55,7 +55,8 @@ def list_modes() -> None:
 def run(
     model: Annotated[str, typer.Option(help="Model names or folders, separated by commas.")] = models.default(),
     modes: Annotated[
-        str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: all that run here.")
+        str,
+        typer.Option(help="Modes, separated by commas; the first is the baseline. ALL in it: all that run here."),
     ] = ("torch-fp32,torch-int8-dynamic"),
     lengths_: Annotated[
         str, typer.Option("--lengths", help="Input lengths in seconds: 1,2,5 or a range 1:20:5 (from, to, how many).")
@@ -84,7 +85,8 @@ def run(
                 )
             run_id = console.jobs().resume(resume)
             console.err.print(
-                "Finished lengths are kept. One that was under way begins anew, so that passes stay paired."
+                "Finished lengths are kept. One that was under way is measured anew, since only whole rounds on one "
+                "occasion are paired; its earlier passes no longer count."
             )
         else:
             spec = RunSpec.grid(

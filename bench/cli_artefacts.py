@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 def build(
     model: Annotated[str, typer.Option(help="Model names or folders, separated by commas.")] = models.default(),
     modes: Annotated[
-        str, typer.Option(help="Modes, separated by commas. ALL: all that run here.")
+        str, typer.Option(help="Modes, separated by commas. ALL in it: all that run here.")
     ] = "torch-fp32,torch-int8-dynamic",
     threads: Annotated[int, typer.Option(help="Threads. Default: the usable cores.", show_default=False)] = 0,
 ) -> None:

@@ -18,7 +18,7 @@ def best(
     model: Annotated[str, typer.Option(help="A model's name or folder. Default: the model that is shipped.")] = "",
     minimise: Annotated[str, typer.Option(help="What is to be least: latency, size or memory.")] = "latency",
     limit: Annotated[float, typer.Option(help="Points of WER that may be lost at most.")] = 100 * choosing.LIMIT,
-    modes: Annotated[str, typer.Option(help="Candidates, separated by commas. ALL: all that run here.")] = "ALL",
+    modes: Annotated[str, typer.Option(help="Candidates, by commas. ALL in it: all that run here.")] = "ALL",
     dataset: Annotated[str, typer.Option(help="As of evaluate. Default: data/clips.")] = "",
     clips: Annotated[int, typer.Option(help="Clips at most, drawn by the seed; 0: all.")] = 0,
     length: Annotated[float, typer.Option(help="Seconds of the input that latency and memory are measured at.")] = 5.0,

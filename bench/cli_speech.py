@@ -23,7 +23,7 @@ Model = Annotated[
     str, typer.Option(help="Model names or folders, separated by commas. Default: the model that is shipped.")
 ]
 ModesOption = Annotated[
-    str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL: all that run here.")
+    str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL in it: all that run here.")
 ]
 Threads = Annotated[int, typer.Option(help="Threads. Default: the usable cores.", show_default=False)]
 
@@ -135,7 +135,8 @@ def _print_result(r: Result) -> None:
     spec = r.evaluation.spec
     models = list(dict.fromkeys(v.model for v in spec.variants))
     console.out.print(
-        f"{'model ' + models[0] + ', ' if len(models) == 1 else ''}data set {spec.dataset}, normaliser {r.normaliser}"
+        f"{'model ' + models[0] + ', ' if len(models) == 1 else ''}data set {spec.dataset}, "
+        f"{evaluation.heard(r)}, normaliser {r.normaliser}"
     )
     table = console.table(*(["model"] if len(models) > 1 else []), first="mode", fold=True)
     console.add_numbers(table, "WER %", "points [95 %]", "S/D/I", "CER %", "RTF", "MB")  # fits 80 columns

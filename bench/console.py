@@ -23,7 +23,7 @@ from bench.models import ModelError
 from bench.modes import ModeError
 from bench.modes.probe import availability as availability
 from bench.parse import names
-from bench.records import Evaluation, Run, SpecError
+from bench.records import RESUMABLE_STATES, Evaluation, Run, SpecError
 from bench.store import StoreError
 from bench.text import duration
 
@@ -49,7 +49,7 @@ def refuse(e: Exception) -> NoReturn:
 def chosen_modes(text: str) -> list[str]:
     """The modes that were named, each once; ALL are those that can be built here and run fast, the others are told."""
     found: dict[str, None] = {}
-    for name in names(text, "Modes"):
+    for name in dict.fromkeys(names(text, "Modes")):
         found |= dict.fromkeys(_every_mode() if name == "ALL" else [name])
     return list(found)
 
@@ -70,8 +70,10 @@ def check_folders(*files: Path | None) -> None:
 
 
 def write(path: Path | None, text: str) -> None:
-    """Write a file if one was asked for, and say so. Raises SpecError."""
-    if path:
+    """Write a file if one was asked for and there is something to write, and say so. Raises SpecError."""
+    if path and not text:
+        err.print(f"Nothing was measured yet, so {path} was not written.")
+    elif path:
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as e:
@@ -99,6 +101,9 @@ def follow(run_id: str) -> Run | Evaluation:
     assert found
     kind = "Run" if isinstance(found, Run) else "Evaluation"
     err.print(f"{kind} {run_id}: {found.state}" + (f". {found.message}" if found.message else ""))
+    if found.state in RESUMABLE_STATES:
+        command = "run" if isinstance(found, Run) else "evaluate"
+        err.print(f"Go on with it by: python -m bench {command} --resume {run_id}")
     return found
 
 

@@ -228,6 +228,12 @@ def to_json(r: Result) -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False)
 
 
+def heard(r: Result) -> str:
+    """How many clips: all, or how many of them so far."""
+    so_far = max((len(s.clips) for s in r.scores), default=0)
+    return f"{len(r.clips)} clips" if so_far == len(r.clips) else f"{so_far} of {len(r.clips)} clips"
+
+
 def headline(r: Result) -> str:
     """The evaluation in a few sentences: the fastest mode against the original, and all others that hear worse.
 

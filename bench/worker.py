@@ -31,9 +31,6 @@ LONGEST_COMPILATION_S = 1800.0
 # How torch, the C++ library and the loader say that there is no memory, where they don't raise MemoryError.
 _NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
-# What tells a library's makers over the network how it is used: libraries do without. Saves 7 MB of memory, too.
-_REPORTERS = ("openvino_telemetry",)
-
 Say = Callable[[dict[str, Any]], None]
 
 
@@ -165,8 +162,6 @@ class Worker:
 
 def main() -> None:
     """Answer requests until told to quit or until the parent's end of the pipe closes."""
-    for package in _REPORTERS:
-        sys.modules[package] = None  # type: ignore[assignment]  # to Python: can't be imported
     requests, replies = os.fdopen(int(sys.argv[1]), "r"), os.fdopen(int(sys.argv[2]), "w", buffering=1)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
 

@@ -9,6 +9,7 @@ from bench.models import ModelError
 from bench.records import RESUMABLE_STATES
 from bench.store import StoreError
 from bench.ui import page, results
+from bench.ui.press import pressed
 
 jobs = page.begin("Results")
 st.title("Results")
@@ -37,8 +38,10 @@ if live and live.run_id == chosen:
 results.figures(jobs.store, chosen)
 
 with st.container(horizontal=True):
-    if runs[chosen].state in RESUMABLE_STATES and st.button(
+    if runs[chosen].state in RESUMABLE_STATES and pressed(
         "Resume",
+        key="resume",
+        about=chosen,
         icon=":material/play_arrow:",
         help="Go on where it stopped: finished lengths are kept, one that was under way begins anew.",
         disabled=live is not None,

@@ -10,6 +10,7 @@ from bench.models import ModelError
 from bench.records import RESUMABLE_STATES
 from bench.store import StoreError
 from bench.ui import choose, choose_clips, live, page
+from bench.ui.press import pressed
 
 jobs = page.begin("Accuracy", banner=False)
 st.title("Accuracy")
@@ -51,8 +52,10 @@ if ended and (not running or asked in ended):
     if shown and shown.evaluation.state == "done":
         best.panel(jobs, shown)
     with st.container(horizontal=True):
-        if ended[chosen].state in RESUMABLE_STATES and st.button(
+        if ended[chosen].state in RESUMABLE_STATES and pressed(
             "Resume",
+            key="resume",
+            about=chosen,
             icon=":material/play_arrow:",
             disabled=bool(choose.occupied(jobs)),
             help="Go on where it stopped; the clips that were heard are kept.",

@@ -272,14 +272,16 @@ def test_doctor_tells_the_device_and_only_the_modes_that_need_a_word(manager: Fa
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
-def test_a_run_that_does_not_end_well_is_1(manager: FakeJobs, state: str) -> None:
+def test_a_run_that_does_not_end_well_is_1(manager: FakeJobs, tmp_path: Path, state: str) -> None:
     def end(store: Store, run_id: str) -> None:
         store.add_failure(run_id, Failure(1, "open", "killed", "It took [/all] memory [Errno 12]."))
         store.set_state(run_id, state, "Nothing could be measured [/here].")  # type: ignore[arg-type]
 
     manager.end = end
-    done = bench("run", "--threads", 2)
+    done = bench("run", "--threads", 2, "--csv", tmp_path / "a.csv")
     assert done.exit_code == 1
+    assert not (tmp_path / "a.csv").exists() and "Nothing was measured yet, so" in done.stderr
+    assert ("python -m bench run --resume" in done.stderr) == (state != "failed")
     assert f": {state}. Nothing could be measured [/here]." in done.stderr
     assert f"{INT8} failed (open, killed): It took [/all] memory [Errno 12]." in done.stderr
 

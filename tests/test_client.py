@@ -118,6 +118,10 @@ def test_no_library_reports_what_it_is_used_for(
         worker.ask("build", LIMIT_S, model=str(tiny_model), mode="openvino-int8-weight-only", settings={})
     finally:
         worker.close()
+    asked = subprocess.run(
+        [sys.executable, "-m", "bench.modes.probe"], capture_output=True, timeout=LIMIT_S, check=True, cwd=paths.ROOT
+    )
+    assert json.loads(asked.stdout)["openvino-int8-weight-only"]["state"] == "available"
     assert not trace.exists()
 
 

@@ -23,11 +23,11 @@ def store(model: Any) -> None:
 
 
 def store_convolutions(model: Any) -> None:
-    """The same for what float convolutions read alone, be their weights floats still or stored in int8."""
+    """The same for float convolutions: their weights, where those aren't stored in int8, and their biases."""
     for op in model.get_ordered_ops():
         if op.get_type_name() in ("Convolution", "GroupConvolution") and not _of_integers(op):
-            _, numbers = _together(op)
-            _store(entry.get_source_output().get_node() for entry in (op.input(1), *numbers))
+            _, constants = _together(op)
+            _store(entry.get_source_output().get_node() for entry in (op.input(1), *constants))
 
 
 def _store(nodes: Iterable[Any]) -> None:
@@ -44,23 +44,22 @@ def read(model: Any) -> None:
     """Let products work on bfloat16 where their weights are at hand in it, in place.
 
     For engines that run them so anyway: the logits are the same. So what OpenVINO computes together with a product
-    stays with it; a product stays as it is where a number in there would be rounded, and so does the one that gives
-    logits, which leave it as float32.
+    stays with it; a product stays as it is where a number in there would be rounded, and so does the last one, since
+    logits leave it as float32.
     """
     from openvino import Type, opset13
 
-    for op in model.get_ordered_ops():
-        if op.get_type_name() not in PRODUCTS or (weight := _weight(op)) is None:
-            continue
-        last, numbers = _together(op)
-        readers = last.output(0).get_target_inputs()
-        if None in numbers.values() or "Result" in (reader.get_node().get_type_name() for reader in readers):
+    products = [op for op in model.get_ordered_ops() if op.get_type_name() in PRODUCTS]
+    for op in products[:-1]:
+        weight = _weight(op)
+        last, constants = _together(op)
+        if weight is None or None in (*constants.values(), *_scaled_behind(last)):
             continue
         op.input(0).replace_source_output(opset13.convert(op.input_value(0), Type.bf16).output(0))
         op.input(1).replace_source_output(weight)
-        for entry, number in numbers.items():
-            entry.replace_source_output(number)
-        result = opset13.convert(last, Type.f32)
+        for entry, constant in constants.items():
+            entry.replace_source_output(constant)
+        readers, result = last.output(0).get_target_inputs(), opset13.convert(last, Type.f32)
         for reader in readers:
             reader.replace_source_output(result.output(0))
     model.validate_nodes_and_infer_types()
@@ -69,7 +68,7 @@ def read(model: Any) -> None:
 def _weight(product: Any) -> Any | None:
     """What a product multiplies with, in bfloat16; None if that isn't stored so.
 
-    Or if it is stored in int8 and the engine has a kernel for that: with integers, or a matrix's with floats.
+    None also where it is stored in int8 and the engine multiplies that itself: any with integers, matrices with floats.
     """
     if (found := _half(product.input_value(1))) is not None:
         return found
@@ -101,7 +100,7 @@ def _together(op: Any) -> tuple[Any, dict[Any, Any | None]]:
 
     That is adding a bias, scaling and GELU. None stands for a constant that bfloat16 doesn't hold.
     """
-    numbers: dict[Any, Any | None] = {}
+    constants: dict[Any, Any | None] = {}
     while len(readers := op.output(0).get_target_inputs()) == 1:
         (reader,) = readers
         follower = reader.get_node()
@@ -109,11 +108,25 @@ def _together(op: Any) -> tuple[Any, dict[Any, Any | None]]:
             other = follower.input(1 - reader.get_index())
             if _source(other.get_source_output(), "Convert").get_type_name() != "Constant":  # a residual
                 break
-            numbers[other] = _half(other.get_source_output())
+            constants[other] = _half(other.get_source_output())
         elif follower.get_type_name() != "Gelu":
             break
         op = follower
-    return op, numbers
+    return op, constants
+
+
+def _scaled_behind(op: Any) -> list[Any | None]:
+    """The constants in bfloat16 that scale what this node gives after it was moved about, or None for one.
+
+    OpenVINO scales queries together with their product, before it splits them into heads.
+    """
+    while len(readers := op.output(0).get_target_inputs()) == 1:
+        (reader,) = readers
+        op = reader.get_node()
+        if op.get_type_name() not in ("Reshape", "Transpose"):
+            other = op.input_value(1 - reader.get_index()) if op.get_type_name() == "Multiply" else None
+            return [] if other is None or _source(other, "Convert").get_type_name() != "Constant" else [_half(other)]
+    return []
 
 
 def _half(value: Any) -> Any | None:
@@ -139,6 +152,6 @@ def _nearest(values: Array) -> Array:
 
     OpenVINO 2026.4 rounds so in its kernels, but cuts off every other value when it converts a constant.
     """
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = np.asarray(values, np.float32, order="C").view(np.uint32)
     rounded = bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
     return rounded.view(np.float32)

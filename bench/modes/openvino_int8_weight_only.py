@@ -10,7 +10,8 @@ from bench.models import Config, Family
 from bench.modes import Clips, Cost, Needs, Option, Progress, _onnx, _openvino, _openvino_halves
 from bench.records import Coverage, Setting
 
-_COMPRESS = """graph = nncf.compress_weights(
+_COMPRESS = """# Earbench stores the positional convolution, which stays float here, in bfloat16.
+graph = nncf.compress_weights(
     graph,
     mode=nncf.CompressWeightsMode.INT8_SYM,
     ignored_scope=nncf.IgnoredScope(types=["GroupConvolution"]),
@@ -21,7 +22,7 @@ LABEL = "int8 weight-only (OpenVINO)"
 ENGINE = "openvino"
 WEIGHTS = (
     "matrix products and convolutions are stored in 8-bit integers, one scale an output channel; the positional "
-    "convolution in 16 bits (bfloat16)"
+    "convolution, and biases of convolutions, in 16 bits (bfloat16)"
 )
 ACTIVATIONS = "not quantized: 16-bit (bfloat16) where the processor has it"
 NEEDS = Needs(packages=("openvino",), build_packages=_openvino.QUANTIZE_PACKAGES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
         return None
     normaliser = None if live else st.session_state.get(f"normaliser-{run_id}")
-    r = evaluation.result(store, run_id, normaliser, intervals=not live)
+    with nullcontext() if live else st.spinner("Counting errors …"):
+        r = evaluation.result(store, run_id, normaliser, intervals=not live)
     assert r
     if not live:
         results.ending(head)
@@ -47,11 +49,12 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         st.warning(doubt, icon=":material/help:")
     _charts(r)
     _table(r)
+    threads = r.scores[0].record.variant.threads
     st.caption(
-        f"{len(r.clips)} clips of {head.spec.dataset}, on {head.device.name} with {r.scores[0].record.variant.threads} "
-        "threads. WER: word error rate, all errors over all words of the references. Differences are paired by clip, "
-        "and intervals tell how much the choice of clips matters. Times are of one pass a clip: for speed, run a "
-        "benchmark."
+        f"{evaluation.heard(r)} of {head.spec.dataset}, on {head.device.name} with {threads} "
+        f"thread{'s' if threads > 1 else ''}. WER: word error rate, all errors over all words of the references. "
+        "Differences are paired by clip, and intervals tell how much the choice of clips matters. Times are of one "
+        "pass a clip: for speed, run a benchmark."
     )
     _normaliser(run_id, head.spec.normaliser)
     results.offer(

@@ -56,7 +56,7 @@ def _live(jobs: Jobs, session: Captions) -> None:
             if s.stage
             else f":red[:material/fiber_manual_record:] **Live** · {_clock(s.elapsed_s)}"
         )
-        if pressed("Stop", icon=":material/stop:", key="t_end"):
+        if pressed("Stop", icon=":material/stop:", key="t_end", about=id(session)):
             session.stop()
     _stage(s)
     if not s.stage:

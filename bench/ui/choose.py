@@ -85,11 +85,15 @@ def form(jobs: Jobs) -> None:
         st.caption(busy)
     with st.container(horizontal=True):
         ready = spec is not None and expected is not None and expected.refusal is None and not busy
-        start = pressed("Start", type="primary", icon=":material/play_arrow:", key="start", disabled=not ready)
+        newest = st.session_state.get("run")  # a second press must not begin anything once this run has ended
+        start = pressed(
+            "Start", type="primary", icon=":material/play_arrow:", key="start", about=newest, disabled=not ready
+        )
         lab = pressed(
             "The lab",
             icon=":material/school:",
             key="lab",
+            about=newest,
             disabled=not chosen_models or bool(busy),
             help="The chosen models, original and dynamic int8, at 1, 2, 5, 10 and 20 s, k = 10: starts at once.",
         )

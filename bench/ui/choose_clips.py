@@ -87,7 +87,14 @@ def form(jobs: Jobs) -> None:
             if refusal:
                 st.error(refusal)
                 spec = None
-    start = pressed("Start", type="primary", icon=":material/play_arrow:", key="evaluate", disabled=spec is None)
+    start = pressed(
+        "Start",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="evaluate",
+        about=st.query_params.get("evaluation"),  # a second press must not begin another once this one has ended
+        disabled=spec is None,
+    )
     if start and spec:
         try:
             st.query_params["evaluation"] = jobs.start(spec, found)

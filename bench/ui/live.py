@@ -50,7 +50,8 @@ def card(jobs: Jobs, kind: str) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"#### {'Cancelling' if job.pool.cancelled else doing if p.measuring else 'Preparing'}")
-            if pressed("Cancel", icon=":material/stop_circle:", key="cancel", disabled=job.pool.cancelled):
+            cancelled = job.pool.cancelled
+            if pressed("Cancel", icon=":material/stop_circle:", key="cancel", about=job.run_id, disabled=cancelled):
                 jobs.cancel()
         if p.measuring:
             st.progress(min(1.0, p.done_ratio), text=_where(job))

@@ -77,7 +77,7 @@ def _recording(recorder: Recorder) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f":red[:material/fiber_manual_record:] **Recording** · {recorder.elapsed_s:.1f} s")
-            stop = pressed("Stop", icon=":material/stop:", key="t_stop")
+            stop = pressed("Stop", icon=":material/stop:", key="t_stop", about=id(recorder))
         meter(recorder.level, recorder.overflows)
         if rates:
             st.caption(rates_text(rates))

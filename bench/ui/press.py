@@ -1,8 +1,8 @@
-"""A button whose press is not lost.
+"""A button whose press outlives the pass of the script in which it came.
 
-Streamlit tells a press to one pass of the script alone. Another widget that changes meanwhile, or a fragment's clock,
-ends that pass and begins another, which knows of no press: what comes before the button takes long enough for that on a
-small board. A callback is always called.
+Streamlit tells a press to one pass alone. Another widget that changes meanwhile, or a fragment's clock, ends that pass
+and begins another, which knows of no press: what comes before the button takes long enough for that on a small board. A
+callback is always called.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from typing import Any
 
 import streamlit as st
 
-LASTS_S = 10.0  # a press whose page was left must not begin anything when somebody comes back
+LASTS_S = 10.0
 
 
-def pressed(label: str, *, key: str, **options: Any) -> bool:
-    """A button as `st.button` draws it; whether it was pressed and nobody was told of it yet."""
-    at = f"{key} pressed at"
+def pressed(label: str, *, key: str, about: object = None, **options: Any) -> bool:
+    """A button as `st.button` draws it; whether it was pressed in the last seconds and nobody was told of it yet.
+
+    `about` is what the press is meant for, such as the run that is to be cancelled: once that is another, or the button
+    is disabled, the press is void.
+    """
+    place = f"{key} pressed"
 
     def remember() -> None:
-        st.session_state[at] = time.monotonic()
+        st.session_state[place] = (about, time.monotonic())
 
     st.button(label, key=key, on_click=remember, **options)
-    return time.monotonic() - float(st.session_state.pop(at, "-inf")) < LASTS_S
+    meant, at_s = st.session_state.pop(place, (None, float("-inf")))
+    return meant == about and time.monotonic() - at_s < LASTS_S and not options.get("disabled", False)
