@@ -126,6 +126,16 @@ def test_start_hands_over_what_was_chosen(store: Store, clips: Path, monkeypatch
     assert not at.exception and "WER 27.3 %" in texts(at)
 
 
+def test_the_first_start_beside_an_earlier_evaluation(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page puts the one that it shows into its address, behind the button."""
+    filled(store)
+    started: list[EvaluationSpec] = []
+    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
+    at = opened(PAGE)
+    at.button(key="evaluate").click().run()
+    assert len(started) == 1
+
+
 def test_a_finished_evaluation_in_figures_files_and_clips(store: Store) -> None:
     run_id = filled(store)
     at = opened(PAGE, evaluation=run_id)

@@ -92,12 +92,12 @@ def form(jobs: Jobs) -> None:
         type="primary",
         icon=":material/play_arrow:",
         key="evaluate",
-        about=st.query_params.get("evaluation"),  # a second press must not begin another once this one has ended
+        about=st.session_state.get("evaluated"),  # a second press must not begin another once this one has ended
         disabled=spec is None,
     )
     if start and spec:
         try:
-            st.query_params["evaluation"] = jobs.start(spec, found)
+            st.session_state["evaluated"] = st.query_params["evaluation"] = jobs.start(spec, found)
         except (Refused, ModelError, ModeError, DatasetError, StoreError) as e:
             st.error(str(e))
         else:
