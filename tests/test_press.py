@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from bench.ui import press
@@ -45,21 +46,18 @@ def test_it_is_told_to_a_later_pass() -> None:
     assert at.run().markdown[0].value == "1"
 
 
-def test_it_is_void_for_something_else() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "before"),
+    [("about", "another run", None), ("disabled", True, False)],
+    ids=["another", "disabled"],
+)
+def test_it_is_void_from_then_on(name: str, value: object, before: object) -> None:
+    """For something else than it was meant for, and of a button that is disabled."""
     at = app()
     press_where_it_is_not_drawn_at_once(at)
-    at.session_state["about"] = "another run"
+    at.session_state[name] = value
     assert at.run().markdown[0].value == "0"
-    at.session_state["about"] = None
-    assert at.run().markdown[0].value == "0"
-
-
-def test_it_is_void_while_the_button_is_disabled() -> None:
-    at = app()
-    press_where_it_is_not_drawn_at_once(at)
-    at.session_state["disabled"] = True
-    assert at.run().markdown[0].value == "0"
-    at.session_state["disabled"] = False
+    at.session_state[name] = before
     assert at.run().markdown[0].value == "0"
 
 

@@ -49,8 +49,8 @@ def card(jobs: Jobs, kind: str) -> None:
     p, doing = job.progress, "Measuring" if kind == "benchmark" else "Evaluating"
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"#### {'Cancelling' if job.pool.cancelled else doing if p.measuring else 'Preparing'}")
             cancelled = job.pool.cancelled
+            st.markdown(f"#### {'Cancelling' if cancelled else doing if p.measuring else 'Preparing'}")
             if pressed("Cancel", icon=":material/stop_circle:", key="cancel", about=job.run_id, disabled=cancelled):
                 jobs.cancel()
         if p.measuring:
