@@ -11,7 +11,7 @@ test: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not soak" -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/test.stamp
 	$(BIN)/python -m pytest -m soak --timeout 3600

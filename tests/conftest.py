@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import openvino
 import psutil
 import pytest
 
@@ -61,6 +63,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _device() -> None:
     """The device is asked once and remembered: before a test replaces what it is made of, whatever their order."""
     device.device()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cores() -> None:
+    """Every OpenVINO core lives as long as its process. Where the processor has AMX, OpenVINO (2026.4) gives the thread
+    that first uses a core another stack for signals and unmaps it with the core: if it is another thread that drops the
+    core, the next signal that Python handles ends the process without a word.
+    """
+    init, kept = openvino.Core.__init__, []
+
+    def keep(core: openvino.Core, *given: Any, **named: Any) -> None:
+        init(core, *given, **named)
+        kept.append(core)
+
+    openvino.Core.__init__ = keep
 
 
 @pytest.fixture(scope="session")

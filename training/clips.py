@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -26,7 +27,7 @@ def make(folder: Path, wanted_words: int, seed: int) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
     count = 0
-    with ProcessPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, wanted_words, 16):
             for i, (name, text, samples) in enumerate(
                 pool.map(one, range(first, first + 16), [seed] * 16), start=first

@@ -8,9 +8,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -114,8 +113,8 @@ def _everything(seed: int, speech: Path, parts: dict[str, int]) -> Iterator[Spok
         print(f"{lacking}. The corpus goes without diphones.")
         parts = {**parts, "diphones": 0}
     jobs = [job for part, count in parts.items() for job in synthetic(part, count, seed)]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:  # a fork would copy locks of other threads
-        yield from track(pool.map(say, jobs, chunksize=16), "speaking", total=len(jobs))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a program that speaks
+        yield from track(pool.map(say, jobs), "speaking", total=len(jobs))
     for name, rows in (("digits_fsdd", _digits), ("an4_train", _an4)):
         if (speech / name / "manifest.csv").is_file():
             yield from rows(speech / name)
