@@ -14,7 +14,6 @@ from bench import stats
 from bench.evaluation import Result, Score
 from bench.records import Variant
 from bench.report import Cell, Report
-from bench.stats import Interval
 from bench.text import size
 
 Goal = Literal["latency", "size", "memory"]
@@ -138,11 +137,7 @@ def _amount(c: Candidate, goal: Goal) -> str:
     if goal != "latency":
         return size(round(c.amount))
     i = c.cell.speedup if c.cell else None
-    return f"{_times(i)} times as fast as the original" if i else "the original itself"
-
-
-def _times(i: Interval) -> str:
-    return f"{i.value:.2f}" + (f" [{i.low:.2f}, {i.high:.2f}]" if i.low is not None else "")
+    return f"{i} times as fast as the original" if i else "the original itself"
 
 
 def _loss(c: Candidate) -> str:

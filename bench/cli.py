@@ -14,7 +14,7 @@ from bench import cli_artefacts, cli_best, cli_speech, console, device, evaluati
 from bench.estimate import estimate
 from bench.parse import lengths, names, whole_numbers
 from bench.records import Evaluation, Run, RunSpec, SpecError
-from bench.stats import NOISY_IQR_RATIO, NOT_REACHED, Interval
+from bench.stats import NOISY_IQR_RATIO, NOT_REACHED
 from bench.text import duration, size
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -243,7 +243,7 @@ def _print_summary(r: report.Report) -> None:
             f"{c.length_s:g}",
             str(s.passes),
             f"{s.mean_s * 1e3:.1f} ± {(s.std_s or 0) * 1e3:.1f}{' *' if s.noisy else ''}",
-            "1" if c.is_baseline else _interval(c.speedup),
+            "1" if c.is_baseline else str(c.speedup or "–"),
             f"{c.rtf:.3f}",
             f"{artefact.size_bytes / 1e6:.1f}" if artefact else "–",
         )
@@ -263,9 +263,3 @@ def _print_summary(r: report.Report) -> None:
     for f in r.failures:
         name = report.label(r.run, f.variant) if f.variant is not None else "run"
         console.err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
-
-
-def _interval(i: Interval | None) -> str:
-    if i is None:
-        return "–"
-    return f"{i.value:.2f}" + (f" [{i.low:.2f}, {i.high:.2f}]" if i.low is not None else "")

@@ -19,8 +19,7 @@ def headline(r: Report) -> str | None:
     best = max((c for c in cells if c.batch * c.length_s == longest), key=lambda c: c.speedup.value if c.speedup else 0)
     v, i, baseline = best.record.variant, best.speedup, r.run.spec.variants[best.group.variants[0]].mode
     assert i
-    known = i.low is not None and i.high is not None
-    interval = f" (95 % interval {i.low:.2f} to {i.high:.2f})" if known else ""
+    interval = f" (95 % interval {i.span()})" if i.span() else ""
     on = f"on {best.length_s:g} s of audio" + (f" in batches of {best.batch}" if best.batch > 1 else "")
     smaller = f"On {r.run.device.name}, {v.mode} makes {v.model} {_smaller(best.size_ratio)}"
     if i.low is not None and i.high is not None and i.low <= 1 <= i.high:

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import device, models, modes, stats
 from bench.estimate import work
-from bench.records import LOSS_CURVE, Device, Failure, Group, Run, VariantRecord, Visit
+from bench.records import LIVE_STATES, LOSS_CURVE, Device, Failure, Group, Run, RunState, VariantRecord, Visit
 from bench.stats import Interval, Summary
 from bench.store import Store
 
@@ -287,6 +287,11 @@ def to_json(r: Report) -> str:
 def when(seconds: float) -> str:
     """A moment for people, in the device's own time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def state(now: RunState) -> str:
+    """For a table that is drawn once: live states change meanwhile."""
+    return "under way" if now in LIVE_STATES else now
 
 
 def label(run: Run, position: int) -> str:

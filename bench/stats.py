@@ -52,6 +52,16 @@ class Interval:
     high: float | None
     rounds: int
 
+    def __str__(self) -> str:
+        """For people: the estimate, and the interval if it is known."""
+        return f"{self.value:.2f}" + (f" [{self.span(', ')}]" if self.span() else "")
+
+    def span(self, between: str = " to ") -> str:
+        """The interval for people, empty if unknown. Two rounds that differ can give one over many powers of ten."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{_bound(self.low)}{between}{_bound(self.high)}"
+
     @property
     def half_width_ratio(self) -> float:
         """How far the interval reaches from the estimate, as a ratio minus 1 (0.02 is 2 %); infinite if unknown."""
@@ -146,3 +156,7 @@ def _t(freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def _bound(ratio: float) -> str:
+    return "under 0.01" if ratio < 0.01 else "over 100" if ratio > 100 else f"{ratio:.2f}"

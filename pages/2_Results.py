@@ -62,7 +62,7 @@ st.dataframe(
         {
             "Run": run.id,
             "When": report.when(run.created_s),
-            "State": run.state,
+            "State": report.state(run.state),
             "Device": run.device.name,
             "Models": ", ".join(dict.fromkeys(v.model for v in run.spec.variants)),
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in run.spec.variants)),

@@ -79,7 +79,7 @@ st.dataframe(
         {
             "Evaluation": f"?evaluation={e.id}",
             "When": report.when(e.created_s),
-            "State": e.state,
+            "State": report.state(e.state),
             "Clips of": e.spec.dataset,
             "Models": ", ".join(dict.fromkeys(v.model for v in e.spec.variants)),
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in e.spec.variants)),

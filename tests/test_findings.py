@@ -70,14 +70,13 @@ def test_headline_of_a_slower_mode_says_so(store: Store) -> None:
 
 
 def test_headline_where_the_interval_spans_one(store: Store) -> None:
-    # Ratios 2 and 1/2: the estimate is 1, the logs +-ln 2 with standard error ln 2, t(0.975, 1) = 12.7062: 2^+-12.7062
+    # Ratios 2 and 1/2: the estimate is 1, the logs +-ln 2 with standard error ln 2, t(0.975, 1) = 12.7062: 2^+-12.7062,
+    # which is 0.00015 to 6682.9
     said = str(findings.headline(measured(store, {(1, 5.0): [(0.4, 0.2), (0.2, 0.4)]})))
-    wanted = (
+    assert said == (
         "On board, torch-int8-dynamic makes tiny 2.50 times smaller; whether it is faster than torch-fp32 on 5 s of "
-        "audio can't be told (95 % interval 0.00 to "
+        "audio can't be told (95 % interval under 0.01 to over 100)."
     )
-    assert said.startswith(wanted) and said.endswith(").")
-    assert float(said[len(wanted) : -2]) == pytest.approx(2**12.7062, rel=1e-4)
 
 
 def test_headline_after_one_round_claims_no_interval(store: Store) -> None:

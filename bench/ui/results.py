@@ -119,7 +119,7 @@ def _table(r: Report) -> None:
                 "Std, ms": None if s.std_s is None else s.std_s * 1e3,
                 "k": s.passes,
                 "Speed-up": 1.0 if c.is_baseline else c.speedup.value if c.speedup else None,
-                "95 % interval": "the baseline" if c.is_baseline else _interval(c),
+                "95 % interval": "the baseline" if c.is_baseline else (c.speedup and c.speedup.span()) or "–",
                 "Engine": c.engine.value if c.engine else None,
                 "Precision": c.precision.value if c.precision else None,
                 "RTF": c.rtf,
@@ -171,12 +171,6 @@ def _remarks(c: report.Cell) -> str:
     if c.busy_visits:
         found.append(f"other programs were busy in {c.busy_visits} of {c.visits} visits")
     return "; ".join(found)
-
-
-def _interval(c: report.Cell) -> str:
-    if c.speedup is None or c.speedup.low is None:
-        return "–"
-    return f"{c.speedup.low:.2f} to {c.speedup.high:.2f}"
 
 
 def _more(r: Report) -> None:
