@@ -8,10 +8,12 @@ import typer
 
 from bench import best as choosing
 from bench import console, datasets, evaluation, models, report
-from bench.cli_speech import Threads, as_points, variants_of
+from bench.cli_speech import Threads, as_points, tell, variants_of
+from bench.estimate import estimate
 from bench.jobs import Jobs
 from bench.modes import modes as all_modes
 from bench.records import EvaluationSpec, RunSpec, SpecError
+from bench.text import duration
 
 
 def best(
@@ -41,7 +43,9 @@ def best(
         variants = variants_of(name, ",".join([next(iter(all_modes())), *chosen]), threads)
         manager = console.jobs()
         where = dataset or str(datasets.bundled())
-        heard = manager.start(EvaluationSpec(variants, where, limit=clips, seed=seed))
+        spec = EvaluationSpec(variants, where, limit=clips, seed=seed)
+        tell(spec, datasets.of(spec))
+        heard = manager.start(spec)
     if console.follow(heard).state != "done":
         raise typer.Exit(1)
     measured = _measured(manager, heard, name, limit / 100, length, seed) if minimise != "size" else None
@@ -68,7 +72,12 @@ def _measured(manager: Jobs, heard: str, model: str, limit: float, length_s: flo
     order = [v.spelled for v in result.evaluation.spec.variants if v.spelled in left]
     threads = result.evaluation.spec.variants[0].threads
     with console.sentences():
-        run_id = manager.start(RunSpec.grid([model], order, [length_s], threads=[threads], seed=seed))
+        spec = RunSpec.grid([model], order, [length_s], threads=[threads], seed=seed)
+        about = duration(estimate(spec, report.rates(manager.store)).duration_s)
+        console.err.print(
+            f"{len(order)} of {len(result.scores)} modes may be within the limit; to measure them, about {about}."
+        )
+        run_id = manager.start(spec)
     if console.follow(run_id).state != "done":
         raise typer.Exit(1)
     return run_id

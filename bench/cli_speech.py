@@ -56,7 +56,7 @@ def evaluate(
                 raise SpecError(f"Normaliser: got {normaliser}; allowed: {', '.join(scoring.NORMALISERS)}.")
             spec = EvaluationSpec(variants_of(model, modes, threads), where, split, limit, seed, normaliser)
             clips = datasets.of(spec)
-            _tell(spec, clips)
+            tell(spec, clips)
             run_id = console.jobs().start(spec, clips)
     ended = console.follow(run_id)
     found = evaluation.result(console.jobs().store, run_id)
@@ -123,7 +123,8 @@ def variants_of(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
     return variants
 
 
-def _tell(spec: EvaluationSpec, clips: Dataset) -> None:
+def tell(spec: EvaluationSpec, clips: Dataset) -> None:
+    """What will be heard, and for how long."""
     for remark in clips.remarks:
         console.err.print(remark)
     expected = estimate.evaluation_s(spec.variants, [c.path for c in clips.clips], report.rates(console.jobs().store))

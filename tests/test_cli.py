@@ -379,6 +379,21 @@ def test_an_evaluation_prints_its_table_and_writes_its_files(
     assert f"Run {found.id} is done." in refused("evaluate", "--resume", found.id)
 
 
+def test_the_best_mode_is_named_with_its_evidence(real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path) -> None:
+    options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--length", 0.5, "--modes", "onnx-fp32")
+    done = bench("best", *options)
+    assert done.exit_code == 0, done.output
+    assert "3 clips with 6 words, about" in done.stderr
+    assert "2 of 2 modes may be within the limit; to measure them, about" in " ".join(done.stderr.split())
+    assert re.search(rf"{FP32} +.*within +1 ", done.stdout) and re.search(r"onnx-fp32 +.*within +\d", done.stdout)
+    assert len(real_jobs.store.evaluations()) == 1 and [r.state for r in real_jobs.store.runs()] == ["done"]
+    done = bench("best", *options, "--minimise", "size")
+    assert done.exit_code == 0 and len(real_jobs.store.runs()) == 1
+    assert "Minimise: got speed; allowed: latency, size, memory." in refused("best", "--minimise", "speed")
+    assert "Limit: got 101; allowed: points of WER from 0 to 100." in refused("best", "--limit", "101")
+    assert "has random weights" in refused("best", "--model", "wav2vec2-base-random")
+
+
 def test_an_evaluation_that_fails_is_1(real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path) -> None:
     for path in clips.glob("*.wav"):
         path.write_bytes(b"no sound")
