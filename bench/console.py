@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +27,8 @@ from bench.parse import names
 from bench.records import RESUMABLE_STATES, Evaluation, Run, SpecError
 from bench.store import StoreError
 from bench.text import duration
+
+LINE_EVERY_S = 30.0  # how often progress is told where no terminal shows a bar
 
 # No markup: what is printed holds paths and messages of others, in which a bracket is a bracket.
 out, err = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
@@ -82,8 +85,8 @@ def write(path: Path | None, text: str) -> None:
 
 
 def follow(run_id: str) -> Run | Evaluation:
-    """Show a job's progress until it ends, and return it; Ctrl-C cancels it."""
-    manager = jobs()
+    """Show a job's progress until it ends, and return it; Ctrl-C cancels it. A file or a pipe gets a line at times."""
+    manager, said_s = jobs(), time.monotonic()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[eta]}"))
     with on_interrupt(manager.cancel), Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=1.0, eta="")
@@ -96,6 +99,9 @@ def follow(run_id: str) -> Run | Evaluation:
                 where = f"group {p.group + 1}/{p.groups}, round {p.round}/{p.rounds}: {p.cell}"
             left = "" if p.eta_s is None else f"about {duration(p.eta_s)} left"
             bar.update(task, description=where, completed=p.done_ratio, eta=left)
+            if not err.is_terminal and time.monotonic() - said_s >= LINE_EVERY_S:
+                err.print(", ".join(filter(None, [f"{100 * p.done_ratio:.0f} %", where, left])))
+                said_s = time.monotonic()
             manager.wait(0.25)
     found = manager.store.run(run_id) or manager.store.evaluation(run_id)
     assert found

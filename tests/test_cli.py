@@ -379,12 +379,17 @@ def test_an_evaluation_prints_its_table_and_writes_its_files(
     assert f"Run {found.id} is done." in refused("evaluate", "--resume", found.id)
 
 
-def test_the_best_mode_is_named_with_its_evidence(real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path) -> None:
+def test_the_best_mode_is_named_with_its_evidence(
+    real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "LINE_EVERY_S", 0.2)
     options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--length", 0.5, "--modes", "onnx-fp32")
     done = bench("best", *options)
     assert done.exit_code == 0, done.output
     assert "3 clips with 6 words, about" in done.stderr
-    assert "2 of 2 modes may be within the limit; to measure them, about" in " ".join(done.stderr.split())
+    told = " ".join(done.stderr.split())
+    assert "2 of 2 modes may be within the limit; to measure them, about" in told
+    assert re.search(r" \d+ %, group 1/1, round \d+/10: .*, about \d+ s left ", told)
     assert re.search(rf"{FP32} +.*within +1 ", done.stdout) and re.search(r"onnx-fp32 +.*within +\d", done.stdout)
     assert len(real_jobs.store.evaluations()) == 1 and [r.state for r in real_jobs.store.runs()] == ["done"]
     done = bench("best", *options, "--minimise", "size")
