@@ -10,6 +10,7 @@ from bench import best as choosing
 from bench import console, datasets, evaluation, models, report
 from bench.cli_speech import Threads, as_points, tell, variants_of
 from bench.estimate import estimate
+from bench.evaluation import Result
 from bench.jobs import Jobs
 from bench.modes import modes as all_modes
 from bench.records import EvaluationSpec, RunSpec, SpecError
@@ -44,13 +45,14 @@ def best(
         manager = console.jobs()
         where = dataset or str(datasets.bundled())
         spec = EvaluationSpec(variants, where, limit=clips, seed=seed)
-        tell(spec, datasets.of(spec))
-        heard = manager.start(spec)
+        found_clips = datasets.of(spec)
+        tell(spec, found_clips)
+        heard = manager.start(spec, found_clips)
     if console.follow(heard).state != "done":
         raise typer.Exit(1)
-    measured = _measured(manager, heard, name, limit / 100, length, seed) if minimise != "size" else None
     result = evaluation.result(manager.store, heard)
     assert result
+    measured = _measured(manager, result, name, limit / 100, length, seed) if minimise != "size" else None
     goal: choosing.Goal = "size" if minimise == "size" else "memory" if minimise == "memory" else "latency"
     found = choosing.choose(
         result, report.report(manager.store, measured) if measured else None, name, goal, limit / 100
@@ -64,10 +66,8 @@ def best(
         raise typer.Exit(1)
 
 
-def _measured(manager: Jobs, heard: str, model: str, limit: float, length_s: float, seed: int) -> str:
+def _measured(manager: Jobs, result: Result, model: str, limit: float, length_s: float, seed: int) -> str:
     """The id of a short run of those that are not surely over the limit."""
-    result = evaluation.result(manager.store, heard)
-    assert result
     left = [c.name for c in choosing.choose(result, None, model, "size", limit).candidates if c.loss != "over"]
     order = [v.spelled for v in result.evaluation.spec.variants if v.spelled in left]
     threads = result.evaluation.spec.variants[0].threads

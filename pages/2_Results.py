@@ -28,7 +28,7 @@ chosen = st.selectbox(
     "Run",
     ids,
     index=ids.index(asked) if asked in runs else 0,
-    format_func=lambda i: f"{report.title(runs[i])} · {runs[i].state}",
+    format_func=lambda i: f"{report.title(runs[i])} · {report.state(runs[i].state)}",
     help="The address of this page leads back to the run that is shown.",
 )
 st.query_params["run"] = chosen
