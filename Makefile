@@ -11,6 +11,7 @@ test: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not soak" -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/test.stamp

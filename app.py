@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from bench import device, findings, report
-from bench.text import size
+from bench.core.units import size
+from bench.device import cpu, host
+from bench.results import report, sentences
 from bench.ui import page
 
 jobs = page.begin("Home")
@@ -22,7 +23,7 @@ st.subheader("Newest result")
 newest = next((run for run in jobs.store.runs() if run.state == "done"), None)
 found = report.report(jobs.store, newest.id) if newest else None
 if newest and found:
-    st.markdown(f"**{findings.headline(found) or 'There is nothing to compare in it: see what was measured.'}**")
+    st.markdown(f"**{sentences.headline(found) or 'There is nothing to compare in it: see what was measured.'}**")
     st.page_link(
         "pages/2_Results.py",
         label=report.title(newest),
@@ -36,12 +37,12 @@ else:
     )
 
 st.subheader("This device")
-d = device.device()
+d = host.device()
 one, two, three = st.columns(3)
-one.metric("Processor", f"{device.default_threads()} of {d.cores} cores")
+one.metric("Processor", f"{cpu.default_threads()} of {d.cores} cores")
 one.caption(d.cpu)
 two.metric("Memory", size(d.ram_bytes))
-two.caption(f"{size(device.available_memory_bytes())} free now")
+two.caption(f"{size(cpu.available_memory_bytes())} free now")
 three.metric("Device", d.name)
 three.caption(d.os)
 st.caption("Instructions that matter for quantization: " + (", ".join(d.isa) or "not told by this device"))

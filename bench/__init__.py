@@ -1,1 +1,1 @@
-"""Earbench: what you gain and lose when you quantize a speech model on the device in front of you."""
+"""Earbench: what quantizing a model gains and costs on the device in front of you."""

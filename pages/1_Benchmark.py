@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from bench.ui import choose, live, page
+from bench.ui import benchmark_form, live, page
 
 jobs = page.begin("Benchmark", banner=False)
 st.title("Benchmark")
@@ -10,7 +10,7 @@ if jobs.live and jobs.live.kind == "benchmark":
     live.card(jobs, "benchmark")
 else:
     live.banner(jobs)
-    choose.form(jobs)
+    benchmark_form.form(jobs)
     shown = st.session_state.get("run")
     if shown and jobs.store.run(shown):
         st.divider()

@@ -3,13 +3,11 @@
 import pandas as pd
 import streamlit as st
 
-from bench import report
-from bench.jobs import Refused
-from bench.models import ModelError
-from bench.records import RESUMABLE_STATES
-from bench.store import StoreError
+from bench.core.errors import EarbenchError
+from bench.core.records import RESUMABLE_STATES
+from bench.results import report
 from bench.ui import page, results
-from bench.ui.press import pressed
+from bench.ui.button import pressed
 
 jobs = page.begin("Results")
 st.title("Results")
@@ -48,7 +46,7 @@ with st.container(horizontal=True):
     ):
         try:
             st.session_state["run"] = jobs.resume(chosen)
-        except (Refused, ModelError, StoreError) as e:
+        except EarbenchError as e:
             st.error(str(e))
         else:
             st.switch_page("pages/1_Benchmark.py")
@@ -66,7 +64,7 @@ st.dataframe(
             "Device": run.device.name,
             "Models": ", ".join(dict.fromkeys(v.model for v in run.spec.variants)),
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in run.spec.variants)),
-            "Lengths, s": ", ".join(f"{s:g}" for s in run.spec.lengths_s),
+            "Inputs": f"{', '.join(f'{s:g}' for s in run.spec.sizes)} {run.spec.axis.unit or run.spec.axis.name}",
         }
         for run in runs.values()
     ),

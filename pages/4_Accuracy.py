@@ -3,14 +3,11 @@
 import pandas as pd
 import streamlit as st
 
-from bench import evaluation, report
-from bench.datasets import DatasetError
-from bench.jobs import Refused
-from bench.models import ModelError
-from bench.records import RESUMABLE_STATES
-from bench.store import StoreError
-from bench.ui import choose, choose_clips, live, page
-from bench.ui.press import pressed
+from bench.core.errors import EarbenchError
+from bench.core.records import RESUMABLE_STATES
+from bench.results import evaluation, report
+from bench.ui import benchmark_form, evaluation_form, live, page
+from bench.ui.button import pressed
 
 jobs = page.begin("Accuracy", banner=False)
 st.title("Accuracy")
@@ -28,7 +25,7 @@ if running:
 else:
     live.banner(jobs)
     with st.expander("New evaluation", expanded=not ended, icon=":material/add:"):
-        choose_clips.form(jobs)
+        evaluation_form.form(jobs)
 page.tell_damaged(jobs.store)
 if not every:
     st.caption("Press Start above: word error rates, charts and the worst clips fill in here.")
@@ -46,7 +43,7 @@ if ended and (not running or asked in ended):
         help="The address of this page leads back to the evaluation that is shown.",
     )
     st.query_params["evaluation"] = chosen
-    from bench.ui import accuracy, best  # altair: not before there is something to draw
+    from bench.ui import accuracy, best
 
     shown = accuracy.figures(jobs.store, chosen)
     if shown and shown.evaluation.state == "done":
@@ -57,12 +54,12 @@ if ended and (not running or asked in ended):
             key="resume",
             about=chosen,
             icon=":material/play_arrow:",
-            disabled=bool(choose.occupied(jobs)),
+            disabled=bool(benchmark_form.occupied(jobs)),
             help="Go on where it stopped; the clips that were heard are kept.",
         ):
             try:
                 jobs.resume(chosen)
-            except (Refused, ModelError, DatasetError, StoreError) as e:
+            except EarbenchError as e:
                 st.error(str(e))
             else:
                 st.rerun()

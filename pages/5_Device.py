@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from bench import artefacts
-from bench.ui import device, page, parcels
+from bench.artefacts import cache
+from bench.ui import artefacts as ui_artefacts
+from bench.ui import device, page
 
 jobs = page.begin("Device")
 st.title("Device")
@@ -19,17 +20,17 @@ st.markdown(
     "A model in a mode is built once into an artefact, and opened from it ever after. It can be carried to another "
     "device, which then need not build it."
 )
-kept = artefacts.kept()
+kept = cache.kept()
 busy = device.busy(jobs)
 if busy:
     st.info(busy, icon=":material/hourglass_top:")
 if kept:
-    parcels.table(kept)
-    parcels.take_home(jobs, kept, busy)
-    parcels.clear(jobs, kept, busy)
+    ui_artefacts.table(kept)
+    ui_artefacts.take_home(jobs, kept, busy)
+    ui_artefacts.clear(jobs, kept, busy)
 else:
     st.info(
         "Nothing is built yet. A benchmark builds what it needs; without one: `python -m bench artefacts build`. Or "
         "bring what another device has built:"
     )
-parcels.bring(jobs, busy)
+ui_artefacts.bring(jobs, busy)

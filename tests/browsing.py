@@ -15,7 +15,7 @@ import pytest
 from conftest import wait_for
 from playwright.sync_api import Page, sync_playwright
 
-from bench.paths import ROOT
+from bench.core.paths import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]

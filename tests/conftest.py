@@ -10,16 +10,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openvino
 import psutil
 import pytest
 
-from bench import device
-from bench.datasets import DatasetError, find
-from bench.paths import ROOT
+from bench.core.paths import ROOT
+from bench.datasets.dataset import find
+from bench.datasets.folder import DatasetError
+from bench.device import host
+from bench.ui import guard
 
+VISITOR = SimpleNamespace(ip_address=None, headers={"Host": "localhost:8501"})
 # Workers of these start in half a second where torch takes four: for tests of what surrounds a variant.
 LIGHT = ("onnx-fp32", "openvino-fp32")
 PROMPT_S = 8.0  # what takes a moment takes longer where other tests take the processor; what waits takes minutes
@@ -32,7 +36,7 @@ _TINY = """
 import json, sys
 from pathlib import Path
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-from bench import artefacts
+from bench.artefacts import build
 
 folder = Path(sys.argv[1])
 Wav2Vec2ForCTC(Wav2Vec2Config(
@@ -45,7 +49,7 @@ tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
     {"do_normalize": True, "sampling_rate": 16000, "feature_size": 1, "padding_value": 0.0}
 ))
 for mode in sys.argv[2:]:
-    artefacts.prepare(str(folder), mode, {}, lambda _: None)
+    build.prepare(str(folder), mode, {}, lambda _: None)
 """
 
 
@@ -59,10 +63,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
+@pytest.fixture(autouse=True)
+def _visitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that a test draws without a server are looked at from this very device."""
+    monkeypatch.setattr(guard, "_context", lambda: VISITOR)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _device() -> None:
     """The device is asked once and remembered: before a test replaces what it is made of, whatever their order."""
-    device.device()
+    host.device()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,15 +13,18 @@ from streamlit.testing.v1 import AppTest
 from test_evaluation import BASE, FP32, INT8, filled
 from test_pages import FOUND, finished_run, opened, texts
 
-from bench import audio, datasets
-from bench import jobs as job_manager
-from bench.client import Pool
-from bench.device import device
-from bench.jobs import Job
-from bench.records import EvaluationSpec, Failure, Variant
-from bench.runner import Progress
-from bench.store import Store
-from bench.ui import choose, choose_clips
+from bench.core.records import Failure
+from bench.core.specs import EvaluationSpec, Placement, Variant
+from bench.core.store import Store
+from bench.datasets import dataset
+from bench.datasets import folder as datasets_folder
+from bench.device.host import device
+from bench.jobs import manager
+from bench.jobs.benchmark import Progress
+from bench.jobs.manager import Job
+from bench.sound import audio
+from bench.ui import benchmark_form, evaluation_form
+from bench.workers.client import Pool
 
 PAGE = "pages/4_Accuracy.py"
 
@@ -29,10 +32,10 @@ PAGE = "pages/4_Accuracy.py"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    job_manager._jobs.cache_clear()
-    monkeypatch.setattr(choose, "availability", lambda: FOUND)
-    yield job_manager.jobs().store
-    job_manager._jobs.cache_clear()
+    manager._jobs.cache_clear()
+    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    yield manager.jobs().store
+    manager._jobs.cache_clear()
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def under_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         job = Job(run_id, kind, Pool(), progress, threading.Thread(target=end.wait))
         assert job.thread
         job.thread.start()
-        monkeypatch.setattr(job_manager.jobs(), "_job", job)
+        monkeypatch.setattr(manager.jobs(), "_job", job)
         return job
 
     yield begin
@@ -77,7 +80,7 @@ def test_an_empty_page_says_what_to_do_and_can_start(store: Store) -> None:
 @pytest.mark.parametrize("where", ["/no/such/folder", ""])
 def test_a_bad_folder_gets_a_sentence_and_no_start(store: Store, where: str) -> None:
     at = opened(PAGE)
-    at.session_state["source"] = choose_clips.FOLDER
+    at.session_state["source"] = evaluation_form.FOLDER
     at.run()
     at.text_input(key="folder").set_value(where).run()
     said = texts(at)
@@ -87,7 +90,7 @@ def test_a_bad_folder_gets_a_sentence_and_no_start(store: Store, where: str) -> 
 
 def test_a_folder_is_counted_with_what_it_lacks(store: Store, clips: Path) -> None:
     at = opened(PAGE)
-    at.session_state["source"] = choose_clips.FOLDER
+    at.session_state["source"] = evaluation_form.FOLDER
     at.session_state["folder"] = str(clips)
     at.run()
     assert "**2 clips** with 3 words" in texts(at) and "1 of 3 clips is missing (2.wav)." in texts(at)
@@ -104,7 +107,7 @@ def test_nothing_chosen_gets_a_sentence_and_no_start(store: Store, key: str) -> 
 
 
 def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.device.available_memory_bytes", lambda: 100_000_000)
+    monkeypatch.setattr("bench.device.cpu.available_memory_bytes", lambda: 100_000_000)
     at = opened(PAGE)
     assert any("of memory, and 0.1 GB are free" in e.value and "smaller model" in e.value for e in at.error)
     assert at.button(key="evaluate").disabled
@@ -112,16 +115,16 @@ def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch
 
 def test_start_hands_over_what_was_chosen(store: Store, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[EvaluationSpec] = []
-    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
+    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
     at = opened(PAGE)
-    at.session_state["source"] = choose_clips.FOLDER
+    at.session_state["source"] = evaluation_form.FOLDER
     at.session_state["folder"] = str(clips)
     at.session_state["accuracy_models"] = [BASE]
     at.session_state["accuracy_threads"] = 1
     at.session_state["normaliser"] = "none"
     at.run()
     at.button(key="evaluate").click().run()
-    variants = (Variant(BASE, FP32, 1), Variant(BASE, INT8, 1))
+    variants = (Variant(BASE, FP32, Placement("cpu", 1)), Variant(BASE, INT8, Placement("cpu", 1)))
     assert started == [EvaluationSpec(variants, str(clips), "evaluate", 0, 0, "none")]
     assert not at.exception and "WER 27.3 %" in texts(at)
 
@@ -130,7 +133,7 @@ def test_the_first_start_beside_an_earlier_evaluation(store: Store, monkeypatch:
     """The page puts the one that it shows into its address, behind the button."""
     filled(store)
     started: list[EvaluationSpec] = []
-    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
+    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
     at = opened(PAGE)
     at.button(key="evaluate").click().run()
     assert len(started) == 1
@@ -162,12 +165,12 @@ def test_another_normaliser_scores_at_once(store: Store) -> None:
 
 
 def test_a_clip_that_is_there_can_be_heard(store: Store, clips: Path) -> None:
-    spec = EvaluationSpec((Variant(BASE, FP32, 1),), str(clips))
+    spec = EvaluationSpec((Variant(BASE, FP32, Placement("cpu", 1)),), str(clips))
     run_id = store.create_run(spec, device())
-    from bench.records import ClipRecord, Heard, Transcription
+    from bench.core.records import ClipRecord, Prediction, Transcription
 
     store.set_clips(run_id, [ClipRecord(0, "0.wav", str(clips / "0.wav"), "one two")])
-    store.add_heard(run_id, 1.0, [Heard(0, 0, 0.1, Transcription("one", ()))])
+    store.add_predictions(run_id, 1.0, [Prediction(0, 0, 0.1, Transcription("one", ()))])
     store.set_state(run_id, "done")
     at = opened(PAGE, evaluation=run_id)
     at.toggle(key=f"listen-{run_id}-0-0").set_value(True).run()
@@ -186,7 +189,7 @@ def test_failures_are_sentences_in_groups(store: Store) -> None:
 
 
 def test_a_failed_evaluation_says_why(store: Store) -> None:
-    run_id = store.create_run(EvaluationSpec((Variant(BASE, FP32, 2),), "/clips"), device())
+    run_id = store.create_run(EvaluationSpec((Variant(BASE, FP32, Placement("cpu", 2)),), "/clips"), device())
     store.add_failure(run_id, Failure(0, "open", "killed", "It was killed."))
     store.set_state(run_id, "failed", "Nothing could be transcribed: every variant failed.")
     at = opened(PAGE, evaluation=run_id)
@@ -242,28 +245,28 @@ def test_no_clip_is_looked_at_while_something_is_measured(
     store: Store, under_way: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    find = datasets.find
-    monkeypatch.setattr(datasets, "find", lambda *where: looked.append(where[0]) or find(*where))
+    find = dataset.find
+    monkeypatch.setattr(dataset, "find", lambda *where: looked.append(where[0]) or find(*where))
     at = opened(PAGE)
-    at.session_state["source"] = choose_clips.FOLDER
+    at.session_state["source"] = evaluation_form.FOLDER
     at.session_state["folder"] = str(clips)
     at.run()
     assert looked and "evaluate" in [b.key for b in at.button]
-    choose_clips._find.clear()
+    evaluation_form._find.clear()
     looked.clear()
     under_way(finished_run(store), "benchmark", Progress("measuring", round=1, rounds=10, groups=1, cell="1 s"))
     assert not at.run().exception and not looked
     # Nor by what was pressed on a page that was drawn before.
-    for act in (choose_clips._unpack, choose_clips._fetch):
+    for act in (evaluation_form._unpack, evaluation_form._fetch):
         state = {"zip": object(), "hub_name": "a/b"}
         with monkeypatch.context() as patched:
-            patched.setattr(choose_clips.st, "session_state", state)
-            act(job_manager.jobs())
+            patched.setattr(evaluation_form.st, "session_state", state)
+            act(manager.jobs())
         assert "A benchmark is under way" in str(state["source_error"])
 
 
 def test_nor_while_another_program_measures(store: Store) -> None:
-    other = job_manager.Jobs(store)
+    other = manager.Jobs(store)
     with other._take():
         at = opened(PAGE)
         assert "evaluate" not in [b.key for b in at.button]
@@ -275,9 +278,9 @@ def test_a_zip_is_unpacked_once(store: Store, clips: Path, tmp_path: Path) -> No
         for path in clips.iterdir():
             packed.write(path, f"mine/{path.name}")
     data = (tmp_path / "x.zip").read_bytes()
-    where = choose_clips.unpacked(data, "x.zip")
-    assert len(datasets.find(str(where)).clips) == 2 and where.is_relative_to(tmp_path / "datasets")
-    assert choose_clips.unpacked(data, "x.zip") == where
-    with pytest.raises(datasets.DatasetError, match="can't be unpacked"):
-        choose_clips.unpacked(b"no zip", "y.zip")
+    where = evaluation_form.unpacked(data, "x.zip")
+    assert len(dataset.find(str(where)).clips) == 2 and where.is_relative_to(tmp_path / "datasets")
+    assert evaluation_form.unpacked(data, "x.zip") == where
+    with pytest.raises(datasets_folder.DatasetError, match="can't be unpacked"):
+        evaluation_form.unpacked(b"no zip", "y.zip")
     assert [p.name for p in (tmp_path / "datasets").iterdir()] == [where.parent.name], "nothing is left of it"

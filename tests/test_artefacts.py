@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +22,23 @@ import pytest
 from conftest import made
 from test_cli import bench, refused
 
-from bench import artefacts, audio, console, device, models, modes, opening, parcels
-from bench import jobs as job_manager
-from bench.artefacts import ArtefactError
-from bench.client import Pool
-from bench.models import ModelError, wav2vec2
-from bench.modes import Cost, ModeError, Needs, Option
-from bench.paths import ROOT, SPEECH_CLIP
-from bench.records import COVERAGE_LENGTH_S, Coverage, Part, Variant
+from bench import modes
+from bench.artefacts import build as artefacts_build
+from bench.artefacts import cache, transfer
+from bench.artefacts.cache import ArtefactError
+from bench.cli import console
+from bench.core.paths import ROOT, SPEECH_CLIP
+from bench.core.records import Coverage, Part
+from bench.core.specs import Placement, Variant
+from bench.device import cpu, host
+from bench.families import catalogue, wav2vec2
+from bench.families.family import ModelError
+from bench.families.network import Profile
+from bench.jobs import manager
+from bench.modes.mode import Cost, Mode, ModeError, ModeSpec, Needs, Option, Precision
+from bench.sound import audio
+from bench.workers import start
+from bench.workers.client import Pool
 
 ALL = sorted(modes.modes())
 # Prepare and open variants, and keep their logits: MODEL CLIP OUT MODE...
@@ -34,19 +46,23 @@ _OPEN = """
 import json, sys
 from pathlib import Path
 import numpy as np, soundfile
-from bench import artefacts, models, modes
+from bench import modes
+from bench.artefacts import build, cache
+from bench.core.specs import Placement
+from bench.families import families
 
 model, clip, out, *names = sys.argv[1:]
-family = models.families()["wav2vec2"]
+family = families()["wav2vec2"]
 x, _ = soundfile.read(clip, dtype="float32")
-found = {}
+prepared = {}
 for name in names:
-    artefact, coverage = artefacts.prepare(model, name, {}, lambda _: None)
-    place = artefacts.folder(artefact.digest)
-    batch = family.prepare(x, json.loads((place / "preprocessor_config.json").read_text()))
-    np.save(f"{out}/{name}.npy", modes.find(name).open(place, 1, family)(batch))
-    found[name] = [artefact.digest, artefact.from_cache, artefact.details, len(coverage.parts)]
-print(json.dumps(found))
+    artefact, coverage = build.prepare(model, name, {}, lambda _: None)
+    place = cache.folder(artefact.digest)
+    feed = family.prepare(x, family.read_files(place))
+    networks = modes.find(name).open(place, Placement("cpu", 1), family, family.read_networks(place))
+    np.save(f"{out}/{name}.npy", networks["model"].start()(feed)["logits"])
+    prepared[name] = [artefact.digest, artefact.from_cache, artefact.details, len(coverage.parts)]
+print(json.dumps(prepared))
 """
 # Run the README's code in each folder, Earbench out of reach: OUT FOLDER...
 _PLAIN = """
@@ -88,12 +104,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> SimpleNa
     clip, data, out = folder / "speech.wav", folder / "data", folder / "logits"
     audio.write_wav(clip, audio.decode(SPEECH_CLIP).samples[:16000])
     out.mkdir()
-    found = json.loads(python(_OPEN, tiny_model, clip, out, *ALL, data=data))
+    prepared = json.loads(python(_OPEN, tiny_model, clip, out, *ALL, data=data))
     with pytest.MonkeyPatch.context() as m:
         m.setenv("EARBENCH_DATA", str(data))
         for name in ALL:
-            parcels.write(found[name][0], folder / f"{name}.zip")
-    return SimpleNamespace(folder=folder, clip=clip, data=data, logits=out, found=found)
+            transfer.write(prepared[name][0], folder / f"{name}.zip")
+    return SimpleNamespace(folder=folder, clip=clip, data=data, logits=out, prepared=prepared)
 
 
 @pytest.fixture
@@ -107,22 +123,22 @@ def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_mode_opens_elsewhere_with_equal_logits_and_without_its_model(
     home: SimpleNamespace, away: Path, tmp_path: Path
 ) -> None:
-    taken = {name: parcels.read(home.folder / f"{name}.zip") for name in ALL}
-    assert {name: digest for name, (digest, _) in taken.items()} == {n: f[0] for n, f in home.found.items()}
-    (name,) = {model for _, model in taken.values()}  # one model, whatever its modes
+    imported = {name: transfer.read(home.folder / f"{name}.zip") for name in ALL}
+    assert {name: digest for name, (digest, _) in imported.items()} == {n: p[0] for n, p in home.prepared.items()}
+    (name,) = {model for _, model in imported.values()}  # one model, whatever its modes
     assert re.fullmatch(r"tiny@[0-9a-f]{8}", name)
-    found = json.loads(python(_OPEN, name, home.clip, tmp_path, *ALL, data=away))
+    prepared = json.loads(python(_OPEN, name, home.clip, tmp_path, *ALL, data=away))
     for mode in ALL:
-        digest, from_cache, details, parts = found[mode]
-        assert digest == home.found[mode][0] and from_cache and parts == home.found[mode][3]
-        assert details["built elsewhere"].startswith(f"on {device.cpu_name()} with python ")
+        digest, from_cache, details, parts = prepared[mode]
+        assert digest == home.prepared[mode][0] and from_cache and parts == home.prepared[mode][3]
+        assert details["built elsewhere"].startswith(f"on {cpu.cpu_name()} with python ")
         np.testing.assert_array_equal(np.load(tmp_path / f"{mode}.npy"), np.load(home.logits / f"{mode}.npy"))
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", sorted({mode.ENGINE for mode in modes.modes().values()}))
+@pytest.mark.parametrize("engine", sorted({mode.SPEC.engine for mode in modes.modes().values()}))
 def test_the_readme_opens_it_without_earbench(engine: str, home: SimpleNamespace, tmp_path: Path) -> None:
-    names = [name for name in ALL if engine == modes.find(name).ENGINE]
+    names = [name for name in ALL if engine == modes.find(name).SPEC.engine]
     for name in names:
         with zipfile.ZipFile(home.folder / f"{name}.zip") as packed:
             packed.extractall(tmp_path / name)
@@ -130,25 +146,25 @@ def test_the_readme_opens_it_without_earbench(engine: str, home: SimpleNamespace
     loaded = python(_PLAIN, tmp_path, *(tmp_path / name for name in names), cwd=tmp_path)
     assert loaded.split() == (["torch", "transformers"] if engine == "torch" else [])
     for name in names:
-        wanted = np.load(home.logits / f"{name}.npy")
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), wanted, atol=2e-3 * np.abs(wanted).max())
+        logits = np.load(home.logits / f"{name}.npy")
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, atol=2e-3 * np.abs(logits).max())
 
 
 def test_what_is_imported_goes_on_to_a_third_device(home: SimpleNamespace, away: Path, tmp_path: Path) -> None:
-    digest, _ = parcels.read(home.folder / "torch-bf16.zip")
-    parcels.write(digest, tmp_path / "again.zip")
+    digest, _ = transfer.read(home.folder / "torch-bf16.zip")
+    transfer.write(digest, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").stat().st_size == (home.folder / "torch-bf16.zip").stat().st_size
-    artefacts.remove([digest])
-    assert parcels.read(tmp_path / "again.zip")[0] == digest
+    cache.remove([digest])
+    assert transfer.read(tmp_path / "again.zip")[0] == digest
 
 
 # --- zips that are not what they should be
 
 
 def test_the_untouched_zip_is_taken(home: SimpleNamespace, away: Path) -> None:
-    digest, _ = parcels.read(home.folder / "torch-fp32.zip")
-    assert parcels.read(home.folder / "torch-fp32.zip")[0] == digest  # twice is no harm
-    assert [k.digest for k in artefacts.kept()] == [digest]
+    digest, _ = transfer.read(home.folder / "torch-fp32.zip")
+    assert transfer.read(home.folder / "torch-fp32.zip")[0] == digest  # twice is no harm
+    assert [k.digest for k in cache.kept()] == [digest]
 
 
 def repacked(source: Path, target: Path, change: Callable[[dict[str, bytes]], None], **options: Any) -> Path:
@@ -162,7 +178,7 @@ def repacked(source: Path, target: Path, change: Callable[[dict[str, bytes]], No
     return target
 
 
-def told(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+def manifest(**changes: Any) -> Callable[[dict[str, bytes]], None]:
     """Changes the manifest."""
 
     def change(files: dict[str, bytes]) -> None:
@@ -179,25 +195,36 @@ def flip(files: dict[str, bytes]) -> None:
 
 def bomb(files: dict[str, bytes]) -> None:
     files["zeros.bin"] = bytes(200_000_000)
-    known = json.loads(files["artefact.json"])
-    known["files"]["zeros.bin"] = {"bytes": 200_000_000, "sha256": "of course"}
-    files["artefact.json"] = json.dumps(known).encode()
+    contents = json.loads(files["artefact.json"])
+    contents["files"]["zeros.bin"] = {"bytes": 200_000_000, "sha256": "of course"}
+    files["artefact.json"] = json.dumps(contents).encode()
 
 
 def size_lie(files: dict[str, bytes]) -> None:
-    known = json.loads(files["artefact.json"])
-    known["files"]["model.safetensors"]["bytes"] -= 1
-    files["artefact.json"] = json.dumps(known).encode()
+    contents = json.loads(files["artefact.json"])
+    contents["files"]["model.safetensors"]["bytes"] -= 1
+    files["artefact.json"] = json.dumps(contents).encode()
 
 
-def no_config(files: dict[str, bytes]) -> None:
-    import hashlib
+def carried(name: str, content: bytes) -> Callable[[dict[str, bytes]], None]:
+    """Changes a file, and the manifest with it."""
 
-    files["config.json"] = b'{"conv_dim": "large"}'
-    known = json.loads(files["artefact.json"])
-    digest = hashlib.sha256(files["config.json"]).hexdigest()
-    known["files"]["config.json"] = {"bytes": len(files["config.json"]), "sha256": digest}
-    files["artefact.json"] = json.dumps(known).encode()
+    def change(files: dict[str, bytes]) -> None:
+        files[name] = content
+        contents = json.loads(files["artefact.json"])
+        contents["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        files["artefact.json"] = json.dumps(contents).encode()
+
+    return change
+
+
+def config(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    """Changes the configuration, and the manifest with it."""
+
+    def change(files: dict[str, bytes]) -> None:
+        carried("config.json", json.dumps(json.loads(files["config.json"]) | changes).encode())(files)
+
+    return change
 
 
 TAMPERED: dict[str, tuple[Callable[[dict[str, bytes]], Any], str]] = {
@@ -221,17 +248,30 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, bytes]], Any], str]] = {
     "a list for a manifest": (lambda f: f.update({"artefact.json": b"[]"}), "no JSON object"),
     "deep nesting": (lambda f: f.update({"artefact.json": b"[" * 500_000}), "can't be read"),
     "a broken manifest": (lambda f: f.update({"artefact.json": b"{"}), "can't be read"),
-    "another version of the mode": (told(**{"mode version": 99}), "version 99 of that mode"),
-    "an unknown mode": (told(mode="torch-int3"), "which this Earbench does not know"),
-    "an unknown family": (told(family="gpt"), "which this Earbench does not know"),
-    "a setting too many": (told(settings={"x": 1}), "has no setting “x”"),
-    "no number": (told(built_s=float("nan")), "numbers that can't be"),
-    "a huge number": (told(build_s=1e300), "numbers that can't be"),
-    "a number for a text": (told(details={"x": 1}), "texts belong"),
-    "a key missing": (told(versions=None), "no proper “versions”"),
-    "coverage that is none": (told(coverage={"parts": [{"x": 1}]}), "can't be read"),
-    "files without digests": (told(files={"config.json": 7}), "no size or no digest of “config.json”"),
-    "a configuration of nothing": (no_config, "describes no wav2vec2 model"),
+    "another version of the mode": (manifest(**{"mode version": 99}), "version 99 of that mode"),
+    "an unknown mode": (manifest(mode="torch-int3"), "which this Earbench does not know"),
+    "an unknown family": (manifest(family="gpt"), "which this Earbench does not know"),
+    "a setting too many": (manifest(settings={"x": 1}), "has no setting “x”"),
+    "no number": (manifest(built_s=float("nan")), "numbers that can't be"),
+    "a huge number": (manifest(build_s=1e300), "numbers that can't be"),
+    "a number for a text": (manifest(details={"x": 1}), "texts belong"),
+    "a key missing": (manifest(versions=None), "no proper “versions”"),
+    "coverage that is none": (manifest(coverage={"parts": [{"x": 1}]}), "can't be read"),
+    "files without digests": (manifest(files={"config.json": 7}), "no size or no digest of “config.json”"),
+    "a configuration of nothing": (carried("config.json", b'{"conv_dim": "large"}'), "vocab_size is None; allowed"),
+    "a configuration that is a list": (carried("config.json", b"[]"), "config.json is no JSON object"),
+    "a vocabulary that is a list": (carried("vocab.json", b"[]"), "vocab.json is no JSON object"),
+    "a vocabulary that is no JSON": (carried("vocab.json", b"{"), "can't be read"),
+    "layers without end": (config(num_hidden_layers=10**9), "num_hidden_layers is 1000000000; allowed: whole numbers"),
+    "layers by yes": (config(num_hidden_layers=True), "num_hidden_layers is True; allowed: whole numbers"),
+    "layers by halves": (config(num_hidden_layers=2.0), "num_hidden_layers is 2.0; allowed: whole numbers"),
+    "layers in a list": (config(num_hidden_layers=[2]), "num_hidden_layers is [2]; allowed: a single number"),
+    "a convolution too few": (config(conv_dim=[32] * 6), "Allowed: lists of one length"),
+    "a stride too many": (config(conv_stride=[2] * 8), "Allowed: lists of one length"),
+    "a kernel that is no list": (config(conv_kernel=3), "Allowed: lists of one length"),
+    "convolutions without end": (config(conv_dim=[32] * 10**5), "lists 100000 numbers for conv_dim"),
+    "heads that don't fit": (config(hidden_size=33), "hidden_size is 33, which is no multiple of num_attention_heads"),
+    "a step of a day": (config(conv_stride=[1024] * 7), "so many samples for a frame that 1 s gives none"),
 }
 
 
@@ -242,11 +282,13 @@ def test_what_was_tampered_with_is_a_sentence_and_leaves_nothing(
     change, sentence = TAMPERED[what]
     deflated = {"compression": zipfile.ZIP_DEFLATED}
     bad = repacked(home.folder / "torch-fp32.zip", tmp_path / "bad.zip", change, **deflated)
+    begun = time.monotonic()
     with pytest.raises(ArtefactError) as e:
-        parcels.read(bad)
+        transfer.read(bad)
+    assert time.monotonic() - begun < 1
     assert sentence in str(e.value) and str(e.value).startswith("bad.zip") and str(e.value).endswith(".")
-    assert artefacts.kept() == [] and len(models.catalogue()) == len(models._published())
-    assert not artefacts.home().exists() or not list(artefacts.home().iterdir()), "nothing half-written stays"
+    assert cache.kept() == [] and len(catalogue.catalogue()) == len(catalogue._published())
+    assert not cache.home().exists() or not list(cache.home().iterdir()), "nothing half-written stays"
 
 
 def test_what_is_no_zip_is_a_sentence(home: SimpleNamespace, away: Path, tmp_path: Path) -> None:
@@ -254,28 +296,28 @@ def test_what_is_no_zip_is_a_sentence(home: SimpleNamespace, away: Path, tmp_pat
     for name, content in {"text.zip": b"no zip", "empty.zip": b"", "half.zip": whole[: len(whole) // 2]}.items():
         made(tmp_path, {name: content})
         with pytest.raises(ArtefactError, match=f"^{name} can't be read .*Allowed: a zip that"):
-            parcels.read(tmp_path / name)
+            transfer.read(tmp_path / name)
     with pytest.raises(ArtefactError, match="can't be read"):
-        parcels.read(tmp_path / "absent.zip")
+        transfer.read(tmp_path / "absent.zip")
 
 
 def test_headers_that_lie_and_links_and_other_methods(home: SimpleNamespace, away: Path, tmp_path: Path) -> None:
     source, bad = home.folder / "torch-fp32.zip", tmp_path / "bad.zip"
     repacked(source, bad, lambda _: None, compression=zipfile.ZIP_LZMA)
     with pytest.raises(ArtefactError, match="in an unusual way"):
-        parcels.read(bad)
+        transfer.read(bad)
     shutil.copy(source, bad)
     with zipfile.ZipFile(bad, "a") as packed:
         link = zipfile.ZipInfo("link.json")
         link.external_attr = 0o120777 << 16
         packed.writestr(link, "/etc/passwd")
     with pytest.raises(ArtefactError, match=r"“link.json”, which is no plain file"):
-        parcels.read(bad)
+        transfer.read(bad)
     shutil.copy(source, bad)
     with zipfile.ZipFile(bad, "a") as packed, pytest.warns(UserWarning, match="Duplicate"):
         packed.writestr("config.json", "{}")
     with pytest.raises(ArtefactError, match=r"“config.json” twice"):
-        parcels.read(bad)
+        transfer.read(bad)
     # More comes out of a file than its header and the manifest say: it is cut off there, and is not what was named.
     data = bytearray(
         repacked(source, bad, lambda f: f.update({"vocab.json": f["vocab.json"] + bytes(10)})).read_bytes()
@@ -286,89 +328,92 @@ def test_headers_that_lie_and_links_and_other_methods(home: SimpleNamespace, awa
     data[at : at + 4] = size.to_bytes(4, "little")
     bad.write_bytes(data)
     with pytest.raises(ArtefactError, match=r"vocab\.json"):
-        parcels.read(bad)
-    assert artefacts.kept() == []
+        transfer.read(bad)
+    assert cache.kept() == []
 
 
 # --- the cache, with a mode that needs no engine
 
 
-class Plain:
+class Plain(Mode):
     """A mode that writes a few bytes; it can be opened by what every Python has."""
 
-    NAME, LABEL, ENGINE, WEIGHTS, ACTIVATIONS = "torch-plain", "plain", "torch", "all", "float"
-    OFFERED, BASE, CALIBRATES, COST = (), "", False, Cost(0, 0.0, 0.0)
-    STORED_BITS, VERSION, CODE, OPEN_CODE = {"": 8}, 1, "", "forward = None"
+    SPEC = ModeSpec(
+        name="torch-plain",
+        label="plain",
+        engine="torch",
+        weights=Precision(8, "all"),
+        activations=Precision(32, "float"),
+        needs=Needs(packages=("numpy",)),
+        cost=Cost(0, 0.0, 0.0),
+        stores={"": 8},
+        settings={"bits": Option(8, "how many", 2, 8)},
+        open_code="forward = None",
+    )
 
     def __init__(self) -> None:
-        self.SETTINGS = {"bits": Option(8, "how many", 2, 8)}
-        self.NEEDS = Needs(packages=("numpy",))
         self.built = 0
 
-    def check(self) -> str:
-        return ""
-
-    def build(self, model: Any, data: Any, settings: Any, directory: Path, progress: Any) -> dict[str, str]:
+    def build(self, source: Any, family: Any, data: Any, settings: Any, out: Path, progress: Any) -> dict[str, str]:
         self.built += 1
-        (directory / "weights.bin").write_bytes(bytes(1000))
+        (out / "weights.bin").write_bytes(bytes(1000))
         return {"bits": str(settings["bits"])}
 
-    def open(self, directory: Path, threads: int, family: Any) -> Any:
-        return lambda batch: batch
+    def open(self, directory: Path, placement: Any, family: Any, networks: Any) -> Any:
+        return {}
 
-    def coverage(self, opened: Any, family: Any, config: Any) -> Coverage:
-        macs = sum(family.macs(config, round(COVERAGE_LENGTH_S * 16_000)).values())
-        return Coverage((Part("all", 8, 32, 1, macs),))
+    def coverage(self, opened: Any, profile: Profile, exercise: Any) -> Coverage:
+        return Coverage((Part("all", 8, 32, 1, profile.macs),))
 
 
 @pytest.fixture
 def plain(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plain]:
     mode = Plain()
-    monkeypatch.setattr(modes, "modes", lambda: {mode.NAME: mode})
-    monkeypatch.setattr(wav2vec2, "load", lambda checkpoint, folder: None)
-    monkeypatch.setattr(device, "versions", lambda packages: dict.fromkeys(packages, "1.0"))
-    job_manager._jobs.cache_clear()
+    monkeypatch.setattr(modes, "modes", lambda: {mode.name: mode})
+    monkeypatch.setattr(wav2vec2.FAMILY, "load", lambda checkpoint, folder: {})
+    monkeypatch.setattr(host, "versions", lambda packages: dict.fromkeys(packages, "1.0"))
+    manager._jobs.cache_clear()
     yield mode
-    job_manager._jobs.cache_clear()
+    manager._jobs.cache_clear()
 
 
 def prepared(model: object, **settings: Any) -> Any:
-    return artefacts.prepare(str(model), "torch-plain", settings, lambda _: None)[0]
+    return artefacts_build.prepare(str(model), "torch-plain", settings, lambda _: None)[0]
 
 
 def other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "versions", lambda packages: dict.fromkeys(packages, "2.0"))
+    monkeypatch.setattr(host, "versions", lambda packages: dict.fromkeys(packages, "2.0"))
 
 
 def test_a_second_time_it_is_at_hand_and_not_built(plain: Plain, tiny_model: Path) -> None:
-    assert artefacts.at_hand(str(tiny_model), plain.NAME, {}) is None
+    assert cache.at_hand(str(tiny_model), plain.name, {}) is None
     first = prepared(tiny_model)
     assert not first.from_cache and first.size_bytes > 1000
-    assert artefacts.at_hand(str(tiny_model), plain.NAME, {}) == first.digest
+    assert cache.at_hand(str(tiny_model), plain.name, {}) == first.digest
     assert prepared(tiny_model).from_cache and plain.built == 1
-    assert artefacts.at_hand(str(tiny_model), plain.NAME, {"bits": 4}) is None
-    (kept,) = artefacts.kept()
-    assert (kept.model, kept.mode, kept.use) == ("tiny", plain.NAME, "current")
-    assert str(tiny_model.parent) not in json.dumps(artefacts.manifest(first.digest)), "no path of this device"
+    assert cache.at_hand(str(tiny_model), plain.name, {"bits": 4}) is None
+    (kept,) = cache.kept()
+    assert (kept.model, kept.mode, kept.use) == ("tiny", plain.name, "current")
+    assert str(tiny_model.parent) not in json.dumps(cache.manifest_of(first.digest)), "no path of this device"
     prepared(tiny_model, bits=4)
-    assert [k.mode for k in artefacts.kept()] == ["torch-plain:bits=4", "torch-plain"]
+    assert [k.mode for k in cache.kept()] == ["torch-plain:bits=4", "torch-plain"]
 
 
 def test_other_versions_build_anew_unless_it_was_imported(
     plain: Plain, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = prepared(tiny_model).digest
-    parcels.write(digest, tmp_path / "x.zip")
+    transfer.write(digest, tmp_path / "x.zip")
     other_versions(monkeypatch)
-    assert artefacts.at_hand(str(tiny_model), plain.NAME, {}) is None
-    assert artefacts.kept()[0].use == "none: of other versions"
+    assert cache.at_hand(str(tiny_model), plain.name, {}) is None
+    assert cache.kept()[0].use == "none: of other versions"
     assert prepared(tiny_model).digest != digest and plain.built == 2
-    artefacts.remove([k.digest for k in artefacts.kept()])
-    parcels.read(tmp_path / "x.zip")
-    assert artefacts.at_hand(str(tiny_model), plain.NAME, {}) == digest and artefacts.kept()[0].use == "imported"
-    found = prepared(tiny_model)
-    assert found.digest == digest and found.from_cache and plain.built == 2
-    assert found.details == {"bits": "8", "built elsewhere": f"on {device.cpu_name()} with numpy 1.0"}
+    cache.remove([k.digest for k in cache.kept()])
+    transfer.read(tmp_path / "x.zip")
+    assert cache.at_hand(str(tiny_model), plain.name, {}) == digest and cache.kept()[0].use == "imported"
+    artefact = prepared(tiny_model)
+    assert artefact.digest == digest and artefact.from_cache and plain.built == 2
+    assert artefact.details == {"bits": "8", "built elsewhere": f"on {cpu.cpu_name()} with numpy 1.0"}
     assert not prepared(tiny_model, bits=4).from_cache  # what was not imported is built here
 
 
@@ -376,14 +421,14 @@ def test_a_changed_folder_is_not_at_hand(plain: Plain, tiny_model: Path, tmp_pat
     mine = tmp_path / "mine"
     shutil.copytree(tiny_model, mine)
     prepared(mine)
-    assert artefacts.at_hand(str(mine), plain.NAME, {})
+    assert cache.at_hand(str(mine), plain.name, {})
     (mine / "vocab.json").write_text((mine / "vocab.json").read_text() + "\n")
-    assert artefacts.at_hand(str(mine), plain.NAME, {}) is None
+    assert cache.at_hand(str(mine), plain.name, {}) is None
 
 
 def test_a_damaged_artefact_is_built_again(plain: Plain, tiny_model: Path) -> None:
     digest = prepared(tiny_model).digest
-    (artefacts.folder(digest) / "weights.bin").write_bytes(bytes(999) + b"x")
+    (cache.folder(digest) / "weights.bin").write_bytes(bytes(999) + b"x")
     assert not prepared(tiny_model).from_cache and plain.built == 2
 
 
@@ -391,45 +436,46 @@ def test_an_imported_model_is_in_the_list_for_as_long_as_it_is_there(
     plain: Plain, tiny_model: Path, tmp_path: Path
 ) -> None:
     digest = prepared(tiny_model).digest
-    parcels.write(digest, tmp_path / "x.zip")
-    artefacts.remove([digest])
-    _, name = parcels.read(tmp_path / "x.zip")
-    found = models.find(name)
-    assert found.source == "imported" and found.config["hidden_size"] == 32
-    assert found.note == "imported, without weights: torch-plain"
-    assert found in models.catalogue() and prepared(name).from_cache
-    assert artefacts.at_hand(name, plain.NAME, {}) == digest
+    transfer.write(digest, tmp_path / "x.zip")
+    cache.remove([digest])
+    _, name = transfer.read(tmp_path / "x.zip")
+    checkpoint = catalogue.find(name)
+    assert checkpoint.source == "imported" and checkpoint.config["hidden_size"] == 32
+    assert checkpoint.note == "imported, without weights: torch-plain"
+    assert checkpoint in catalogue.catalogue() and prepared(name).from_cache
+    assert cache.at_hand(name, plain.name, {}) == digest
     with pytest.raises(
         ModeError, match=rf"weights of {name} are not on this device.*torch-plain:bits=4 can't be built"
     ):
         prepared(name, bits=4)
-    artefacts.remove([digest])
+    cache.remove([digest])
     with pytest.raises(ModelError, match="no model or folder"):
-        models.find(name)
+        catalogue.find(name)
 
 
 def test_a_model_that_is_here_gets_no_second_name(plain: Plain, tmp_path: Path) -> None:
     digest = prepared("wav2vec2-base-random").digest
-    parcels.write(digest, tmp_path / "x.zip")
-    artefacts.remove([digest])
-    assert parcels.read(tmp_path / "x.zip") == (digest, "wav2vec2-base-random")
-    assert [c.source for c in models.catalogue() if c.source == "imported"] == []
+    transfer.write(digest, tmp_path / "x.zip")
+    cache.remove([digest])
+    assert transfer.read(tmp_path / "x.zip") == (digest, "wav2vec2-base-random")
+    assert [c.source for c in catalogue.catalogue() if c.source == "imported"] == []
 
 
 def test_without_what_building_takes_it_opens_and_tells_what_was_counted(
     plain: Plain, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = prepared(tiny_model).digest
-    parcels.write(digest, tmp_path / "x.zip")
-    artefacts.remove([digest])
-    parcels.read(tmp_path / "x.zip")
+    transfer.write(digest, tmp_path / "x.zip")
+    cache.remove([digest])
+    transfer.read(tmp_path / "x.zip")
 
     def cannot(*_: Any) -> Coverage:
         raise ImportError("no_such_package_here")
 
     monkeypatch.setattr(plain, "coverage", cannot)
-    plain.NEEDS = Needs(packages=("numpy",), build_packages=("no_such_package_here",))
-    artefact, coverage = artefacts.prepare(str(tiny_model), plain.NAME, {}, lambda _: None)
+    needs = Needs(packages=("numpy",), build_packages=("no_such_package_here",))
+    monkeypatch.setattr(plain, "SPEC", replace(plain.SPEC, needs=needs))
+    artefact, coverage = artefacts_build.prepare(str(tiny_model), plain.name, {}, lambda _: None)
     assert artefact.digest == digest and [p.name for p in coverage.parts] == ["all"]
     with pytest.raises(ModeError, match=r"Building torch-plain takes no_such_package_here, not installed here. Fix: "):
         prepared(tiny_model, bits=4)
@@ -437,10 +483,10 @@ def test_without_what_building_takes_it_opens_and_tells_what_was_counted(
 
 def test_what_can_not_be_read_is_listed_and_can_be_removed(plain: Plain, tiny_model: Path) -> None:
     digest = prepared(tiny_model).digest
-    (artefacts.folder(digest) / "artefact.json").write_text("{")
-    (kept,) = artefacts.kept()
+    (cache.folder(digest) / "artefact.json").write_text("{")
+    (kept,) = cache.kept()
     assert kept.use == "none: can't be read" and kept.size_bytes > 1000
-    assert artefacts.remove([digest]) == kept.size_bytes and artefacts.kept() == []
+    assert cache.remove([digest]) == kept.size_bytes and cache.kept() == []
 
 
 def test_the_base_is_not_prepared_for_what_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,12 +502,13 @@ def test_the_base_is_not_prepared_for_what_is_at_hand(monkeypatch: pytest.Monkey
             pass
 
     monkeypatch.setattr(Pool, "start", lambda *_: Worker())
-    monkeypatch.setattr(modes, "find", lambda name: SimpleNamespace(BASE="base" if name == "top" else ""))
-    for there, wanted in ((set(), ["base", "top"]), ({"base"}, ["top"]), ({"top"}, ["top"])):
+    based = {"top": "base", "base": ""}
+    monkeypatch.setattr(modes, "find", lambda name: SimpleNamespace(SPEC=SimpleNamespace(base=based[name])))
+    for there, expected in ((set(), ["base", "top"]), ({"base"}, ["top"]), ({"top"}, ["top"])):
         asked.clear()
-        monkeypatch.setattr(artefacts, "at_hand", lambda model, mode, s, there=there: "d" if mode in there else None)
-        opening.build(Variant("m", "top", 1), Pool(), opening.Limits(), lambda _: None)
-        assert asked == wanted
+        monkeypatch.setattr(cache, "at_hand", lambda model, mode, s, there=there: "d" if mode in there else None)
+        start.build(Variant("m", "top", Placement("cpu", 1)), Pool(), start.Limits(), lambda _: None)
+        assert asked == expected
 
 
 # --- the commands
@@ -473,9 +520,9 @@ def here(plain: Plain, monkeypatch: pytest.MonkeyPatch) -> Plain:
     from rich.console import Console
 
     def build(v: Variant, *_: Any) -> Any:
-        return artefacts.prepare(v.model, v.mode, dict(v.settings), lambda _: None)
+        return artefacts_build.prepare(v.model, v.mode, dict(v.settings), lambda _: None)
 
-    monkeypatch.setattr("bench.cli_artefacts.build_variant", build)
+    monkeypatch.setattr("bench.cli.artefacts.build_variant", build)
     monkeypatch.setattr(console, "out", Console(highlight=False, markup=False, width=200))
     monkeypatch.setattr(console, "err", Console(stderr=True, highlight=False, markup=False, width=1000))
     return plain
@@ -499,14 +546,14 @@ def test_the_way_through_by_commands(here: Plain, tiny_model: Path, tmp_path: Pa
     assert cleared.exit_code == 0 and "Removed 1 artefact: 0 MB are free again." in cleared.stdout
     from typer.testing import CliRunner
 
-    from bench import cli
+    from bench.cli import app
 
-    asked = CliRunner().invoke(cli.app, ["artefacts", "clear"], input="n\n")
-    assert asked.exit_code == 1 and "Remove 1 artefact and free" in asked.output and len(artefacts.kept()) == 1
-    assert bench("artefacts", "clear", "--yes").exit_code == 0 and artefacts.kept() == []
-    taken = bench("artefacts", "import", tmp_path / "tiny-torch-plain-bits=4.zip")
-    told = r"Took in [0-9a-f]{8}\. Use it by: --model tiny@[0-9a-f]{8} --modes torch-plain:bits=4\n"
-    assert re.fullmatch(told, taken.stdout)
+    asked = CliRunner().invoke(app.app, ["artefacts", "clear"], input="n\n")
+    assert asked.exit_code == 1 and "Remove 1 artefact and free" in asked.output and len(cache.kept()) == 1
+    assert bench("artefacts", "clear", "--yes").exit_code == 0 and cache.kept() == []
+    imported = bench("artefacts", "import", tmp_path / "tiny-torch-plain-bits=4.zip")
+    answer = r"Took in [0-9a-f]{8}\. Use it by: --model tiny@[0-9a-f]{8} --modes torch-plain:bits=4\n"
+    assert re.fullmatch(answer, imported.stdout)
     assert "imported" in bench("artefacts", "list").stdout
 
 
@@ -523,21 +570,21 @@ def test_wrong_commands_are_sentences(here: Plain, tiny_model: Path, tmp_path: P
     assert "can't be written" in refused("artefacts", "export", digest, "--out", tmp_path)
     assert "does not exist" in refused("artefacts", "export", digest, "--out", tmp_path / "absent" / "x.zip")
     assert "In the cache: torch-plain of tiny." in refused("artefacts", "clear", "--mode", "x", "--yes")
-    with job_manager.jobs().hold("a test"):
+    with manager.jobs().hold("a test"):
         assert "for a test" in refused("artefacts", "clear", "--yes")
         assert "for a test" in refused("artefacts", "import", tmp_path / "x.zip")
         assert "for a test" in refused("artefacts", "build", "--model", tiny_model, "--modes", "torch-plain")
 
 
 def test_what_fails_to_build_is_told_and_the_rest_goes_on(here: Plain, tiny_model: Path, monkeypatch: Any) -> None:
-    from bench.client import WorkerError
+    from bench.workers.client import WorkerError
 
     def build(v: Variant, *_: Any) -> Any:
         if dict(v.settings):
             raise WorkerError("out of memory", "Memory ran out.")
-        return artefacts.prepare(v.model, v.mode, {}, lambda _: None)
+        return artefacts_build.prepare(v.model, v.mode, {}, lambda _: None)
 
-    monkeypatch.setattr("bench.cli_artefacts.build_variant", build)
+    monkeypatch.setattr("bench.cli.artefacts.build_variant", build)
     done = bench("artefacts", "build", "--model", tiny_model, "--modes", "torch-plain:bits=4,torch-plain")
     assert done.exit_code == 1 and "built in" in done.stdout
     assert "torch-plain:bits=4 of" in done.stderr and "failed (out of memory): Memory ran out." in done.stderr

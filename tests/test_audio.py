@@ -16,9 +16,9 @@ import soundfile
 from conftest import alive, wait_for
 from test_audio_soak import CHILD_PEAK_BYTES, PARENT_PEAK_BYTES, decode_apart
 
-from bench import audio
-from bench.audio import Array, AudioError, Sound, decode, decode_bytes, peaks, remarks, wav_bytes, write_wav
-from bench.paths import ROOT
+from bench.core.paths import ROOT
+from bench.sound import audio
+from bench.sound.audio import Array, AudioError, Sound, decode, decode_bytes, peaks, remarks, wav_bytes, write_wav
 
 HEAVY = ("soundfile", "soxr", "sounddevice", "librosa", "scipy", "torch", "transformers", "pandas")
 pytestmark = pytest.mark.usefixtures("data_folder")
@@ -343,7 +343,7 @@ def test_a_program_that_hangs_goes_with_the_child(tmp_path: Path, monkeypatch: p
 def test_the_parent_imports_nothing_heavy(tmp_path: Path) -> None:
     file = wav(tmp_path / "tone.wav", sine(44_100), 44_100)
     code = (
-        "import sys; from pathlib import Path; from bench import audio, microphone; "
+        "import sys; from pathlib import Path; from bench.sound import audio, microphone; "
         f"sound = audio.decode(Path({str(file)!r})); audio.peaks(sound.samples, 10); audio.wav_bytes(sound.samples); "
         "print(len(sound.samples), *sys.modules)"
     )

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench.audio import MAX_DURATION_S
-from bench.paths import ROOT
+from bench.core.paths import ROOT
+from bench.sound.audio import MAX_DURATION_S
 
 TIMES = int(os.environ.get("EARBENCH_SOAK", "300"))
 SEED = int(os.environ.get("EARBENCH_SEED", time.time_ns() % 2**32))
@@ -33,7 +33,7 @@ PARENT = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from bench.audio import AudioError, decode
+from bench.sound.audio import AudioError, decode
 
 for path in sys.argv[1:]:
     try:

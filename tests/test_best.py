@@ -6,23 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import best, evaluation, report
-from bench.device import device
-from bench.evaluation import Result
-from bench.records import (
-    Artefact,
-    ClipRecord,
-    EvaluationSpec,
-    Heard,
-    Pass,
-    Reading,
-    RunSpec,
-    Transcription,
-    Variant,
-    Visit,
-)
-from bench.report import Report
-from bench.store import Store
+from bench.core.records import Artefact, ClipRecord, Pass, Prediction, Reading, Transcription, Visit
+from bench.core.specs import EvaluationSpec, Placement, RunSpec, Variant
+from bench.core.store import Store
+from bench.device.host import device
+from bench.results import best, evaluation, report
+from bench.results.evaluation import Result
+from bench.results.report import Report
 
 MODES = ("torch-fp32", "torch-bf16", "torch-int8-dynamic", "onnx-fp32")
 TEN = "one two three four five six seven eight nine ten"
@@ -36,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 def heard(store: Store, wrong: dict[str, list[int]]) -> Result:
     """`wrong`: by mode, how many of each clip's ten words are lost."""
-    variants = tuple(Variant("demo", m, 2) for m in MODES if m == MODES[0] or m in wrong)
+    variants = tuple(Variant("demo", m, Placement("cpu", 2)) for m in MODES if m == MODES[0] or m in wrong)
     run_id = store.create_run(EvaluationSpec(variants, "/clips"), device())
     store.set_clips(run_id, [ClipRecord(i, f"{i}.wav", f"/clips/{i}.wav", TEN) for i in range(10)])
     for p, v in enumerate(variants):
@@ -44,7 +34,9 @@ def heard(store: Store, wrong: dict[str, list[int]]) -> Result:
     for i in range(10):
         words = TEN.split()
         texts = [" ".join(words[wrong.get(v.mode, [0] * 10)[i] :]) for v in variants]
-        store.add_heard(run_id, 5.0, [Heard(p, i, 1.0, Transcription(text, ())) for p, text in enumerate(texts)])
+        store.add_predictions(
+            run_id, 5.0, [Prediction(p, i, 1.0, Transcription(text, ())) for p, text in enumerate(texts)]
+        )
     store.set_state(run_id, "done")
     found = evaluation.result(store, run_id)
     assert found
@@ -53,9 +45,9 @@ def heard(store: Store, wrong: dict[str, list[int]]) -> Result:
 
 def measured(store: Store, seconds: dict[str, tuple[float, ...]]) -> Report:
     """`seconds`: by mode, a round's pass each. Peak memory is 100 bytes a place in the list."""
-    spec = RunSpec(tuple(Variant("demo", m, 2) for m in seconds), (5.0,))
+    spec = RunSpec(tuple(Variant("demo", m, Placement("cpu", 2)) for m in seconds), (5.0,))
     made = store.create_run(spec, device())
-    group = store.start_group(made, "demo", 2, 1, 5.0, list(range(len(seconds))))
+    group = store.start_group(made, "demo", Placement("cpu", 2), 1, 5.0, list(range(len(seconds))))
     for p, times in enumerate(seconds.values()):
         for number, s in enumerate(times):
             reading = Reading(peak_rss_bytes=100 * (p + 1))

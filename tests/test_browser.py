@@ -21,9 +21,9 @@ from test_serve import TOKEN
 
 __all__ = ["machines"]  # a fixture
 
-from bench import report
-from bench.paths import ROOT
-from bench.store import Store
+from bench.core.paths import ROOT
+from bench.core.store import Store
+from bench.results import report, tables
 
 pytestmark = needs_chromium
 
@@ -32,7 +32,7 @@ _SLOW = """
 import sys, time
 import streamlit as st
 sys.path.insert(0, {root!r})
-from bench.ui.press import pressed
+from bench.ui.button import pressed
 
 st.text_input("Something else", key="other")
 time.sleep(1.5)
@@ -95,11 +95,11 @@ def test_choose_start_watch_download(data_folder: Path, tiny_model: Path, tmp_pa
     assert run.state == "done", run.message
     found = report.report(store, run.id)
     assert found
-    expected = report.summary_rows(found)
+    expected = tables.summary_rows(found)
     assert len(rows) == len(expected) == 4
     for row, want in zip(rows, expected, strict=True):
         assert row == {k: "" if v is None else str(v) for k, v in want.items()}
-    kept = [s for g in found.groups for v in g.visits if v.variant == 0 and g.length_s == 5 for s in v.kept_s]
+    kept = [s for g in found.groups for v in g.visits if v.variant == 0 and g.size == 5 for s in v.kept_s]
     five = next(r for r in rows if r["mode"] == "torch-fp32" and r["length_s"] == "5.0")
     assert int(five["passes"]) == len(kept) >= 10
     assert float(five["mean_s"]) == pytest.approx(sum(kept) / len(kept))
@@ -132,7 +132,7 @@ def test_token_url_and_a_benchmark_from_another_machine(
             page.get_by_role("button", name="Start", exact=True).click()
             page.get_by_text("The run just measured").wait_for(timeout=200_000)
             page.get_by_text("times as fast").first.wait_for()
-        assert [(r.state, r.spec.lengths_s) for r in Store(data_folder / "earbench.db").runs()] == [("done", (1.0,))]
+        assert [(r.state, r.spec.sizes) for r in Store(data_folder / "earbench.db").runs()] == [("done", (1.0,))]
     finally:
         process.terminate()
         process.wait(20)

@@ -13,8 +13,9 @@ from browsing import browser_page, dashboard, needs_chromium
 from playwright.sync_api import Page
 from test_microphone import ASOUNDRC, needs_portaudio
 
-from bench import audio, paths, scoring
-from bench.store import Store
+from bench.core import paths, scoring
+from bench.core.store import Store
+from bench.sound import audio
 
 pytestmark = [needs_chromium, pytest.mark.timeout(300)]
 

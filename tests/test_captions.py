@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from conftest import LIGHT, wait_for
 
-from bench import audio, paths
-from bench.audio import Array
-from bench.captions import CONTEXT_S, MARGIN_S, STEP_S, WINDOW_S, Captions, Draft
-from bench.jobs import Jobs, Refused
-from bench.microphone import Level, MicrophoneError
-from bench.models import ModelError
-from bench.records import SAMPLE_RATE_HZ, RunSpec, Variant, Word
-from bench.store import Store, StoreError
+from bench.core import paths
+from bench.core.records import Word
+from bench.core.specs import SAMPLE_RATE_HZ, Placement, RunSpec, Variant
+from bench.core.store import Store, StoreError
+from bench.families.family import ModelError
+from bench.jobs.captions import CONTEXT_S, MARGIN_S, STEP_S, WINDOW_S, Captions, Draft
+from bench.jobs.lease import Refused
+from bench.jobs.manager import Jobs
+from bench.sound import audio
+from bench.sound.audio import Array
+from bench.sound.microphone import Level, MicrophoneError
 
 SENTENCE = [Word(text, i * 0.6, i * 0.6 + 0.5, 0.9) for i, text in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ")]
 
@@ -161,7 +164,7 @@ def clip() -> Array:
 
 
 def variants(model: Path) -> list[Variant]:
-    return [Variant(str(model), mode, 1) for mode in LIGHT]
+    return [Variant(str(model), mode, Placement("cpu", 1)) for mode in LIGHT]
 
 
 def test_a_clip_by_two_variants(manager: Jobs, tiny_model: Path, clip: Array) -> None:
@@ -194,7 +197,7 @@ def test_a_microphone_that_fails_is_a_sentence(manager: Jobs, tiny_model: Path, 
 
 
 def test_a_variant_that_fails_leaves_the_others(manager: Jobs, tiny_model: Path, clip: Array) -> None:
-    both = [Variant("no-such-model", LIGHT[0], 1), *variants(tiny_model)[:1]]
+    both = [Variant("no-such-model", LIGHT[0], Placement("cpu", 1)), *variants(tiny_model)[:1]]
     session = Captions(manager.transcriber, both, None, lambda _: Clip(clip))
     wait_for(lambda: not session.live, "the end")
     bad, good = session.snapshot().captions
@@ -206,7 +209,11 @@ def test_a_benchmark_ends_the_captions(manager: Jobs, tiny_model: Path, clip: Ar
         manager.transcriber, variants(tiny_model)[:1], None, lambda _: Clip(clip, endless=True)
     )
     wait_for(lambda: session.snapshot().captions[0].pass_s, "a pass")
-    manager.start(RunSpec.grid([str(tiny_model)], LIGHT[:1], [0.5], threads=[1], repeats=3, precision_target=1.0))
+    manager.start(
+        RunSpec.grid(
+            [str(tiny_model)], LIGHT[:1], [0.5], placements=[Placement("cpu", 1)], repeats=3, precision_target=1.0
+        )
+    )
     assert not session.live and "measurement began" in session.snapshot().message
     late = Captions(manager.transcriber, variants(tiny_model)[:1], None, lambda _: Clip(clip))
     wait_for(lambda: not late.live, "its refusal")
@@ -218,7 +225,9 @@ def test_a_benchmark_ends_the_captions(manager: Jobs, tiny_model: Path, clip: Ar
 def test_a_benchmark_that_can_not_start_leaves_the_captions_alone(
     manager: Jobs, tiny_model: Path, clip: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = RunSpec.grid([str(tiny_model)], LIGHT[:1], [0.5], threads=[1], repeats=3, precision_target=1.0)
+    wanted = RunSpec.grid(
+        [str(tiny_model)], LIGHT[:1], [0.5], placements=[Placement("cpu", 1)], repeats=3, precision_target=1.0
+    )
     one = variants(tiny_model)[:1]
     session = manager.caption(lambda: Captions(manager.transcriber, one, None, lambda _: Clip(clip, endless=True)))
     wait_for(lambda: session.snapshot().captions[0].pass_s, "a pass")
@@ -233,7 +242,7 @@ def test_a_benchmark_that_can_not_start_leaves_the_captions_alone(
         with pytest.raises(StoreError):
             manager.start(wanted)
     with pytest.raises(ModelError):
-        manager.start(RunSpec.grid(["no-such-model"], LIGHT[:1], [0.5], threads=[1]))
+        manager.start(RunSpec.grid(["no-such-model"], LIGHT[:1], [0.5], placements=[Placement("cpu", 1)]))
     assert session.live and not session.snapshot().message
     assert manager.start(wanted) and not session.live
 

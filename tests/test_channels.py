@@ -9,38 +9,39 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.models import Array
-from bench.modes import _channels
-from bench.modes._channels import Grid
+from bench.families.family import Array
+from bench.families.wav2vec2 import FAMILY
+from bench.modes import channel_scales
+from bench.modes.channel_scales import Grid
 
 
 def grid(x: Array, gelu: bool = False) -> Grid:
-    return _channels.grid(x, np.minimum(x.min(1), 0), np.maximum(x.max(1), 0), gelu)
+    return channel_scales.grid(x, np.minimum(x.min(1), 0), np.maximum(x.max(1), 0), gelu)
 
 
 def test_values_on_a_grid_keep_their_steps() -> None:
     """Every channel's values are step (k - 32) with k from 0 to 255: only that grid is without error."""
-    wanted = np.array([0.01, 0.5], np.float32)
+    steps = np.array([0.01, 0.5], np.float32)
     k = np.stack([np.arange(256), np.arange(256)[::-1]]) - 32
-    found = grid((k * wanted[:, None]).astype(np.float32))
-    assert found.zero == 32
-    np.testing.assert_allclose(found.step, wanted, rtol=1e-5)
+    chosen = grid((k * steps[:, None]).astype(np.float32))
+    assert chosen.zero == 32
+    np.testing.assert_allclose(chosen.step, steps, rtol=1e-5)
 
 
 def test_a_lone_peak_is_clipped_where_quiet_frames_are_many() -> None:
     """One frame in a thousand reaches 10 where all others lie within 0.2: a step of 10 / 247 would swallow them."""
     x = np.random.default_rng(0).uniform(0, 0.2, (1, 1000)).astype(np.float32)
     x[0, 500] = 10
-    found = grid(x)
-    assert found.step[0] == pytest.approx(10 * 0.05 / (255 - found.zero), rel=1e-5)  # the least share that is tried
+    chosen = grid(x)
+    assert chosen.step[0] == pytest.approx(10 * 0.05 / (255 - chosen.zero), rel=1e-5)  # the least share that is tried
 
 
 def test_nothing_below_zero_is_clipped() -> None:
     """A hundred values of -1 beside many near zero: an error of the whole tail would be the same in every sum."""
     x = np.random.default_rng(1).uniform(-0.01, 0.01, (1, 1000)).astype(np.float32)
     x[0, :100] = -1
-    found = grid(x)
-    assert found.zero * found.step[0] >= 1
+    chosen = grid(x)
+    assert chosen.zero * chosen.step[0] >= 1
 
 
 def test_an_error_counts_as_what_gelu_leaves_of_it() -> None:
@@ -54,8 +55,8 @@ def test_an_error_counts_as_what_gelu_leaves_of_it() -> None:
 def test_a_channel_that_never_moves_gets_a_step() -> None:
     x = np.zeros((2, 4), np.float32)
     x[1] = 1, 2, 3, 4
-    found = grid(x)
-    assert found.step[0] == pytest.approx(1e-3 * 4 / (255 - found.zero), rel=1e-5)
+    chosen = grid(x)
+    assert chosen.step[0] == pytest.approx(1e-3 * 4 / (255 - chosen.zero), rel=1e-5)
     assert (grid(np.zeros((1, 4), np.float32)).step > 0).all()
 
 
@@ -63,7 +64,7 @@ def test_steps_are_taken_into_the_weights() -> None:
     """Steps 1 and 4 share 2, their geometric mean: the weights become 1/2 and 2 times, then ±127 of the greatest."""
     weight = np.array([[[2.0], [1.0]], [[4.0], [-0.25]]], np.float32)  # (out, in, width)
     read = Grid(np.array([1, 4], np.float32), 0)
-    integers, scale = _channels.fold(weight, read)
+    integers, scale = channel_scales.fold(weight, read)
     assert read.shared == pytest.approx(2)
     np.testing.assert_allclose(scale, [2 / 127, 2 / 127], rtol=1e-6)
     assert integers.dtype == np.int8
@@ -76,38 +77,43 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
     weight[1] = 1
     bias = np.array([3, 3], np.float32)
     read = Grid(np.array([0.5], np.float32), 0)
-    _, scale = _channels.fold(weight, read, 127, bias)
+    _, scale = channel_scales.fold(weight, read, 127, bias)
     assert (np.abs(bias / (scale * read.shared)) < 2**31).all() and scale[0] > 0
     assert scale[1] == pytest.approx(1 / 127)
 
 
 def test_grids_of_several_clips(tmp_path: Path) -> None:
-    """Of 1 s and 30 s, of which the first 10 are looked at; before GELU nothing below -4 is asked for."""
+    """Of 1 s and 30 s, of which modes look at the first 10; before GELU nothing below -4 is asked for."""
     pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper, numpy_helper, save
+
+    from bench.modes.onnx import watch
 
     weight = numpy_helper.from_array(np.array([1, -2], np.float32)[:, None, None], "w")
     axes = numpy_helper.from_array(np.array([1]), "axes")
     nodes = [
         helper.make_node("Unsqueeze", ["x", "axes"], ["wide"]),
-        helper.make_node("Conv", ["wide", "w"], ["conv"], name="wav2vec2.feature_extractor.conv"),
+        helper.make_node("Conv", ["wide", "w"], ["conv"], name="extractor.conv"),
         helper.make_node("Gelu", ["conv"], ["gelu"]),
         helper.make_node("Sin", ["gelu"], ["y"]),
     ]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
     graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], [weight, axes])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "model.onnx")
-    assert [n.name for n in _channels.convolutions(graph)] == ["wav2vec2.feature_extractor.conv"]
-    assert _channels.into_gelu(graph) == {"conv"}
+    sensitive = ("extractor.conv", "extractor.norm", "extractor.second")  # a network may name what is no convolution
+    assert [n.name for n in watch.convolutions(graph, sensitive)] == ["extractor.conv"]
+    assert watch.convolutions(graph, ()) == []
+    assert watch.into_gelu(graph) == {"conv"}
     clips = [
-        (np.linspace(0, 8, 16_000, dtype=np.float32)[None], np.array([], np.int64)),
-        (np.r_[np.linspace(0, 8, 160_000), np.full(320_000, 1e6)].astype(np.float32)[None], np.array([], np.int64)),
+        np.linspace(0, 8, 16_000, dtype=np.float32)[None],
+        np.r_[np.linspace(0, 8, 160_000), np.full(320_000, 1e6)].astype(np.float32)[None],
     ]
-    found = _channels.grids(tmp_path / "model.onnx", {"conv": True, "gelu": False}, clips, tmp_path, lambda _: None)
-    rises, falls = found["conv"].step
-    assert 0.9 * 8 < rises * (255 - found["conv"].zero) < 1.1 * 8  # not 1e6, which came later
-    assert 4 <= falls * found["conv"].zero < 8  # -16 was there and is not wanted
-    assert 0.9 * 8 < found["gelu"].step[0] * (255 - found["gelu"].zero) < 1.1 * 8
+    feeds = [FAMILY.crop({"x": clip}, FAMILY.CALIBRATION_SIZE) for clip in clips]
+    grids = watch.grids(tmp_path / "model.onnx", {"conv": True, "gelu": False}, feeds, tmp_path, lambda _: None)
+    rises, falls = grids["conv"].step
+    assert 0.9 * 8 < rises * (255 - grids["conv"].zero) < 1.1 * 8  # not 1e6, which came later
+    assert 4 <= falls * grids["conv"].zero < 8  # -16 was there and is not wanted
+    assert 0.9 * 8 < grids["gelu"].step[0] * (255 - grids["gelu"].zero) < 1.1 * 8
 
 
 SPREAD = np.geomspace(0.1, 10, 16, dtype=np.float32)[:, None]  # channels as unlike as an extractor's
@@ -124,8 +130,8 @@ def weight() -> Array:
     return np.asarray(np.random.default_rng(2).standard_normal((24, 16, 3)) / SPREAD.T[:, :, None], np.float32)
 
 
-def snr_db(wanted: Array, found: Array) -> float:
-    return float(10 * np.log10(np.square(wanted).sum() / np.square(wanted - found).sum()))
+def snr_db(exact: Array, rounded: Array) -> float:
+    return float(10 * np.log10(np.square(exact).sum() / np.square(exact - rounded).sum()))
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -138,7 +144,7 @@ def test_a_convolution_of_integers_on_onnx_runtime(
     pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper, numpy_helper
 
-    from bench.modes import _onnx_channels
+    from bench.modes.onnx import channel_convs
 
     bias = np.linspace(-3, 3, 24, dtype=np.float32)
     tensors = [numpy_helper.from_array(weight, "w"), *([numpy_helper.from_array(bias, "b")] if biased else [])]
@@ -146,12 +152,12 @@ def test_a_convolution_of_integers_on_onnx_runtime(
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
     made = helper.make_graph([conv], "graph", ends[:1], ends[1:], tensors)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    wanted, ran = _run_onnx(model, x, tmp_path)
+    exact, ran = _run_onnx(model, x, tmp_path)
     assert ran == {"Conv"}
-    _onnx_channels.quantize(model.graph, model.graph.node[0], grid(x), grid(wanted), signed=signed, levels=levels)
-    found, ran = _run_onnx(model, x, tmp_path)
+    channel_convs.quantize(model.graph, model.graph.node[0], grid(x), grid(exact), signed=signed, levels=levels)
+    rounded, ran = _run_onnx(model, x, tmp_path)
     assert "QLinearConv" in ran and "Conv" not in ran  # one kernel of integers, not floats between conversions
-    assert least < snr_db(wanted, found) < 60  # it is near, and it is another precision
+    assert least < snr_db(exact, rounded) < 60  # it is near, and it is another precision
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert set(stored) & {"w", "b"} == set()
     assert (np.abs(stored["conv.weight_quantized"]).max((1, 2)) == levels).all()  # every output uses its range
@@ -176,7 +182,7 @@ def test_a_convolution_of_integers_on_openvino(image: bool, x: Array, weight: Ar
     openvino = pytest.importorskip("openvino")
     from openvino import Type, opset13
 
-    from bench.modes import _openvino_channels
+    from bench.modes.openvino import channel_convs
 
     batch, kernel, spans = x[None], weight, ([2], [0], [0], [1])
     if image:
@@ -184,10 +190,10 @@ def test_a_convolution_of_integers_on_openvino(image: bool, x: Array, weight: Ar
     source = opset13.parameter(batch.shape, Type.f32)
     conv = opset13.convolution(source, opset13.constant(kernel), *spans, name="conv")
     model = openvino.Model([opset13.relu(conv)], [source])
-    wanted = _run_openvino(model, batch)
-    _openvino_channels.quantize(conv, grid(x))
-    assert 26 < snr_db(wanted, _run_openvino(model, batch)) < 60
-    (again,) = _openvino_channels.convolutions(model)
+    exact = _run_openvino(model, batch)
+    channel_convs.quantize(conv, grid(x))
+    assert 26 < snr_db(exact, _run_openvino(model, batch)) < 60
+    (again,) = channel_convs.convolutions(model, ("conv", "none of that name"))
     integers = again.input_value(1).get_node().input_value(0).get_node().input_value(0).get_node()
     assert integers.get_element_type() == Type.i8
     assert (np.abs(integers.data).max(axis=tuple(range(1, kernel.ndim))) == 127).all()
@@ -212,7 +218,7 @@ def test_an_extractor_over_images_gives_what_it_gives_over_time(x: Array, weight
     openvino = pytest.importorskip("openvino")
     from openvino import Type, opset13
 
-    from bench.modes._openvino_images import over_images
+    from bench.modes.openvino.extractor import over_images
 
     source = opset13.parameter([-1, 16, -1], Type.f32)
     conv = opset13.convolution(source, opset13.constant(weight), [2], [1], [0], [1], name="first")
@@ -227,10 +233,10 @@ def test_an_extractor_over_images_gives_what_it_gives_over_time(x: Array, weight
     third = opset13.convolution(turned, np.ones((5, 97, 3), np.float32), [1], [0], [0], [1], name="third")
     model = openvino.Model([opset13.result(third), opset13.result(opset13.add(bent, norm))], [source])
     batch = np.stack([x, x[::-1]])
-    wanted = [np.array(out) for out in openvino.Core().compile_model(model, "CPU")([batch]).values()]
+    over_time = [np.array(out) for out in openvino.Core().compile_model(model, "CPU")([batch]).values()]
     over_images(model)
-    found = [np.array(out) for out in openvino.Core().compile_model(model, "CPU")([batch]).values()]
-    for one, other in zip(wanted, found, strict=True):
+    images = [np.array(out) for out in openvino.Core().compile_model(model, "CPU")([batch]).values()]
+    for one, other in zip(over_time, images, strict=True):
         assert one.shape == other.shape and snr_db(one, other) > 50
     ranks = {op.get_friendly_name(): op.get_output_partial_shape(0).rank.get_length() for op in model.get_ordered_ops()}
     assert [

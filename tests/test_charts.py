@@ -9,8 +9,11 @@ import altair as alt
 import pytest
 from jsonschema import ValidationError
 
-from bench import charts, modes
-from bench.report import Row
+from bench import modes
+from bench.core.specs import Axis
+from bench.results.charts import accuracy, signals, speed, style
+from bench.results.charts import size as charts_size
+from bench.results.tables import Row
 
 FP32, BF16, INT8, ONNX = "torch-fp32", "torch-bf16", "torch-int8-dynamic", "onnx-fp32"
 
@@ -94,15 +97,15 @@ EVALUATED = [
     heard(INT8, 0.075, 0.025, 0.25, 100_000_000, True),
 ]
 ALL = {
-    "tradeoff": charts.tradeoff(EVALUATED),
-    "deltas": charts.deltas(EVALUATED, FP32),
-    "latency": charts.latency(ROWS),
-    "log latency": charts.latency(ROWS, log=True),
-    "speedup": charts.speedup(ROWS, FP32),
-    "size": charts.size(ROWS),
-    "weights": charts.weights(PARTS),
-    "work": charts.work(PARTS),
-    "loss": charts.loss([{"mode": INT8, "step": step, "loss": 1 / step} for step in (1, 2, 4)]),
+    "tradeoff": accuracy.tradeoff(EVALUATED),
+    "deltas": accuracy.deltas(EVALUATED, FP32),
+    "latency": speed.latency(ROWS),
+    "log latency": speed.latency(ROWS, log=True),
+    "speedup": speed.speedup(ROWS, FP32),
+    "size": charts_size.size(ROWS),
+    "weights": charts_size.weights(PARTS),
+    "work": charts_size.work(PARTS),
+    "loss": signals.loss([{"mode": INT8, "step": step, "loss": 1 / step} for step in (1, 2, 4)]),
 }
 
 
@@ -144,20 +147,20 @@ def test_altair_takes_the_spec(name: str) -> None:
 
 
 def test_a_mode_has_one_colour_whoever_else_is_shown() -> None:
-    known = {m: charts.mode_colour(m) for m in modes.modes()}
+    known = {m: style.mode_colour(m) for m in modes.modes()}
     assert len(set(known.values())) == len(known), "two modes of one colour"
     for name in ("latency", "speedup", "size", "tradeoff"):
         found = mode_colours(ALL[name])
         assert found == {m: known[m] for m in found}, name
     assert mode_colours(ALL["latency"]).keys() == {FP32, BF16, INT8}
     alone = [r for r in ROWS if r["mode"] == INT8]
-    for spec in (charts.latency(alone), charts.speedup(alone, FP32), charts.size(alone)):
+    for spec in (speed.latency(alone), speed.speedup(alone, FP32), charts_size.size(alone)):
         assert mode_colours(spec) == {INT8: known[INT8]}
 
 
 def test_the_split_shows_engine_and_precision_end_to_end() -> None:
-    assert charts.split(ROWS) is None  # one engine: there is nothing to split
-    spec = charts.split([*ROWS, row(ONNX, 5.0, 0.125, 6.0, 400_000_000), row(ONNX, 1.0, 0.1, 9.0, 400_000_000)])
+    assert speed.split(ROWS) is None  # one engine: there is nothing to split
+    spec = speed.split([*ROWS, row(ONNX, 5.0, 0.125, 6.0, 400_000_000), row(ONNX, 1.0, 0.1, 9.0, 400_000_000)])
     assert spec
     assert values(spec) == [
         {"mode": INT8, "of": "engine", "from": 1.0, "to": 1.0, "ratio": 1.0},
@@ -168,9 +171,26 @@ def test_the_split_shows_engine_and_precision_end_to_end() -> None:
     alt.LayerChart.from_dict(spec)
 
 
+def test_sizes_on_another_axis_are_drawn_in_its_words() -> None:
+    axis = Axis("tokens", "", "Input tokens", 1, 512, (8.0,), (8.0, 16.0))
+    rows: list[Row] = [
+        {("tokens" if name == "length_s" else name): value for name, value in r.items()}
+        for r in (*ROWS, row(ONNX, 5.0, 0.125, 6.0, 400_000_000))
+    ]
+    latency, speedup, split = speed.latency(rows, axis), speed.speedup(rows, FP32, axis), speed.split(rows, axis)
+    assert split and "5 tokens of input" in str(split)
+    for spec in (latency, speedup):
+        assert {v["tokens"] for v in values(spec) if "mode" in v} == {1.0, 5.0}
+        assert "length" not in str(spec).lower()
+        alt.LayerChart.from_dict(spec)
+    assert "Latency against input tokens" in str(latency)
+    assert "Input tokens" in {e.get("title") for e in encodings(latency, "x")}
+    assert {v["input"] for v in values(speedup) if "mode" in v} == {"1 tokens", "5 tokens"}
+
+
 def test_a_mode_that_is_gone_has_a_colour() -> None:
     rows = [{**r, "mode": "gone"} if r["mode"] == BF16 else r for r in ROWS]
-    colours = mode_colours(charts.latency(rows))
+    colours = mode_colours(speed.latency(rows))
     assert list(colours) == [FP32, INT8, "gone"] and colours["gone"].startswith("#")
 
 
@@ -186,7 +206,7 @@ def test_every_latency_is_drawn(name: str) -> None:
 
 
 def test_a_single_pass_has_no_spread() -> None:
-    spec = charts.latency([{**ROWS[0], "std_s": None}])
+    spec = speed.latency([{**ROWS[0], "std_s": None}])
     (v,) = values(spec)
     assert v.get("std_ms") is None and v["mean_ms"] == 125.0
 
@@ -259,14 +279,14 @@ def test_every_variant_is_traded_off_with_its_interval() -> None:
     assert {m for m, v in drawn.items() if v["unbeaten"]} == {FP32, INT8}
     # areas grow in proportion to the size, from 60 on
     assert (drawn[INT8]["area"] - 60) * 4 == pytest.approx(drawn[FP32]["area"] - 60)
-    rtf = {v["mode"]: v["time"] for v in values(charts.tradeoff(EVALUATED, "rtf"))}
+    rtf = {v["mode"]: v["time"] for v in values(accuracy.tradeoff(EVALUATED, "rtf"))}
     assert rtf == {FP32: 0.125, BF16: 0.1875, INT8: 0.0625}
 
 
 def test_models_differ_in_shape_where_there_are_several() -> None:
     assert not encodings(ALL["tradeoff"], "shape")
     both = [*EVALUATED, *({**r, "model": "other"} for r in EVALUATED)]
-    assert {e["field"] for e in encodings(charts.tradeoff(both), "shape")} == {"model"}
+    assert {e["field"] for e in encodings(accuracy.tradeoff(both), "shape")} == {"model"}
 
 
 def test_differences_are_points_about_zero_without_the_original() -> None:
@@ -275,7 +295,7 @@ def test_differences_are_points_about_zero_without_the_original() -> None:
     assert drawn[INT8]["delta_low"] == pytest.approx(2.0) and drawn[INT8]["delta_high"] == pytest.approx(3.0)
     (low, high) = next(e["scale"]["domain"] for e in encodings(ALL["deltas"], "x") if "scale" in e)
     assert -low == high > 3.0
-    unknown = charts.deltas([{**r, "wer_delta_low": None, "wer_delta_high": None} for r in EVALUATED], FP32)
+    unknown = accuracy.deltas([{**r, "wer_delta_low": None, "wer_delta_high": None} for r in EVALUATED], FP32)
     assert len([v for v in values(unknown) if "mode" in v]) == 2, "one clip has no interval"
 
 
@@ -286,7 +306,13 @@ def test_shares_are_told_in_percent() -> None:
 
 def test_nothing_measured_is_still_a_chart() -> None:
     for spec in (
-        *(charts.latency([]), charts.speedup([], FP32), charts.size([]), charts.weights([]), charts.work([])),
-        *(charts.tradeoff([]), charts.deltas([], FP32)),
+        *(
+            speed.latency([]),
+            speed.speedup([], FP32),
+            charts_size.size([]),
+            charts_size.weights([]),
+            charts_size.work([]),
+        ),
+        *(accuracy.tradeoff([]), accuracy.deltas([], FP32)),
     ):
         (alt.LayerChart if "layer" in spec else alt.Chart).from_dict(spec)

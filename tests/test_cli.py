@@ -15,11 +15,19 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bench import audio, cli, console, device, models, modes
-from bench import jobs as job_manager
+from bench import modes
+from bench.cli import app, console
+from bench.core.errors import EarbenchError
+from bench.core.records import Artefact, Failure, Opening, Pass, Reading, Visit
+from bench.core.specs import Placement, RunSpec
+from bench.core.store import Store, StoreError
+from bench.device import cpu, host
+from bench.families import catalogue
+from bench.jobs import manager as jobs_manager
+from bench.jobs.lease import Refused
 from bench.modes.probe import Availability
-from bench.records import Artefact, Failure, Opening, Pass, Reading, RunSpec, Visit
-from bench.store import Store, StoreError
+from bench.sound import audio
+from bench.workers.client import WorkerError
 
 FP32, INT8, BASE = "torch-fp32", "torch-int8-dynamic", "wav2vec2-base-random"
 _COLUMNS = """
@@ -41,8 +49,8 @@ def measure(store: Store, run_id: str) -> None:
     for position, size in enumerate((400, 100)):
         artefact = Artefact("d", "seed 0", size * 10**6, 1.0, None, False)
         store.set_variant(run_id, position, artefact=artefact, opening=Opening(3.0, 0.5, 10, 20))
-    for length_s in run.spec.lengths_s:
-        group = store.start_group(run_id, run.spec.variants[0].model, 2, 1, length_s, [0, 1])
+    for length_s in run.spec.sizes:
+        group = store.start_group(run_id, run.spec.variants[0].model, Placement("cpu", 2), 1, length_s, [0, 1])
         for number in (0, 1):
             for position, s in enumerate((0.1 * length_s, 0.05 * length_s)):
                 cold = (Pass("cold", 1.0),) if number == 0 else ()
@@ -64,7 +72,7 @@ class FakeJobs:
 
     def start(self, spec: RunSpec) -> str:
         self.started.append(spec)
-        run_id = self.store.create_run(spec, device.device())
+        run_id = self.store.create_run(spec, host.device())
         self.end(self.store, run_id)
         return run_id
 
@@ -81,20 +89,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(console, "availability", lambda: FOUND)
     monkeypatch.setattr(console, "out", Console(highlight=False, markup=False, width=200))
     monkeypatch.setattr(console, "err", Console(stderr=True, highlight=False, markup=False, width=1000))
-    job_manager._jobs.cache_clear()
+    jobs_manager._jobs.cache_clear()
     yield tmp_path
-    job_manager._jobs.cache_clear()
+    jobs_manager._jobs.cache_clear()
 
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
-    fake = FakeJobs(job_manager.jobs().store)
+    fake = FakeJobs(jobs_manager.jobs().store)
     monkeypatch.setattr(console, "jobs", lambda: fake)
     return fake
 
 
 def bench(*arguments: object) -> Result:
-    done = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    done = CliRunner().invoke(app.app, [str(a) for a in arguments])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
 
@@ -114,7 +122,7 @@ def refused(*arguments: object) -> str:
 def test_models_are_listed_with_their_weights() -> None:
     done = bench("models")
     assert done.exit_code == 0
-    assert all(c.name in done.stdout for c in models.catalogue())
+    assert all(c.name in done.stdout for c in catalogue.catalogue())
     assert re.search(rf"{BASE} +94 ", done.stdout)  # 94.27 million, counted in test_estimate
     assert "PATH" in done.stdout
 
@@ -128,7 +136,7 @@ def test_modes_are_listed_with_how_they_run_here() -> None:
 
 def test_names_are_never_cut_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "out", Console(highlight=False, markup=False, width=80))
-    assert all(c.name in bench("models").stdout for c in models.catalogue())
+    assert all(c.name in bench("models").stdout for c in catalogue.catalogue())
     assert all(name in bench("modes").stdout for name in modes.modes())
 
 
@@ -139,7 +147,7 @@ def test_no_runs_say_how_to_begin() -> None:
 
 
 def test_runs_newest_first_an_id_a_line(manager: FakeJobs) -> None:
-    spec = RunSpec.grid([BASE], [FP32, INT8], [1, 5], threads=[2])
+    spec = RunSpec.grid([BASE], [FP32, INT8], [1, 5], placements=[Placement("cpu", 2)])
     old, new = manager.start(spec), manager.start(spec)
     manager.store.set_state(old, "cancelled")
     assert bench("runs", "--ids").stdout == f"{new}\n{old}\n"
@@ -153,7 +161,7 @@ def test_runs_newest_first_an_id_a_line(manager: FakeJobs) -> None:
 
 
 def test_export_prints_csv_and_writes_files(manager: FakeJobs, folder: Path) -> None:
-    run_id = manager.start(RunSpec.grid([BASE], [FP32, INT8], [1, 5], threads=[2]))
+    run_id = manager.start(RunSpec.grid([BASE], [FP32, INT8], [1, 5], placements=[Placement("cpu", 2)]))
     printed = bench("export", run_id)
     rows = list(csv.DictReader(io.StringIO(printed.stdout)))
     assert (printed.exit_code, printed.stderr) == (0, "")
@@ -176,7 +184,7 @@ def test_export_of_no_run() -> None:
 
 @pytest.mark.parametrize("option", ["--csv", "--raw", "--json"])
 def test_export_to_where_nothing_can_be_written(manager: FakeJobs, folder: Path, option: str) -> None:
-    run_id = manager.start(RunSpec.grid([BASE], [FP32, INT8], [1], threads=[2]))
+    run_id = manager.start(RunSpec.grid([BASE], [FP32, INT8], [1], placements=[Placement("cpu", 2)]))
     for path in (folder, folder / "absent" / "x.csv"):
         assert f"{path} can't be written" in refused("export", run_id, option, path)
 
@@ -189,10 +197,10 @@ def test_export_to_where_nothing_can_be_written(manager: FakeJobs, folder: Path,
     [
         (["--lengths", "five"], "got “five”. Allowed: seconds separated by commas"),
         (["--lengths", "1:5"], "got “1:5”"),
-        (["--lengths", "0"], "Lengths: got 0.0; allowed: seconds from 0.1 to 60."),
+        (["--lengths", "0"], "Input length: got 0.0; allowed: seconds from 0.1 to 60."),
         (["--lengths", "61"], "got 61.0"),
-        (["--lengths", "nan"], "Lengths: got nan"),
-        (["--lengths", ""], "nothing was given"),
+        (["--lengths", "nan"], "Input length: got nan"),
+        (["--lengths", ""], "Input length: nothing was given"),
         (["--modes", "nope"], "There is no mode “nope”. Allowed: torch-fp32,"),
         (["--model", "nope"], "There is no model or folder “nope”. Allowed: "),
         (["--model", "[/x][red]"], "“[/x][red]”"),
@@ -200,6 +208,9 @@ def test_export_to_where_nothing_can_be_written(manager: FakeJobs, folder: Path,
         (["--batch", "1.5"], "Batch sizes: got “1.5”"),
         (["--batch", "65"], "from 1 to 64"),
         (["--threads", "0"], "Threads: got 0"),
+        (["--threads", "two"], "Threads: got “two”. Allowed: whole numbers separated by commas, such as 1,2,4, or"),
+        (["--placement", "cpu/"], "Threads: got “cpu/”"),
+        (["--placement", "abacus/2"], "Device: got abacus; allowed: cpu."),
         (["--repeats", "1"], "from 2 to 1000"),
         (["--target", "nan"], "Precision target: got nan"),
         (["--target", "2"], "Precision target: got 2"),
@@ -215,8 +226,8 @@ def test_wrong_arguments_start_nothing(manager: FakeJobs, arguments: list[str], 
 
 
 def test_what_cannot_be_resumed_is_told(folder: Path) -> None:
-    store = job_manager.jobs().store
-    run_id = store.create_run(RunSpec.grid([BASE], [FP32], [1], threads=[2]), device.device())
+    store = jobs_manager.jobs().store
+    run_id = store.create_run(RunSpec.grid([BASE], [FP32], [1], placements=[Placement("cpu", 2)]), host.device())
     store.set_state(run_id, "done")
     assert f"Run {run_id} is done." in refused("run", "--resume", run_id)
     assert "There is no run [/x]." in refused("run", "--resume", "[/x]")
@@ -231,13 +242,40 @@ def test_a_database_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch)
         assert refused(*command) == "Error: x.db can't be opened [/now].\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        WorkerError("hung", "It hung [/now]."),
+        Refused("It hung [/now]."),
+        type("New", (EarbenchError,), {})("It hung [/now]."),
+    ],
+)
+def test_every_error_of_earbenchs_is_a_sentence(monkeypatch: pytest.MonkeyPatch, error: EarbenchError) -> None:
+    def refusing() -> None:
+        raise error
+
+    monkeypatch.setattr(console, "jobs", refusing)
+    assert refused("runs") == "Error: It hung [/now].\n"
+
+
+def test_a_port_that_there_is_not() -> None:
+    assert "got 0; allowed: a whole number from 1 to 65535" in refused("serve", "--port", 0)
+
+
+def test_sizes_and_placement_that_nobody_names(manager: FakeJobs) -> None:
+    assert bench("run", "--model", BASE).exit_code == 0
+    assert bench("run", "--model", BASE, "--placement", f"cpu/{cpu.default_threads()}", "--sizes", "1,5").exit_code == 0
+    placements = [Placement("cpu", cpu.default_threads())]
+    assert manager.started == [RunSpec.grid([BASE], [FP32, INT8], [1, 5], placements=placements)] * 2
+
+
 def test_a_run_prints_its_table_and_writes_its_files(manager: FakeJobs, folder: Path) -> None:
     one, two = folder / "run.csv", folder / "run.json"
     done = bench(
         "run", "--model", BASE, "--threads", 2, "--lengths", "1,5", "--repeats", 3, "--csv", one, "--json", two
     )
     assert done.exit_code == 0, done.output
-    assert manager.started == [RunSpec.grid([BASE], [FP32, INT8], [1, 5], threads=[2], repeats=3)]
+    assert manager.started == [RunSpec.grid([BASE], [FP32, INT8], [1, 5], placements=[Placement("cpu", 2)], repeats=3)]
     assert "to download" in done.stderr and ": done" in done.stderr
     assert f"model {BASE}, threads 2, batch 1" in done.stdout
     # 50 ms at 1 s of audio, twice as fast as 100 ms, 100 MB
@@ -309,7 +347,7 @@ def test_brackets_are_shown_as_they_are(manager: FakeJobs, monkeypatch: pytest.M
 
 
 def test_folders_with_brackets_are_shown_as_they_are(manager: FakeJobs) -> None:
-    manager.start(RunSpec.grid(["/models/[v2]/tiny"], [FP32, INT8], [1], threads=[2]))
+    manager.start(RunSpec.grid(["/models/[v2]/tiny"], [FP32, INT8], [1], placements=[Placement("cpu", 2)]))
     assert "/models/[v2]/tiny" in bench("runs").stdout
 
 
@@ -332,10 +370,10 @@ def clips(folder: Path) -> Path:
 
 
 @pytest.fixture
-def real_jobs(data_folder: Path) -> Iterator[job_manager.Jobs]:
+def real_jobs(data_folder: Path) -> Iterator[jobs_manager.Jobs]:
     """The manager that commands use, with real workers and the session's artefacts."""
-    job_manager._jobs.cache_clear()
-    manager = job_manager.jobs()
+    jobs_manager._jobs.cache_clear()
+    manager = jobs_manager.jobs()
     yield manager
     manager.shutdown()
 
@@ -356,11 +394,11 @@ def real_jobs(data_folder: Path) -> Iterator[job_manager.Jobs]:
 )
 def test_wrong_arguments_of_an_evaluation(arguments: list[str], sentence: str) -> None:
     assert sentence in refused("evaluate", *arguments)
-    assert job_manager.jobs().store.evaluations() == []
+    assert jobs_manager.jobs().store.evaluations() == []
 
 
 def test_an_evaluation_prints_its_table_and_writes_its_files(
-    real_jobs: job_manager.Jobs, folder: Path, clips: Path, tiny_model: Path
+    real_jobs: jobs_manager.Jobs, folder: Path, clips: Path, tiny_model: Path
 ) -> None:
     one, two = folder / "a.csv", folder / "b.csv"
     options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--clips", 2)
@@ -380,7 +418,7 @@ def test_an_evaluation_prints_its_table_and_writes_its_files(
 
 
 def test_the_best_mode_is_named_with_its_evidence(
-    real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    real_jobs: jobs_manager.Jobs, clips: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "LINE_EVERY_S", 0.2)
     options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--length", 0.5, "--modes", "onnx-fp32")
@@ -399,7 +437,7 @@ def test_the_best_mode_is_named_with_its_evidence(
     assert "has random weights" in refused("best", "--model", "wav2vec2-base-random")
 
 
-def test_an_evaluation_that_fails_is_1(real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path) -> None:
+def test_an_evaluation_that_fails_is_1(real_jobs: jobs_manager.Jobs, clips: Path, tiny_model: Path) -> None:
     for path in clips.glob("*.wav"):
         path.write_bytes(b"no sound")
     done = bench("evaluate", "--dataset", clips, "--model", tiny_model, "--modes", FP32, "--threads", 1)
@@ -408,7 +446,7 @@ def test_an_evaluation_that_fails_is_1(real_jobs: job_manager.Jobs, clips: Path,
     assert "evaluation failed (clip 0.wav, unreadable)" in done.stderr
 
 
-def test_a_recording_is_transcribed(real_jobs: job_manager.Jobs, clips: Path, tiny_model: Path) -> None:
+def test_a_recording_is_transcribed(real_jobs: jobs_manager.Jobs, clips: Path, tiny_model: Path) -> None:
     done = bench("transcribe", clips / "0.wav", "--model", tiny_model, "--reference", "ONE TWO", "--threads", 1)
     assert done.exit_code == 0, done.output
     assert "0.wav, 1.00 s of audio, 1 threads" in done.stdout

@@ -23,11 +23,12 @@ import psutil
 import pytest
 from conftest import PROMPT_S, alive, wait_for
 
-from bench import paths
-from bench.client import Cancelled, Pool, Worker, WorkerError
+from bench.core import paths
+from bench.core.specs import Placement
+from bench.workers.client import Cancelled, Pool, Worker, WorkerError
 
-SHORT = {"batch": 1, "length_s": 1.0, "seed": 0, "input_kind": "speech"}
-LONG = {"batch": 24, "length_s": 60.0, "seed": 0, "input_kind": "noise"}  # a pass of seconds, about 1 GB
+SHORT = {"batch": 1, "size": 1.0, "seed": 0, "input_kind": "speech"}
+LONG = {"batch": 24, "size": 60.0, "seed": 0, "input_kind": "noise"}  # a pass of seconds, about 1 GB
 LIMIT_S = 120.0
 
 _NOISE = """
@@ -39,7 +40,7 @@ def chatter():
         os.write(2, b'{"error": {"kind": "noise", "message": "of a library"}}\\n')
         time.sleep(0.02)
 
-if "bench.worker" in sys.orig_argv:
+if "bench.workers.process" in sys.orig_argv:
     print('{"ok": 1}', flush=True)
     threading.Thread(target=chatter, daemon=True).start()
 """
@@ -60,9 +61,9 @@ class Stable:
             self.close()
             self.pool = Pool()
         self._workers = [w for w in self._workers if alive(w.pid)]
-        missing = [self.pool.start("The worker", 1) for _ in range(count - len(self._workers))]
+        missing = [self.pool.start("The worker", Placement("cpu", 1)) for _ in range(count - len(self._workers))]
         with ThreadPoolExecutor() as threads:
-            list(threads.map(lambda w: w.ask("open", LIMIT_S, digest=self.digest, threads=1), missing))
+            list(threads.map(lambda w: w.ask("open", LIMIT_S, digest=self.digest, placement="cpu/1"), missing))
         self._workers += missing
         for worker in self._workers:
             worker.resume()
@@ -82,7 +83,7 @@ def stable(tiny_model: Path, cache: Path, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EARBENCH_DATA", str(folder))
         patch.setenv("PYTHONPATH", str(library))
-        builder = Pool().start("The builder", 2)
+        builder = Pool().start("The builder", Placement("cpu", 2))
         try:
             answer = builder.ask("build", LIMIT_S, model=str(tiny_model), mode="torch-fp32", settings={})
         finally:
@@ -96,8 +97,8 @@ def test_noise_of_a_library_goes_to_the_log_and_never_into_an_answer(stable: Sta
     [worker] = stable.workers(1)
     for _ in range(3):
         answer = worker.ask("visit", LIMIT_S, **SHORT)
-        assert {kind for kind, _ in answer["passes"]} <= {"cold", "discarded", "kept"}
-        assert all(seconds > 0 for _, seconds in answer["passes"])
+        assert {kind for kind, _, _ in answer["passes"]} <= {"cold", "discarded", "kept"}
+        assert all(seconds > 0 for _, seconds, _ in answer["passes"])
     assert "of a library" in worker.log_tail()
 
 
@@ -113,7 +114,7 @@ def test_no_library_reports_what_it_is_used_for(
     subprocess.run([sys.executable, "-c", "import openvino"], capture_output=True, timeout=LIMIT_S, check=False)
     assert trace.exists()
     trace.unlink()
-    worker = Pool().start("The builder", 2)
+    worker = Pool().start("The builder", Placement("cpu", 2))
     try:
         worker.ask("build", LIMIT_S, model=str(tiny_model), mode="openvino-int8-weight-only", settings={})
     finally:
@@ -145,7 +146,7 @@ def test_too_large_a_visit_is_named_and_the_worker_lives(stable: Stable) -> None
         size = psutil.Process(worker.pid).memory_info().vms
         resource.prlimit(worker.pid, resource.RLIMIT_AS, (size + int(spare_bytes), resource.RLIM_INFINITY))
         with pytest.raises(WorkerError) as caught:
-            worker.ask("visit", LIMIT_S, **{**LONG, "batch": 64, "length_s": length_s})
+            worker.ask("visit", LIMIT_S, **{**LONG, "batch": 64, "size": length_s})
         assert caught.value.kind == "out of memory", (caught.value, caught.value.log)
         resource.prlimit(worker.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert worker.ask("visit", LIMIT_S, **SHORT)["passes"]
@@ -168,7 +169,7 @@ def test_a_worker_killed_from_outside_during_a_visit(stable: Stable) -> None:
 
 def test_a_worker_that_crashes_or_ends_by_itself_is_named(stable: Stable) -> None:
     for number, kind, text in ((signal.SIGSEGV, "crashed", "SIGSEGV"), (None, "died", "exit code 0")):
-        worker = stable.pool.start("The worker", 1)
+        worker = stable.pool.start("The worker", Placement("cpu", 1))
         try:
             if number:
                 worker.signal(number)
@@ -180,12 +181,12 @@ def test_a_worker_that_crashes_or_ends_by_itself_is_named(stable: Stable) -> Non
 
 
 def test_a_worker_stopped_from_outside_counts_as_hung_and_is_ended(stable: Stable) -> None:
-    worker = stable.pool.start("The worker", 1)
+    worker = stable.pool.start("The worker", Placement("cpu", 1))
     try:
         os.kill(worker.pid, signal.SIGSTOP)
         begun = time.monotonic()
         with pytest.raises(WorkerError, match="no sign of life") as caught:
-            worker.ask("open", 1.0, digest=stable.digest, threads=1)
+            worker.ask("open", 1.0, digest=stable.digest, placement="cpu/1")
         assert 1.0 <= time.monotonic() - begun < PROMPT_S
         assert caught.value.kind == "hung"
         assert not alive(worker.pid)
@@ -198,10 +199,10 @@ def test_cancel_ends_visit_build_and_stop_promptly(
 ) -> None:
     [visited] = stable.workers(1)
     pool = stable.pool
-    stopped = pool.start("The stopped one", 1)
+    stopped = pool.start("The stopped one", Placement("cpu", 1))
     stopped.pause()
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))  # an empty cache: there is something to build
-    builder, stage = pool.start("The builder", 1), threading.Event()
+    builder, stage = pool.start("The builder", Placement("cpu", 1)), threading.Event()
     try:
         with ThreadPoolExecutor() as threads:
             built = threads.submit(
@@ -228,7 +229,7 @@ def test_cancel_ends_visit_build_and_stop_promptly(
         assert seconds < PROMPT_S
         assert not [w for w in (visited, stopped, builder) if alive(w.pid)]
         with pytest.raises(Cancelled):
-            pool.start("One more", 1)
+            pool.start("One more", Placement("cpu", 1))
     finally:
         for worker in (stopped, builder):
             worker.close()
@@ -237,13 +238,14 @@ def test_cancel_ends_visit_build_and_stop_promptly(
 _SERVER = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from bench.client import Pool
+from bench.core.records import Placement
+from bench.workers.client import Pool
 
 digest, long = sys.argv[1], json.loads(sys.argv[2])
 pool = Pool()
-workers = [pool.start(name, 1) for name in ("visited", "stopped", "starting")]
+workers = [pool.start(name, Placement("cpu", 1)) for name in ("visited", "stopped", "starting")]
 with ThreadPoolExecutor() as threads:
-    list(threads.map(lambda w: w.ask("open", 120, digest=digest, threads=1), workers[:2]))
+    list(threads.map(lambda w: w.ask("open", 120, digest=digest, placement="cpu/1"), workers[:2]))
 workers[1].pause()
 print(*(w.pid for w in workers), flush=True)
 workers[0].ask("visit", 120, **long)

@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import models
-from bench.models import ModelError, wav2vec2
-from bench.models._ctc import encode
+from bench.core.records import Transcription
+from bench.families import catalogue, wav2vec2
+from bench.families.ctc import encode
+from bench.families.family import Array, ModelError
 
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 VOCABULARY = {token: i for i, token in enumerate(TOKENS)}
-CONFIG = models.find("wav2vec2-base-random").config
+CONFIG = catalogue.find("wav2vec2-base-random").config
 FRAME_S = 0.02
 SPECIAL = ("<s>", "</s>", "<unk>")
+
+
+def decode(logits: Array, vocabulary: dict[str, int] = VOCABULARY, config: Any = CONFIG) -> Transcription:
+    """What the family predicts from the logits of one clip."""
+    return wav2vec2.FAMILY.predict({"logits": logits}, {"vocab.json": vocabulary, "config.json": config})
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +62,15 @@ def test_random_logits_give_the_tokenizers_text(tokenizer: Any, seed: int) -> No
     likely = [0, 0, 4, 4, *rng.integers(0, 32, 6)]
     ids = np.repeat(rng.choice(likely, 200), rng.integers(1, 5, 200))
     logits = rng.standard_normal((len(ids), 32)).astype(np.float32) + 10 * logits_of(ids.tolist(), sure=1.0)
-    found = wav2vec2.decode(logits, VOCABULARY, CONFIG)
-    assert found.text == theirs(tokenizer, logits.argmax(axis=-1))
-    assert found.text == " ".join(word.text for word in found.words)
+    transcription = decode(logits)
+    assert transcription.text == theirs(tokenizer, logits.argmax(axis=-1))
+    assert transcription.text == " ".join(word.text for word in transcription.words)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_plain_random_logits_too(tokenizer: Any, seed: int) -> None:
     logits = np.random.default_rng(seed).standard_normal((500, 32)).astype(np.float32)
-    assert wav2vec2.decode(logits, VOCABULARY, CONFIG).text == theirs(tokenizer, logits.argmax(axis=-1))
+    assert decode(logits).text == theirs(tokenizer, logits.argmax(axis=-1))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -72,10 +78,10 @@ def test_words_last_as_long_as_the_tokenizer_says(tokenizer: Any, seed: int) -> 
     rng = np.random.default_rng(seed)
     ids = np.repeat(rng.choice([0, 4, 5, 6, 7], 100), rng.integers(1, 4, 100))
     offsets = tokenizer.decode(ids.tolist(), output_word_offsets=True).word_offsets
-    found = wav2vec2.decode(logits_of(ids.tolist()), VOCABULARY, CONFIG)
-    assert [w.text for w in found.words] == [o["word"] for o in offsets]
-    assert [w.begin_s for w in found.words] == pytest.approx([o["start_offset"] * FRAME_S for o in offsets])
-    assert [w.end_s for w in found.words] == pytest.approx([o["end_offset"] * FRAME_S for o in offsets])
+    words = decode(logits_of(ids.tolist())).words
+    assert [w.text for w in words] == [o["word"] for o in offsets]
+    assert [w.begin_s for w in words] == pytest.approx([o["start_offset"] * FRAME_S for o in offsets])
+    assert [w.end_s for w in words] == pytest.approx([o["end_offset"] * FRAME_S for o in offsets])
 
 
 @pytest.mark.parametrize(
@@ -98,18 +104,17 @@ def test_words_last_as_long_as_the_tokenizer_says(tokenizer: Any, seed: int) -> 
 )
 def test_hand_made_frames(tokenizer: Any, written: str, text: str) -> None:
     ids = frames(written)
-    assert wav2vec2.decode(logits_of(ids), VOCABULARY, CONFIG).text == text
+    assert decode(logits_of(ids)).text == text
     assert theirs(tokenizer, np.array(ids)) == text
 
 
 def test_special_tokens_are_dropped_after_repeats_are_merged() -> None:
     ids = [1, VOCABULARY["L"], 0, VOCABULARY["L"], 3, VOCABULARY["L"], 2]
-    assert wav2vec2.decode(logits_of(ids), VOCABULARY, CONFIG).text == "LLL"
+    assert decode(logits_of(ids)).text == "LLL"
 
 
 def test_no_frames() -> None:
-    found = wav2vec2.decode(np.zeros((0, 32), dtype=np.float32), VOCABULARY, CONFIG)
-    assert (found.text, found.words) == ("", ())
+    assert decode(np.zeros((0, 32), dtype=np.float32)) == Transcription("", ())
 
 
 def test_times_and_confidence_by_hand() -> None:
@@ -118,14 +123,13 @@ def test_times_and_confidence_by_hand() -> None:
     logits = np.zeros((6, 32))
     for i, (token, p) in enumerate(zip("_AAB|C", beliefs, strict=True)):
         logits[i, frames(token)] = math.log(p / (1 - p) * 31)
-    found = wav2vec2.decode(logits.astype(np.float32), VOCABULARY, CONFIG)
-    first, second = found.words
+    first, second = decode(logits.astype(np.float32)).words
     assert (first.text, second.text) == ("AB", "C")
     assert (first.begin_s, first.end_s) == pytest.approx((0.02, 0.08))  # frames 1 to 3
     assert (second.begin_s, second.end_s) == pytest.approx((0.1, 0.12))  # frame 5
     assert first.confidence == pytest.approx((0.8 + 0.9) / 2, rel=1e-6)  # of the two A frames the surer one
     assert second.confidence == pytest.approx(0.7, rel=1e-6)
-    shifted = wav2vec2.decode((logits + 1e4).astype(np.float32), VOCABULARY, CONFIG)  # exp(1e4) would be too large
+    shifted = decode((logits + 1e4).astype(np.float32))  # exp(1e4) would be too large
     assert shifted.words[0].confidence == pytest.approx(first.confidence, abs=1e-2)
 
 
@@ -134,23 +138,23 @@ def test_another_vocabulary() -> None:
     vocabulary = {"a": 1, "b": 2, "|": 0, "[UNK]": 3, "[PAD]": 4}
     config = {"pad_token_id": 4, "bos_token_id": 1, "eos_token_id": 2, "conv_stride": [5, 3]}
     ids = [1, 4, 1, 3, 0, 2, 5]  # 5 is an output that the vocabulary does not name
-    found = wav2vec2.decode(logits_of(ids, 6), vocabulary, config)
-    assert found.text == "aa b"
-    assert found.words[1].begin_s == pytest.approx(5 * 15 / 16_000)
+    transcription = decode(logits_of(ids, 6), vocabulary, config)
+    assert transcription.text == "aa b"
+    assert transcription.words[1].begin_s == pytest.approx(5 * 15 / 16_000)
 
 
 def test_output_that_is_no_number_is_refused() -> None:
     logits = logits_of(frames("ABC"))
     logits[1, 7] = np.nan
     with pytest.raises(ModelError, match="not a number in 1 of 3 frames"):
-        wav2vec2.decode(logits, VOCABULARY, CONFIG)
+        decode(logits)
     logits[1, 7] = -np.inf  # impossible is a belief too
-    assert wav2vec2.decode(logits, VOCABULARY, CONFIG).text == "ABC"
+    assert decode(logits).text == "ABC"
 
 
 def test_a_batch_is_refused() -> None:
     with pytest.raises(ModelError, match=r"shape \(1, 3, 32\); allowed: \(frames, vocab\)"):
-        wav2vec2.decode(logits_of(frames("ABC"))[None], VOCABULARY, CONFIG)
+        decode(logits_of(frames("ABC"))[None])
 
 
 def test_decoding_imports_no_engine() -> None:
@@ -158,10 +162,12 @@ def test_decoding_imports_no_engine() -> None:
     import sys
 
     code = (
-        "import sys, numpy as np\nfrom bench import longform\nfrom bench.models import wav2vec2\n"
-        "x = wav2vec2.prepare(np.zeros(9, np.float32), {})\n"
+        "import sys, numpy as np\nfrom bench.families import longform, wav2vec2\n"
+        "family, config = wav2vec2.FAMILY, {'pad_token_id': 0, 'conv_stride': [5]}\n"
+        "files = {'vocab.json': {'<pad>': 0}, 'config.json': config, 'preprocessor_config.json': {}}\n"
+        "x = family.prepare(np.zeros(9, np.float32), files)['x']\n"
         "y = longform.logits(lambda x: np.zeros((1, 1, 5), np.float32), x, [10], [5])\n"
-        "wav2vec2.decode(y, {'<pad>': 0}, {'pad_token_id': 0, 'conv_stride': [5]})\n"
+        "family.predict({'logits': y}, files)\n"
         "print(sorted({'torch', 'transformers', 'librosa', 'soundfile', 'scipy'} & set(sys.modules)))"
     )
     root = Path(__file__).resolve().parent.parent

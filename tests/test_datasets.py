@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import made, sentence, texts
 
-from bench import datasets
-from bench.datasets import choose, find
-from bench.paths import ROOT
+from bench.core.paths import ROOT
+from bench.datasets import dataset, folder, librispeech
+from bench.datasets.dataset import choose, find
 
 SPEECH = ROOT.parent / "shared" / "speech"
 LIBRISPEECH = SPEECH / "librispeech" / "test-other"
@@ -26,7 +26,7 @@ def listed(folder: Path, manifest: str | bytes, name: str = "manifest.csv", clip
 
 def test_nothing_but_the_standard_library_is_imported() -> None:
     heavy = "{'numpy', 'datasets', 'torch', 'pandas'}"
-    ask = f"import sys, bench.datasets, bench.hub, bench.unzip; print({heavy} & set(sys.modules))"
+    ask = f"import sys; from bench.datasets import dataset, hub, unzip; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout == "set()\n", done.stderr
 
@@ -153,11 +153,11 @@ def test_manifests_that_are_none(tmp_path: Path, name: str, manifest: str | byte
 
 def test_limits_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed(tmp_path, "path,text,split\na.wav,one,x\nb.wav,two,evaluate\nc.wav,three,evaluate\n")
-    monkeypatch.setattr(datasets, "MAX_CLIPS", 2)
+    monkeypatch.setattr(dataset, "MAX_CLIPS", 2)
     assert list(texts(tmp_path)) == ["b.wav", "c.wav"]
-    monkeypatch.setattr(datasets, "MAX_CLIPS", 1)
+    monkeypatch.setattr(dataset, "MAX_CLIPS", 1)
     assert "lists more than 1 clips" in sentence(lambda: find(str(tmp_path)))
-    monkeypatch.setattr(datasets, "MAX_MANIFEST_BYTES", 10)
+    monkeypatch.setattr(folder, "MAX_MANIFEST_BYTES", 10)
     assert "allowed: 0 MB" in sentence(lambda: find(str(tmp_path)))
 
 
@@ -202,7 +202,7 @@ def test_librispeech_that_climbs_or_is_too_large(tmp_path: Path, monkeypatch: py
     made(tmp_path, {"x.flac": "secret", "set/1/2/1-2.trans.txt": "../../../x HELLO\n"})
     said = sentence(lambda: find(str(tmp_path / "set")))
     assert said.startswith("1-2.trans.txt, line 1: “1/2/../../../x.flac” leads out")
-    monkeypatch.setattr(datasets, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(librispeech, "MAX_ENTRIES", 2)
     assert "holds more than 2 files; allowed: 100,000 clips" in sentence(lambda: find(str(tmp_path)))
 
 
@@ -221,10 +221,10 @@ def test_a_real_manifest() -> None:
 
 
 def test_the_shipped_clips_have_both_splits() -> None:
-    if not (datasets.bundled() / "manifest.csv").is_file():
+    if not (dataset.bundled() / "manifest.csv").is_file():
         pytest.skip("this checkout has no evaluation clips")
-    apart = texts(datasets.bundled(), "evaluate").keys() & texts(datasets.bundled(), "calibrate").keys()
-    assert not apart and find(str(datasets.bundled())).remarks == ()
+    apart = texts(dataset.bundled(), "evaluate").keys() & texts(dataset.bundled(), "calibrate").keys()
+    assert not apart and find(str(dataset.bundled())).remarks == ()
 
 
 # --- digest and subset

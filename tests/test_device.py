@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench import device, readings
-from bench.readings import Usage
-from bench.records import Reading
+from bench.core.records import Reading
+from bench.core.specs import Placement, SpecError
+from bench.device import cgroups, cpu, host, kinds, readings, system
+from bench.device.readings import Usage
 
 NO_PROCESS = 2**22 + 1  # above the highest id that Linux gives
 Tree = Callable[..., None]
@@ -21,10 +23,10 @@ Tree = Callable[..., None]
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """A device of 8 cores and 1000 bytes, 900 of them free; this process in the group /a/b."""
-    root, read = tmp_path / "cgroup", device._read
+    root, read = tmp_path / "cgroup", system.read_text
     (root / "a" / "b").mkdir(parents=True)
-    monkeypatch.setattr(device, "CGROUPS", root)
-    monkeypatch.setattr(device, "_read", lambda p: "1:cpu:/x\n0::/a/b" if p == "/proc/self/cgroup" else read(p))
+    monkeypatch.setattr(cgroups, "CGROUPS", root)
+    monkeypatch.setattr(system, "read_text", lambda p: "1:cpu:/x\n0::/a/b" if p == "/proc/self/cgroup" else read(p))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=1000, available=900))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
@@ -37,26 +39,26 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
 
 def test_without_limits_the_device_counts(tree: Tree) -> None:
     tree("a/b", memory_max="max", memory_current="700", cpu_max="max 100000")
-    assert (device.memory_bytes(), device.available_memory_bytes(), device.default_threads()) == (1000, 900, 8)
+    assert (cpu.memory_bytes(), cpu.available_memory_bytes(), cpu.default_threads()) == (1000, 900, 8)
 
 
 def test_the_limit_of_a_group_above_counts(tree: Tree) -> None:
     tree("a", memory_max="500", memory_current="350")
     tree("a/b", memory_max="800", memory_current="100")
-    assert device.memory_bytes() == 500
-    assert device.available_memory_bytes() == 150  # 500 - 350, under 800 - 100
+    assert cpu.memory_bytes() == 500
+    assert cpu.available_memory_bytes() == 150  # 500 - 350, under 800 - 100
 
 
 def test_cached_files_are_given_back(tree: Tree) -> None:
     tree("a/b", memory_max="500", memory_current="450", memory_stat="anon 1\ninactive_file 120\nactive_file 80")
-    assert device.available_memory_bytes() == 170  # 500 - 450 + 120
+    assert cpu.available_memory_bytes() == 170  # 500 - 450 + 120
 
 
 def test_no_less_than_nothing_is_free_and_no_more_than_the_device_has(tree: Tree) -> None:
     tree("a/b", memory_max="400", memory_current="450")
-    assert device.available_memory_bytes() == 0
+    assert cpu.available_memory_bytes() == 0
     tree("a/b", memory_max="5000", memory_current="450")
-    assert (device.available_memory_bytes(), device.memory_bytes()) == (900, 1000)
+    assert (cpu.available_memory_bytes(), cpu.memory_bytes()) == (900, 1000)
 
 
 @pytest.mark.parametrize(
@@ -71,27 +73,27 @@ def test_no_less_than_nothing_is_free_and_no_more_than_the_device_has(tree: Tree
 def test_the_cpu_quota_cuts_threads(tree: Tree, own: str, above: str, threads: int) -> None:
     tree("a/b", cpu_max=own)
     tree("a", cpu_max=above)
-    assert device.default_threads() == threads
+    assert cpu.default_threads() == threads
 
 
 @pytest.mark.parametrize("text", [None, "4:memory:/x\n3:cpu:/x"], ids=["no file", "version 1"])
 def test_no_groups_of_version_2(tree: Tree, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
     tree("a/b", memory_max="1", memory_current="1", cpu_max="100000 100000")
-    monkeypatch.setattr(device, "_read", lambda _: text)
-    assert device._cgroups() == []
-    assert (device.memory_bytes(), device.available_memory_bytes(), device.default_threads()) == (1000, 900, 8)
+    monkeypatch.setattr(system, "read_text", lambda _: text)
+    assert cgroups.groups() == []
+    assert (cpu.memory_bytes(), cpu.available_memory_bytes(), cpu.default_threads()) == (1000, 900, 8)
 
 
 def test_oom_kills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_read", lambda _: "nr_free_pages 5\noom_kill 12\noom_kill_x 3")
-    assert device.oom_kills() == 12
-    monkeypatch.setattr(device, "_read", lambda _: None)
-    assert device.oom_kills() is None
+    monkeypatch.setattr(system, "read_text", lambda _: "nr_free_pages 5\noom_kill 12\noom_kill_x 3")
+    assert cpu.oom_kills() == 12
+    monkeypatch.setattr(system, "read_text", lambda _: None)
+    assert cpu.oom_kills() is None
 
 
 def test_the_device_is_told_without_secrets() -> None:
-    found = device.device()
-    assert len(found.id) == 12 and found.id != device._read("/etc/machine-id")
+    found = host.device()
+    assert len(found.id) == 12 and found.id != system.read_text("/etc/machine-id")
     assert found.cores >= 1 and found.ram_bytes > 0 and "python" in found.versions
 
 
@@ -118,7 +120,8 @@ def test_stolen_time_counts_and_guests_not_twice(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """What readings find under / lies here instead."""
-    monkeypatch.setattr(readings, "Path", lambda p: tmp_path / p.lstrip("/"))
+    for module in (readings, cpu):
+        monkeypatch.setattr(module, "Path", lambda p: tmp_path / p.lstrip("/"))
     monkeypatch.setattr(psutil, "sensors_temperatures", dict, raising=False)
 
     def write(path: str, text: str) -> None:
@@ -129,7 +132,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
 
 
 def test_what_is_missing_is_none(files: Callable[[str, str], None]) -> None:
-    assert readings.reading(NO_PROCESS, None) == Reading()
+    assert readings.reading(NO_PROCESS, None, cpu.KIND) == Reading()
     assert not readings.reset_peak(NO_PROCESS)
 
 
@@ -141,6 +144,41 @@ def test_what_is_there_is_read_in_si_units(files: Callable[[str, str], None], mo
     files("sys/devices/platform/soc/soc:firmware/get_throttled", "50005\n")
     heat = {"nvme": [SimpleNamespace(current=99.0)], "coretemp": [SimpleNamespace(current=x) for x in (51.0, 62.5)]}
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: heat, raising=False)
-    assert readings.reading(7, 0.25) == Reading(204_800, 307_200, 153_600, 0.25, 62.5, 2.4e9, True)
+    assert readings.reading(7, 0.25, cpu.KIND) == Reading(204_800, 307_200, 153_600, 0.25, 62.5, 2.4e9, True)
     files("sys/devices/platform/soc/soc:firmware/get_throttled", "50000\n")  # it was throttled, and is not now
-    assert readings.throttled() is False
+    assert cpu.KIND.throttled() is False
+
+
+# --- kinds of devices
+
+
+def test_the_cpu_is_the_kind_that_models_run_on() -> None:
+    assert kinds.default() == Placement("cpu", cpu.default_threads()) and kinds.find("cpu") is cpu.KIND
+    assert cpu.KIND.environment(Placement("cpu", 3)) == {
+        "OMP_NUM_THREADS": "3",
+        "MKL_NUM_THREADS": "3",
+        "OPENBLAS_NUM_THREADS": "3",
+    }
+    with pytest.raises(SpecError, match="Device: got gpu; allowed: cpu"):
+        kinds.find("gpu")
+
+
+def test_another_kind_is_one_more_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kind does not read is None."""
+
+    class Npu(kinds.Kind):
+        NAME = "npu"
+
+        def placement(self) -> Placement:
+            return Placement("npu", 1)
+
+        def environment(self, placement: Placement) -> dict[str, str]:
+            return {}
+
+        def available_memory_bytes(self) -> int:
+            return 7
+
+    monkeypatch.setattr(kinds, "ORDER", ("cpu", "npu"))
+    monkeypatch.setitem(sys.modules, "bench.device.npu", SimpleNamespace(KIND=Npu()))
+    reading = readings.reading(NO_PROCESS, 0.5, kinds.find("npu"))
+    assert reading == Reading(others_cpu_ratio=0.5) and str(kinds.find("npu").placement()) == "npu/1"

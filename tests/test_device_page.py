@@ -13,17 +13,20 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import FOUND, opened, texts
 
-from bench import artefacts, audio, models, paths
-from bench import device as this_device
-from bench import jobs as job_manager
-from bench import parcels as zips
-from bench.artefacts import ArtefactError
-from bench.jobs import Refused
-from bench.microphone import Input, MicrophoneError
+from bench.artefacts import cache, recipe, transfer
+from bench.artefacts.cache import ArtefactError
+from bench.core import paths
+from bench.core.paths import ROOT, SHIPPED
+from bench.device import cpu
+from bench.families import catalogue, wav2vec2
+from bench.jobs import manager
+from bench.jobs.lease import Refused
 from bench.modes import find
 from bench.modes.probe import Availability
-from bench.paths import ROOT, SHIPPED
-from bench.ui import device, microphone, parcels
+from bench.sound import audio
+from bench.sound.microphone import Input, MicrophoneError
+from bench.ui import artefacts as ui_artefacts
+from bench.ui import device, microphone
 
 PAGE = "pages/5_Device.py"
 DEMO = SHIPPED / "models" / "demo"
@@ -35,19 +38,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     monkeypatch.setattr(device, "availability", lambda: FOUND)
     monkeypatch.setattr(microphone, "devices", lambda: [MICROPHONE])
-    job_manager._jobs.cache_clear()
+    manager._jobs.cache_clear()
     yield tmp_path
-    job_manager._jobs.cache_clear()
+    manager._jobs.cache_clear()
 
 
 def kept(model: str = "demo", mode: str = "torch-fp32", *, imported: bool = False, old: bool = False) -> str:
     """An artefact by hand, whole as far as a cache and a zip can tell; returns its digest."""
-    known: dict[str, Any] = {
+    spec = find(mode).SPEC
+    manifest: dict[str, Any] = {
         "checkpoint": f"{model}, state 1234567890",
         "mode": mode,
-        "mode version": find(mode).VERSION,
-        "settings": {name: option.default for name, option in find(mode).SETTINGS.items()},
-        "versions": artefacts._versions(find(mode)) | ({"torch": "0.1"} if old else {}),
+        "mode version": spec.version,
+        "settings": {name: option.default for name, option in spec.settings.items()},
+        "versions": recipe.versions_of(find(mode)) | ({"torch": "0.1"} if old else {}),
         "clips": [],
         "base": None,
         "family": "wav2vec2",
@@ -59,16 +63,16 @@ def kept(model: str = "demo", mode: str = "torch-fp32", *, imported: bool = Fals
         "build_peak_rss_bytes": 321_000_000,
         "build_disk_bytes": 2_000_000,
     }
-    place = artefacts.folder(artefacts.digest_of(known))
+    place = cache.folder(recipe.digest_of(manifest))
     place.mkdir(parents=True)
-    for name in zips.CARRIED:
+    for name in wav2vec2.FAMILY.FILES:
         (place / name).write_bytes((DEMO / name).read_bytes())
     (place / "model.safetensors").write_bytes(bytes(1_500_000))
-    files = {f.name: artefacts.digest_of_file(f) for f in sorted(place.iterdir())}
-    (place / artefacts.MANIFEST).write_text(json.dumps(known | {"files": files}))
+    files = {f.name: recipe.digest_of_file(f) for f in sorted(place.iterdir())}
+    (place / cache.MANIFEST).write_text(json.dumps(manifest | {"files": files}))
     if imported:
-        mark = {"name": "", "mode": mode, "family": "wav2vec2", "checkpoint": known["checkpoint"], "imported_s": 1.0}
-        (place / models.IMPORTED).write_text(json.dumps(mark))
+        mark = {"name": "", "mode": mode, "family": "wav2vec2", "checkpoint": manifest["checkpoint"], "imported_s": 1.0}
+        (place / catalogue.IMPORTED).write_text(json.dumps(mark))
     return place.name
 
 
@@ -80,7 +84,7 @@ def table(at: AppTest, column: str) -> Any:
 def test_what_the_device_is_and_that_nothing_is_built_yet() -> None:
     at = opened(PAGE)
     said = texts(at)
-    assert this_device.cpu_name() in said and "Clock governor" in said and "torch" in said
+    assert cpu.cpu_name() in said and "Clock governor" in said and "torch" in said
     assert list(table(at, "Here")["Mode"]) == list(FOUND)
     assert "Nothing is built yet" in said and "python -m bench artefacts build" in said
     assert "USB \\[hw:1,0\\] (ALSA), 44.1 kHz, the default" in said
@@ -123,7 +127,7 @@ def test_missing_microphones_and_ffmpeg_are_sentences(monkeypatch: pytest.Monkey
 def test_artefacts_are_listed_and_cleared_as_chosen() -> None:
     first, second = kept(), kept("other", "torch-int8-dynamic", imported=True)
     useless = kept("demo", "torch-bf16", old=True)
-    (artefacts.home() / "broken").mkdir()
+    (cache.home() / "broken").mkdir()
     at = opened(PAGE)
     shown = table(at, "Use").set_index("Digest")
     assert dict(shown["Use"]) == {
@@ -138,64 +142,64 @@ def test_artefacts_are_listed_and_cleared_as_chosen() -> None:
 
     at.multiselect(key="clear_chosen").set_value([second]).run()
     assert "This removes 1 artefact and frees 2 MB" in texts(at) and "but not the 1 that was imported" in texts(at)
-    assert len(artefacts.kept()) == 4, "it asks first"
+    assert len(cache.kept()) == 4, "it asks first"
     at.button(key="clear_chosen_yes").click().run()
-    assert not at.exception and {k.digest for k in artefacts.kept()} == {first, useless, "broken"}
+    assert not at.exception and {k.digest for k in cache.kept()} == {first, useless, "broken"}
     assert [s.value for s in at.success] == ["Removed: 2 MB are free again."]
 
     at.button(key="clear_useless_yes").click().run()
-    assert [k.digest for k in artefacts.kept()] == [first]
+    assert [k.digest for k in cache.kept()] == [first]
     at.button(key="clear_all_yes").click().run()
-    assert artefacts.kept() == [] and "Nothing is built yet" in texts(at) and not at.exception
+    assert cache.kept() == [] and "Nothing is built yet" in texts(at) and not at.exception
 
 
 def test_a_zip_goes_out_and_comes_in_again(home: Path) -> None:
     digest = kept()
-    with parcels.packed(job_manager.jobs(), digest) as file:
+    with ui_artefacts.packed(manager.jobs(), digest) as file:
         whole = file.read()
         assert not list(paths.cache().glob(".*")), "nothing is left on the disk"
         file.seek(0)
-        assert parcels.taken(file, "a.zip").startswith("torch-fp32 of demo was here already.")
-        artefacts.remove([digest])
+        assert ui_artefacts.taken(file, "a.zip").startswith("torch-fp32 of demo was here already.")
+        cache.remove([digest])
         file.seek(0)
-        assert parcels.taken(file, "../a.zip").startswith("torch-fp32 of demo@12345678 is here now.")
-    assert [(k.digest, k.imported) for k in artefacts.kept()] == [(digest, True)]
+        assert ui_artefacts.taken(file, "../a.zip").startswith("torch-fp32 of demo@12345678 is here now.")
+    assert [(k.digest, k.imported) for k in cache.kept()] == [(digest, True)]
     assert len(whole) > 1_500_000 and not list(paths.cache().glob(".*"))
     assert list(table(opened(PAGE), "Use")["Use"]) == ["imported"]
 
 
 def test_an_upload_on_the_page_is_taken_or_refused_in_a_sentence(home: Path) -> None:
     digest = kept()
-    zips.write(digest, home / "good.zip")
-    artefacts.remove([digest])
+    transfer.write(digest, home / "good.zip")
+    cache.remove([digest])
     with zipfile.ZipFile(home / "bad.zip", "w") as packed:
         packed.writestr("model.py", "print()")
     at = opened(PAGE)
     at.get("file_uploader")[0].set_value(("bad.zip", (home / "bad.zip").read_bytes(), "application/zip")).run()
     assert any("bad.zip holds “model.py”. Allowed endings" in e.value for e in at.error), [e.value for e in at.error]
-    assert artefacts.kept() == [] and not at.exception
+    assert cache.kept() == [] and not at.exception
     at.get("file_uploader")[0].set_value(("good.zip", (home / "good.zip").read_bytes(), "application/zip")).run()
-    assert [k.digest for k in artefacts.kept()] == [digest]
+    assert [k.digest for k in cache.kept()] == [digest]
     assert any("demo@12345678 is here now" in s.value for s in at.success) and not at.error
 
 
 def test_what_is_no_zip_leaves_nothing(home: Path) -> None:
     (home / "none").write_bytes(b"no zip")
     with (home / "none").open("rb") as file, pytest.raises(ArtefactError, match=r"none\.zip can't be read"):
-        parcels.taken(file, "none.zip")
-    assert artefacts.kept() == [] and not list(paths.cache().glob(".*"))
+        ui_artefacts.taken(file, "none.zip")
+    assert cache.kept() == [] and not list(paths.cache().glob(".*"))
 
 
 def test_beside_a_measurement_the_cache_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = kept()
     at = opened(PAGE)
-    monkeypatch.setattr(job_manager.Jobs, "hold", _refusing)  # it began after the page was drawn
+    monkeypatch.setattr(manager.Jobs, "hold", _refusing)  # it began after the page was drawn
     at.button(key="clear_all_yes").click().run()
     assert [e.value for e in at.error] == ["A benchmark is under way."]
     with pytest.raises(Refused):
-        parcels.packed(job_manager.jobs(), digest)
-    assert len(artefacts.kept()) == 1
-    monkeypatch.setattr(job_manager.Jobs, "holder", lambda self: "This device is busy: process 7.")
+        ui_artefacts.packed(manager.jobs(), digest)
+    assert len(cache.kept()) == 1
+    monkeypatch.setattr(manager.Jobs, "holder", lambda self: "This device is busy: process 7.")
     at = opened(PAGE)
     assert any("process 7" in i.value for i in at.info)
     assert at.get("download_button")[0].proto.disabled and at.get("file_uploader")[0].proto.disabled
@@ -209,7 +213,7 @@ def _refusing(self: Any, what: str) -> Iterator[None]:
 
 def test_what_memory_can_not_hold_is_exported_by_command(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = kept()
-    monkeypatch.setattr("bench.device.available_memory_bytes", lambda: 1_000_000)
+    monkeypatch.setattr("bench.device.cpu.available_memory_bytes", lambda: 1_000_000)
     at = opened(PAGE)
     assert at.get("download_button")[0].proto.disabled
     assert f"python -m bench artefacts export {digest[:8]}" in texts(at)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 
-from bench import artefacts, device, estimate
-from bench.estimate import Estimate
-from bench.models import ModelError
-from bench.modes import ModeError, torch_bf16, torch_int8_dynamic
-from bench.records import RunSpec, Variant
+from bench import modes
+from bench.artefacts import cache
+from bench.core.specs import Placement, RunSpec, SpecError, Variant
+from bench.device import cpu
+from bench.families.family import ModelError
+from bench.jobs import forecast
+from bench.jobs import memory as jobs_memory
+from bench.jobs.forecast import Estimate
+from bench.modes.mode import ModeError
 
 BASE, HUB = "wav2vec2-base-random", "facebook/wav2vec2-base-960h"
 FP32, INT8 = "torch-fp32", "torch-int8-dynamic"
+ONE, TWO, EIGHT = Placement("cpu", 1), Placement("cpu", 2), Placement("cpu", 8)
 EXTRACTOR = 512 * 10 + 4 * 512 * 512 * 3 + 2 * 512 * 512 * 2  # 4 199 424
 POSITIONAL = 768 * 48 * 128  # 16 groups: 48 channels in; 4 718 592
 LINEARS = 12 * (4 * 768 * 768 + 2 * 768 * 3072) + 512 * 768  # 85 327 872
@@ -28,19 +34,19 @@ ALL = 94_270_464
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Much memory and disk, two cores of 1e9 MAC/s."""
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    monkeypatch.setattr(device, "available_memory_bytes", lambda: 10**12)
-    monkeypatch.setattr(device, "default_threads", lambda: 2)
+    monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 10**12)
+    monkeypatch.setattr(cpu, "default_threads", lambda: 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
-    monkeypatch.setattr(estimate, "_product_rate", lambda: 1e9)
+    monkeypatch.setattr(forecast, "_product_rate", lambda: 1e9)
 
 
 def grid(*modes: str, models: tuple[str, ...] = (BASE,), lengths: tuple[float, ...] = (1,), **more: object) -> RunSpec:
-    return RunSpec.grid(models, modes, lengths, **({"threads": [2]} | more))  # type: ignore[arg-type]
+    return RunSpec.grid(models, modes, lengths, **({"placements": [TWO]} | more))  # type: ignore[arg-type]
 
 
 def test_size_on_disk_by_hand() -> None:
     assert EXTRACTOR + POSITIONAL + LINEARS + HEAD == ALL
-    size = {m: estimate.artefact_bytes(Variant(BASE, m, 2)) for m in (FP32, "torch-bf16", INT8)}
+    size = {m: jobs_memory.artefact_bytes(Variant(BASE, m, TWO)) for m in (FP32, "torch-bf16", INT8)}
     assert size == {
         FP32: 4 * ALL,  # 377 081 856
         "torch-bf16": 2 * ALL,
@@ -50,44 +56,44 @@ def test_size_on_disk_by_hand() -> None:
 
 
 def test_memory_and_disk_by_hand() -> None:
-    found = estimate.estimate(grid(FP32, INT8))
+    found = forecast.estimate(grid(FP32, INT8))
     # Opening: 450 MB of libraries, 1.1 times the file, and of a pass the first convolution's output three times:
     # 16 000 / 5 = 3200 frames of 512 channels of 4 bytes.
     one_pass = 3 * 4 * 512 * 3200
-    assert one_pass == estimate.pass_bytes(BASE, [(1, 1.0)]) == 19_660_800
+    assert one_pass == jobs_memory.pass_bytes(BASE, [(1, 1.0)]) == 19_660_800
     fp32, int8 = 450_000_000 + 414_790_042 + one_pass, 450_000_000 + 133_126_963 + one_pass
     assert found.memory_bytes == fp32 + int8 == 1_487_238_605
     # What is left of both, and while int8 is built as much as the float weights take.
     assert found.disk_bytes == 377_081_856 + 121_024_512 + (377_081_856 - 121_024_512)
     # One variant alone: building it takes more than holding it, 2.2 times the float weights.
-    assert estimate.estimate(grid(FP32)).memory_bytes == 450_000_000 + 829_580_083
+    assert forecast.estimate(grid(FP32)).memory_bytes == 450_000_000 + 829_580_083
     # The largest shape counts, batch included; two variants at once are enough, whatever else is asked for.
-    longer = estimate.estimate(grid(FP32, INT8, "torch-bf16", lengths=(1, 2), batches=(1, 4)))
+    longer = forecast.estimate(grid(FP32, INT8, "torch-bf16", lengths=(1, 2), batches=(1, 4)))
     bf16 = 450_000_000 + 207_395_021
     assert longer.memory_bytes == (fp32 - one_pass) + bf16 + 2 * 8 * one_pass
     # An artefact is shared by thread counts.
-    assert estimate.estimate(grid(FP32, INT8, threads=[1, 2])).disk_bytes == found.disk_bytes
+    assert forecast.estimate(grid(FP32, INT8, placements=[ONE, TWO])).disk_bytes == found.disk_bytes
 
 
 def test_duration_uses_measured_rates_and_guesses_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "work", lambda model, batch, length_s: batch * length_s * 1e9)
+    monkeypatch.setattr(forecast, "work", lambda model, batch, size: batch * size * 1e9)
     build = 5 + ALL * 1e-7
     # The guess: two cores of 1e9, half of it reached: a pass of 1 s, a visit of 5, ten rounds.
-    assert estimate.estimate(grid(FP32)).duration_s == pytest.approx(50 + build)
+    assert forecast.estimate(grid(FP32)).duration_s == pytest.approx(50 + build)
     # More threads than cores are no faster.
-    assert estimate.estimate(grid(FP32, threads=[8])).duration_s == pytest.approx(50 + build)
-    assert estimate.estimate(grid(FP32, threads=[1])).duration_s == pytest.approx(100 + build)
-    measured = {(FP32, 2): 4e9, (INT8, 1): 1.0}
-    assert estimate.estimate(grid(FP32), measured).duration_s == pytest.approx(10 * 5 / 4 + build)
-    assert estimate.estimate(grid(FP32, INT8), measured).duration_s == pytest.approx(10 * 5 / 4 + 50 + 2 * build)
+    assert forecast.estimate(grid(FP32, placements=[EIGHT])).duration_s == pytest.approx(50 + build)
+    assert forecast.estimate(grid(FP32, placements=[ONE])).duration_s == pytest.approx(100 + build)
+    measured = {(FP32, TWO): 4e9, (INT8, ONE): 1.0}
+    assert forecast.estimate(grid(FP32), measured).duration_s == pytest.approx(10 * 5 / 4 + build)
+    assert forecast.estimate(grid(FP32, INT8), measured).duration_s == pytest.approx(10 * 5 / 4 + 50 + 2 * build)
     # No visit is shorter than 0.4 s.
-    assert estimate.estimate(grid(FP32), {(FP32, 2): 1e12}).duration_s == pytest.approx(4 + build)
+    assert forecast.estimate(grid(FP32), {(FP32, TWO): 1e12}).duration_s == pytest.approx(4 + build)
     # Over 2 s a visit has one discarded and one kept pass, so 20 repeats are 20 rounds.
-    slow = estimate.estimate(grid(FP32, lengths=(3,), repeats=20))
+    slow = forecast.estimate(grid(FP32, lengths=(3,), repeats=20))
     assert slow.duration_s == pytest.approx(20 * 2 * 3 + build)
     # What is compiled when it is opened is opened when it is built too.
-    compiled = estimate.estimate(grid("torch-int8-static"))
-    assert compiled.duration_s == pytest.approx(50 + build + 2 * estimate.COMPILE_S)
+    compiled = forecast.estimate(grid("torch-int8-static"))
+    assert compiled.duration_s == pytest.approx(50 + build + 2 * forecast.COMPILE_S)
 
 
 def made(memory: int = 0, disk: int = 0, download: int = 0) -> Estimate:
@@ -107,62 +113,65 @@ def test_refusals_are_sentences_with_a_way_out(tmp_path: Path) -> None:
 
 
 def test_what_is_free_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "available_memory_bytes", lambda: 1_487_238_604)  # one byte less than by hand above
-    assert "of memory at once" in str(estimate.estimate(grid(FP32, INT8)).refusal)
-    monkeypatch.setattr(device, "available_memory_bytes", lambda: 1_487_238_605)
-    assert estimate.estimate(grid(FP32, INT8)).refusal is None
+    monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 1_487_238_604)  # one byte less than by hand above
+    assert "of memory at once" in str(forecast.estimate(grid(FP32, INT8)).refusal)
+    monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 1_487_238_605)
+    assert forecast.estimate(grid(FP32, INT8)).refusal is None
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=754_163_711))
-    assert "This run writes about 0.8 GB" in str(estimate.estimate(grid(FP32, INT8)).refusal)
+    assert "This run writes about 0.8 GB" in str(forecast.estimate(grid(FP32, INT8)).refusal)
 
 
 def test_the_compiler_of_what_is_compiled_when_opened_is_charged() -> None:
     dynamic, static = (
-        estimate.open_bytes(Variant(BASE, mode, 2), 10**8, [(1, 5.0)]) for mode in (INT8, "torch-int8-static")
+        jobs_memory.open_bytes(Variant(BASE, mode, TWO), 10**8, [(1, 5.0)]) for mode in (INT8, "torch-int8-static")
     )
-    assert static - dynamic == estimate.COMPILER_BYTES
+    assert static - dynamic == jobs_memory.COMPILER_BYTES
 
 
 def test_what_is_in_the_cache_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
-    monkeypatch.setattr(artefacts, "at_hand", lambda model, mode, settings: "digest" if mode in there else None)
-    first = estimate.estimate(grid(FP32, INT8))
+    monkeypatch.setattr(cache, "at_hand", lambda model, mode, settings: "digest" if mode in there else None)
+    first = forecast.estimate(grid(FP32, INT8))
     there.add(FP32)
-    second = estimate.estimate(grid(FP32, INT8))
+    second = forecast.estimate(grid(FP32, INT8))
     assert second.disk_bytes == first.disk_bytes - 377_081_856 == 377_081_856  # int8 while it is built
     assert first.duration_s - second.duration_s == pytest.approx(ALL * 1e-7)
     there.add(INT8)
-    third = estimate.estimate(grid(FP32))
-    opened = estimate.open_bytes(Variant(BASE, FP32, 2), 377_081_856, [(1, 1.0)])
+    third = forecast.estimate(grid(FP32))
+    opened = jobs_memory.open_bytes(Variant(BASE, FP32, TWO), 377_081_856, [(1, 1.0)])
     assert third.disk_bytes == 0 and third.memory_bytes == opened
-    assert third.memory_bytes < estimate.build_bytes(Variant(BASE, FP32, 2))
+    assert third.memory_bytes < jobs_memory.build_bytes(Variant(BASE, FP32, TWO))
 
 
 def test_what_a_mode_is_built_from_is_charged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
-    monkeypatch.setattr(artefacts, "at_hand", lambda model, mode, settings: "digest" if mode in there else None)
-    for mode in (torch_bf16, torch_int8_dynamic):
-        monkeypatch.setattr(mode, "BASE", FP32)
-    built = estimate.to_build(grid("torch-bf16", INT8, threads=[1, 2]).variants)
+    monkeypatch.setattr(cache, "at_hand", lambda model, mode, settings: "digest" if mode in there else None)
+    for name in ("torch-bf16", INT8):
+        mode = modes.find(name)
+        monkeypatch.setattr(mode, "SPEC", replace(mode.SPEC, base=FP32))
+    built = jobs_memory.to_build(grid("torch-bf16", INT8, placements=[ONE, TWO]).variants)
     assert sorted(v.mode for v in built) == ["torch-bf16", FP32, INT8]
     there.add(FP32)
-    assert sorted(v.mode for v in estimate.to_build(grid("torch-bf16", INT8).variants)) == ["torch-bf16", INT8]
+    assert sorted(v.mode for v in jobs_memory.to_build(grid("torch-bf16", INT8).variants)) == ["torch-bf16", INT8]
     there.update(("torch-bf16", INT8))
-    assert estimate.to_build(grid("torch-bf16", INT8).variants) == []
+    assert jobs_memory.to_build(grid("torch-bf16", INT8).variants) == []
 
 
 def test_a_download_counts_once_and_only_where_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     cached: dict[str, object] = {}
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda where, name: cached.get(name))
-    assert estimate.estimate(grid(FP32, INT8, models=(BASE, HUB))).download_bytes == 378_000_000
+    assert forecast.estimate(grid(FP32, INT8, models=(BASE, HUB))).download_bytes == 378_000_000
     cached["model.safetensors"] = object()  # the hub's word for: known not to exist
-    assert estimate.estimate(grid(FP32, models=(HUB,))).download_bytes == 378_000_000
+    assert forecast.estimate(grid(FP32, models=(HUB,))).download_bytes == 378_000_000
     cached["pytorch_model.bin"] = "/somewhere/pytorch_model.bin"
-    assert estimate.estimate(grid(FP32, models=(HUB,))).download_bytes == 0
-    assert estimate.estimate(grid(FP32)).download_bytes == 0
+    assert forecast.estimate(grid(FP32, models=(HUB,))).download_bytes == 0
+    assert forecast.estimate(grid(FP32)).download_bytes == 0
 
 
 def test_unknown_names() -> None:
     with pytest.raises(ModelError, match="no model or folder “nope”"):
-        estimate.estimate(grid(FP32, models=("nope",)))
+        forecast.estimate(grid(FP32, models=("nope",)))
     with pytest.raises(ModeError, match="no mode “nope”"):
-        estimate.estimate(grid("nope"))
+        forecast.estimate(grid("nope"))
+    with pytest.raises(SpecError, match=r"^Device: got nope:0; allowed: cpu\.$"):
+        forecast.estimate(grid(FP32, placements=[Placement("nope:0", 1)]))

@@ -6,21 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import eta
-from bench.eta import Clock
-from bench.records import RunSpec
-from bench.stats import StopRule
+from bench.core.specs import Placement, RunSpec
+from bench.core.stats import StopRule
+from bench.jobs import progress
+from bench.jobs.progress import Clock
 
 MODEL = "wav2vec2-base-random"
-ONE, FIVE = (MODEL, 2, 1, 1.0), (MODEL, 2, 1, 5.0)
-SPEC = RunSpec.grid([MODEL], ["torch-fp32", "torch-int8-dynamic"], [1, 5], threads=[2])
+PLACEMENT = Placement("cpu", 2)
+ONE, FIVE = (MODEL, PLACEMENT, 1, 1.0), (MODEL, PLACEMENT, 1, 5.0)
+SPEC = RunSpec.grid([MODEL], ["torch-fp32", "torch-int8-dynamic"], [1, 5], placements=[PLACEMENT])
 
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     at = SimpleNamespace(s=1000.0)
-    monkeypatch.setattr(eta, "time", SimpleNamespace(monotonic=lambda: at.s))
-    monkeypatch.setattr(eta, "work", lambda model, batch, length_s: batch * length_s)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: at.s))
+    monkeypatch.setattr(progress, "work", lambda model, batch, size: batch * size)
     return at
 
 

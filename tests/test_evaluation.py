@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import evaluation, report
-from bench.device import device
-from bench.evaluation import Result
-from bench.records import Artefact, ClipRecord, EvaluationSpec, Failure, Heard, Transcription, Variant
-from bench.store import Store
+from bench.core.records import Artefact, ClipRecord, Failure, Prediction, Transcription
+from bench.core.specs import EvaluationSpec, Placement, Variant
+from bench.core.store import Store
+from bench.device.host import device
+from bench.results import evaluation, tables
+from bench.results.evaluation import Result
 
 BASE, FP32, BF16, INT8 = "wav2vec2-base-random", "torch-fp32", "torch-bf16", "torch-int8-dynamic"
 SAID = ["one two three four", "five six", "seven eight nine ten", "=one"]
@@ -30,18 +31,18 @@ def store(tmp_path: Path) -> Store:
 
 def filled(store: Store, modes: tuple[str, ...] = (FP32, BF16, INT8), skip: tuple[str, int] = ("", 0)) -> str:
     """Four clips of 2 s, 11 words, heard by every mode but those of `skip`: (mode, from this clip on)."""
-    spec = EvaluationSpec(tuple(Variant(BASE, m, 2) for m in modes), "/clips")
+    spec = EvaluationSpec(tuple(Variant(BASE, m, Placement("cpu", 2)) for m in modes), "/clips")
     run_id = store.create_run(spec, device())
     store.set_clips(run_id, [ClipRecord(i, f"{i}.wav", f"/clips/{i}.wav", text) for i, text in enumerate(SAID)])
     for p, mode in enumerate(modes):
         store.set_variant(run_id, p, artefact=Artefact("d", "seed 0", SIZES[mode] * 10**6, 1.0, None, False))
     for i in range(len(SAID)):
         heard = [
-            Heard(p, i, SECONDS[mode], Transcription(HEARD[mode][i], ()))
+            Prediction(p, i, SECONDS[mode], Transcription(HEARD[mode][i], ()))
             for p, mode in enumerate(modes)
             if mode != skip[0] or i < skip[1]
         ]
-        store.add_heard(run_id, LENGTH_S, heard)
+        store.add_predictions(run_id, LENGTH_S, heard)
     store.set_state(run_id, "done")
     return run_id
 
@@ -68,12 +69,12 @@ def test_clips_of_another_time_are_told_but_not_where_there_is_nothing_to_compar
 
     run_id = filled(store)
     assert "another time" not in doubts(run_id)
-    apart = Heard(2, 1, 0.25, Transcription("five six", ()), paired=False)
-    store.add_heard(run_id, LENGTH_S, [apart])
-    assert apart in store.heard(run_id)
+    apart = Prediction(2, 1, 0.25, Transcription("five six", ()), paired=False)
+    store.add_predictions(run_id, LENGTH_S, [apart])
+    assert apart in store.predictions(run_id)
     assert "torch-int8-dynamic heard some of the clips at another time" in doubts(run_id)
     alone = filled(store, skip=(FP32, 0))
-    store.add_heard(alone, LENGTH_S, [apart])
+    store.add_predictions(alone, LENGTH_S, [apart])
     assert "another time" not in doubts(alone)
 
 
@@ -115,7 +116,7 @@ def test_rows_of_both_files(store: Store) -> None:
     assert (row["rtf"], row["mean_s"], row["audio_s"], row["size_bytes"]) == (0.125, 0.25, 8.0, 10**8)
     clips = evaluation.clip_rows(r)
     assert len(clips) == 3 * 4 and clips[8]["text"] == "one too four" and clips[8]["deletions"] == 1
-    assert "'=one" in report.to_csv(clips), "a text that a spreadsheet would run is made inert"
+    assert "'=one" in tables.to_csv(clips), "a text that a spreadsheet would run is made inert"
     assert '"summary"' in evaluation.to_json(r)
 
 
@@ -123,7 +124,7 @@ def test_another_normaliser_counts_anew(store: Store) -> None:
     run_id = filled(store)
     loud = [t.upper() for t in HEARD[INT8]]
     for i, text in enumerate(loud):
-        store.add_heard(run_id, LENGTH_S, [Heard(2, i, 0.25, Transcription(text, ()))])
+        store.add_predictions(run_id, LENGTH_S, [Prediction(2, i, 0.25, Transcription(text, ()))])
     assert result(store, run_id).scores[2].words.count == 3
     strict = result(store, run_id, "none")
     assert strict.normaliser == "none" and strict.scores[2].words.count == 11 + 1  # all, and one inserted
@@ -167,13 +168,13 @@ def test_an_original_that_gets_most_wrong_is_doubted(store: Store) -> None:
     assert evaluation.doubts(result(store, filled(store))) == []
     run_id = filled(store)
     for i in range(4):
-        store.add_heard(run_id, LENGTH_S, [Heard(0, i, 0.5, Transcription("no idea", ()))])
+        store.add_predictions(run_id, LENGTH_S, [Prediction(0, i, 0.5, Transcription("no idea", ()))])
     (said,) = evaluation.doubts(result(store, run_id))
     assert "random weights" in said and f"{BASE} itself gets most words wrong" in said
 
 
 def test_nothing_heard_has_no_scores(store: Store) -> None:
-    run_id = store.create_run(EvaluationSpec((Variant(BASE, FP32, 2),), "/clips"), device())
+    run_id = store.create_run(EvaluationSpec((Variant(BASE, FP32, Placement("cpu", 2)),), "/clips"), device())
     store.add_failure(run_id, Failure(0, "open", "killed", "It was killed."))
     r = result(store, run_id)
     assert r.scores == () and len(r.failures) == 1 and evaluation.headline(r) == "" and evaluation.doubts(r) == []
@@ -184,12 +185,14 @@ def test_headline_names_every_mode_that_hears_worse_the_worst_first(store: Store
     texts = [f"one two three four {word}" for word in ["five", "six", "seven", "eight", "nine", "ten", "go", "stop"]]
     heard = {FP32: lambda t: t, BF16: lambda t: t.replace("two", "too"), INT8: lambda t: "", "onnx-fp32": lambda t: t}
     seconds = {FP32: 0.5, BF16: 0.75, INT8: 0.6, "onnx-fp32": 0.25}
-    spec = EvaluationSpec(tuple(Variant(BASE, m, 2) for m in heard), "/clips")
+    spec = EvaluationSpec(tuple(Variant(BASE, m, Placement("cpu", 2)) for m in heard), "/clips")
     run_id = store.create_run(spec, device())
     store.set_clips(run_id, [ClipRecord(i, f"{i}.wav", f"/clips/{i}.wav", text) for i, text in enumerate(texts)])
     for i, text in enumerate(texts):
-        told = [Heard(p, i, seconds[m], Transcription(hear(text), ())) for p, (m, hear) in enumerate(heard.items())]
-        store.add_heard(run_id, LENGTH_S, told)
+        told = [
+            Prediction(p, i, seconds[m], Transcription(hear(text), ())) for p, (m, hear) in enumerate(heard.items())
+        ]
+        store.add_predictions(run_id, LENGTH_S, told)
     assert evaluation.headline(result(store, run_id)) == (
         "onnx-fp32: WER 0.0 % against 0.0 % of the original: as many errors in every clip. "
         "These hear worse: torch-int8-dynamic (+100.0 points), torch-bf16 (+20.0 points)."

@@ -12,13 +12,20 @@ import numpy as np
 import pytest
 from conftest import LIGHT, PROMPT_S, wait_for
 
-from bench import artefacts, audio, datasets, estimate, evaluation, jobs
-from bench.client import Pool, Worker
-from bench.datasets import DatasetError
-from bench.jobs import Jobs, Refused
-from bench.models import ModelError
-from bench.records import EvaluationSpec, RunSpec, SpecError, Variant
-from bench.store import Store
+from bench.artefacts import cache
+from bench.core.specs import EvaluationSpec, Placement, RunSpec, SpecError, Variant
+from bench.core.store import Store
+from bench.datasets import dataset
+from bench.datasets.folder import DatasetError
+from bench.device import cpu, host
+from bench.families.family import ModelError
+from bench.jobs import manager as jobs_manager
+from bench.jobs import memory
+from bench.jobs.lease import Refused
+from bench.jobs.manager import Jobs
+from bench.results import evaluation
+from bench.sound import audio
+from bench.workers.client import Pool, Worker
 
 MODES = LIGHT
 
@@ -44,7 +51,7 @@ def manager(data_folder: Path) -> Jobs:
 
 def spec(model: Path | str, clips: Path, **more: object) -> EvaluationSpec:
     """Both modes over all clips."""
-    return EvaluationSpec(tuple(Variant(str(model), mode, 1) for mode in MODES), str(clips), **more)  # type: ignore[arg-type]
+    return EvaluationSpec(tuple(Variant(str(model), mode, Placement("cpu", 1)) for mode in MODES), str(clips), **more)  # type: ignore[arg-type]
 
 
 def test_every_variant_hears_every_clip_once(manager: Jobs, tiny_model: Path, clips: Path) -> None:
@@ -53,7 +60,7 @@ def test_every_variant_hears_every_clip_once(manager: Jobs, tiny_model: Path, cl
     assert manager.wait(120)
     found = manager.store.evaluation(run_id)
     assert found and found.state == "done" and found.message is None
-    heard = manager.store.heard(run_id)
+    heard = manager.store.predictions(run_id)
     assert [(h.clip, h.variant) for h in heard] == [(c, v) for c in range(5) for v in range(2)]
     assert all(h.seconds > 0 for h in heard)
     assert [c.length_s for c in manager.store.clips(run_id)] == pytest.approx([0.5, 0.7, 0.9, 1.1, 1.3])
@@ -73,7 +80,7 @@ def test_a_clip_that_cannot_be_read_is_named_and_left_out(manager: Jobs, tiny_mo
     assert found and found.state == "done" and found.message == "1 of 5 clips can't be read; the rest is kept."
     (failure,) = manager.store.failures(run_id)
     assert failure.stage == "clip 2.wav" and failure.kind == "unreadable" and failure.variant is None
-    assert {h.clip for h in manager.store.heard(run_id)} == {0, 1, 3, 4}
+    assert {h.clip for h in manager.store.predictions(run_id)} == {0, 1, 3, 4}
 
 
 def test_no_clip_that_can_be_read_is_a_failed_evaluation(manager: Jobs, tiny_model: Path, clips: Path) -> None:
@@ -96,19 +103,19 @@ def test_cancel_keeps_what_was_heard_and_resume_hears_the_rest(
             wait_for(lambda: manager.live and manager.live.pool.cancelled, "the cancel")
         return decode(path)
 
-    monkeypatch.setattr("bench.evaluator.audio.decode", slow)
+    monkeypatch.setattr("bench.jobs.evaluation.audio.decode", slow)
     run_id = manager.start(spec(tiny_model, clips))
-    wait_for(lambda: len(manager.store.heard(run_id)) == 4, "two clips")
+    wait_for(lambda: len(manager.store.predictions(run_id)) == 4, "two clips")
     manager.cancel()
     assert manager.wait(PROMPT_S)
     found = manager.store.evaluation(run_id)
     assert found and found.state == "cancelled"
-    before = manager.store.heard(run_id)
+    before = manager.store.predictions(run_id)
     assert {h.clip for h in before} == {0, 1}
     gate.set()
     assert manager.resume(run_id) == run_id
     assert manager.wait(120)
-    after = manager.store.heard(run_id)
+    after = manager.store.predictions(run_id)
     assert after[:4] == before and len(after) == 10
     assert manager.store.evaluation(run_id).state == "done"  # type: ignore[union-attr]
 
@@ -121,11 +128,11 @@ def test_variants_that_memory_sets_apart_are_told_as_not_paired(
         pool = manager.live.pool if manager.live else None
         return 10**9 if pool and any("worker" in w.name for w in pool._live) else 10**12
 
-    monkeypatch.setattr(jobs.device, "available_memory_bytes", available)
-    monkeypatch.setattr(estimate, "open_bytes", lambda *_: 10**11)
+    monkeypatch.setattr(cpu, "available_memory_bytes", available)
+    monkeypatch.setattr(memory, "open_bytes", lambda *_: 10**11)
     run_id = manager.start(spec(tiny_model, clips))
     assert manager.wait(120)
-    heard = manager.store.heard(run_id)
+    heard = manager.store.predictions(run_id)
     assert len(heard) == 10 and [h.paired for h in heard] == [h.variant == 0 for h in heard]
     r = evaluation.result(manager.store, run_id)
     assert r and [s.unpaired for s in r.scores] == [0, 5]
@@ -141,7 +148,7 @@ def test_the_first_pass_after_a_pause_counts_for_nothing(
     ask, pause = Worker.ask, Worker.pause
 
     def noted(self: Worker, do: str, *rest: Any, **what: Any) -> Any:
-        if do == "transcribe":
+        if do == "predict":
             asked.append((self.name, len(np.load(what["path"]))))
         return ask(self, do, *rest, **what)
 
@@ -161,9 +168,9 @@ def test_the_first_pass_after_a_pause_counts_for_nothing(
 
 def test_resume_refuses_clips_that_changed(manager: Jobs, tiny_model: Path, clips: Path) -> None:
     asked = spec(tiny_model, clips)
-    found = datasets.of(asked)
-    run_id = manager.store.create_run(replace(asked, digest=found.digest), jobs.device.device())
-    manager.store.set_clips(run_id, jobs._clips(found))
+    found = dataset.of(asked)
+    run_id = manager.store.create_run(replace(asked, digest=found.digest), host.device())
+    manager.store.set_clips(run_id, jobs_manager._clips(found))
     manager.store.set_state(run_id, "cancelled")
     was = (clips / "3.wav").read_bytes()
     (clips / "3.wav").write_bytes(was[:-1] + bytes([was[-1] ^ 1]))  # as long as before, under the same name
@@ -188,7 +195,7 @@ def test_a_folder_is_stored_as_its_whole_path_with_a_digest(
     manager.cancel()
     assert manager.wait(10)
     found = manager.store.evaluation(run_id)
-    assert found and found.spec.dataset == str(clips) and found.spec.digest == datasets.find(str(clips)).digest
+    assert found and found.spec.dataset == str(clips) and found.spec.digest == dataset.find(str(clips)).digest
     monkeypatch.chdir("/")  # resumed by a server that was started elsewhere
     assert manager.resume(run_id) == run_id
     manager.cancel()
@@ -199,8 +206,8 @@ def test_clips_that_were_found_are_not_looked_for_again(
     manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = spec(tiny_model, clips, limit=2)
-    found = datasets.of(asked)
-    monkeypatch.setattr(datasets, "find", lambda *_: pytest.fail("they were found already"))
+    found = dataset.of(asked)
+    monkeypatch.setattr(dataset, "find", lambda *_: pytest.fail("they were found already"))
     run_id = manager.start(asked, found)
     manager.cancel()
     assert manager.wait(10)
@@ -213,15 +220,15 @@ def test_a_killed_worker_fails_its_variant_alone(
     started: list[int] = []
     start = Pool.start
 
-    def noted(self: Pool, name: str, threads: int) -> object:
-        worker = start(self, name, threads)
+    def noted(self: Pool, name: str, placement: Placement) -> object:
+        worker = start(self, name, placement)
         if name == f"The worker of {MODES[1]}":
             started.append(worker.pid)
         return worker
 
     monkeypatch.setattr(Pool, "start", noted)
     run_id = manager.start(spec(tiny_model, clips))
-    wait_for(lambda: len(manager.store.heard(run_id)) >= 2, "the first clip")
+    wait_for(lambda: len(manager.store.predictions(run_id)) >= 2, "the first clip")
     os.kill(started[0], signal.SIGKILL)
     assert manager.wait(120)
     found = manager.store.evaluation(run_id)
@@ -229,7 +236,7 @@ def test_a_killed_worker_fails_its_variant_alone(
     assert found.message.startswith("1 of 2 variants failed")
     (failure,) = manager.store.failures(run_id)
     assert failure.variant == 1 and failure.kind in ("killed", "out of memory")
-    assert len([h for h in manager.store.heard(run_id) if h.variant == 0]) == 5
+    assert len([h for h in manager.store.predictions(run_id) if h.variant == 0]) == 5
 
 
 def test_what_can_not_be_started_says_so(manager: Jobs, tiny_model: Path, clips: Path) -> None:
@@ -245,25 +252,25 @@ def test_what_can_not_be_started_says_so(manager: Jobs, tiny_model: Path, clips:
 def test_what_no_memory_can_hold_is_refused(
     manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.device, "available_memory_bytes", lambda: 10**8)
+    monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 10**8)
     with pytest.raises(Refused, match=r"needs about \d\.\d GB of memory, and 0\.1 GB are free\. Close other programs"):
         manager.start(spec(tiny_model, clips))
     assert manager.store.evaluations() == [] and manager.holder() is None
 
 
 def test_a_limit_draws_clips_by_the_seed(manager: Jobs, tiny_model: Path, clips: Path) -> None:
-    one, same = (datasets.of(spec(tiny_model, clips, limit=2, seed=3)).clips for _ in range(2))
+    one, same = (dataset.of(spec(tiny_model, clips, limit=2, seed=3)).clips for _ in range(2))
     assert one == same and len(one) == 2
 
 
 def test_an_interrupted_evaluation_is_marked_at_the_next_start(manager: Jobs, tiny_model: Path, clips: Path) -> None:
-    run_id = manager.store.create_run(spec(tiny_model, clips), jobs.device.device())
+    run_id = manager.store.create_run(spec(tiny_model, clips), host.device())
     assert Jobs(manager.store).store.evaluation(run_id).state == "interrupted"  # type: ignore[union-attr]
 
 
 def test_a_benchmark_and_an_evaluation_get_one_job(manager: Jobs, tiny_model: Path, clips: Path) -> None:
     first = manager.start(spec(tiny_model, clips))
-    assert manager.start(RunSpec((Variant(str(tiny_model), MODES[0], 1),), (1.0,))) == first
+    assert manager.start(RunSpec((Variant(str(tiny_model), MODES[0], Placement("cpu", 1)),), (1.0,))) == first
     manager.cancel()
     assert manager.wait(10)
 
@@ -272,17 +279,17 @@ def test_who_saw_the_clips_while_it_was_built_is_left_out(
     manager: Jobs, tiny_model: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest is what a calibrated mode leaves; here one is given that names a clip."""
-    real = artefacts.manifest
+    real = cache.manifest_of
     seen = hashlib.sha256((clips / "1.wav").read_bytes()).hexdigest()
 
     def manifest(digest: str) -> dict[str, Any]:
         found = real(digest)
         return found | {"clips": [seen] if found["mode"] == MODES[1] else []}
 
-    monkeypatch.setattr(artefacts, "manifest", manifest)
+    monkeypatch.setattr(cache, "manifest_of", manifest)
     run_id = manager.start(spec(tiny_model, clips))
     assert manager.wait(120)
     (failure,) = manager.store.failures(run_id)
     assert (failure.variant, failure.stage, failure.kind) == (1, "build", "unfair")
     assert "looked at 1 of these 5 clips while it was built" in failure.message and ":data=FOLDER" in failure.message
-    assert {h.variant for h in manager.store.heard(run_id)} == {0}
+    assert {h.variant for h in manager.store.predictions(run_id)} == {0}

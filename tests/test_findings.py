@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import findings, report
-from bench.records import Artefact, Coverage, Device, Part, Pass, RunSpec, Variant, Visit
-from bench.report import Report
-from bench.stats import Interval
-from bench.store import Store
+from bench.core.records import Artefact, Coverage, Device, Part, Pass, Visit
+from bench.core.specs import LENGTH, Axis, Placement, RunSpec, Variant
+from bench.core.stats import Interval
+from bench.core.store import Store
+from bench.results import report, sentences
+from bench.results.report import Report
 
 FP32, INT8 = "torch-fp32", "torch-int8-dynamic"
 DEVICE = Device("d1", "board", "cpu", 4, (), 2**30, "os", "x86_64", {})
@@ -22,16 +23,21 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "earbench.db")
 
 
-def measured(store: Store, times: Times, sizes: tuple[int | None, int] = (500, 200)) -> Report:
+def measured(store: Store, times: Times, sizes: tuple[int | None, int] = (500, 200), axis: Axis = LENGTH) -> Report:
     batches, lengths = zip(*times, strict=True)
-    spec = RunSpec((Variant("tiny", FP32, 2), Variant("tiny", INT8, 2)), tuple(set(lengths)), tuple(set(batches)))
+    spec = RunSpec(
+        (Variant("tiny", FP32, Placement("cpu", 2)), Variant("tiny", INT8, Placement("cpu", 2))),
+        tuple(set(lengths)),
+        tuple(set(batches)),
+        axis=axis,
+    )
     run_id = store.create_run(spec, DEVICE)
     for position, size in enumerate(sizes):
         if size:
             store.set_variant(run_id, position, artefact=Artefact("d", "seed 0", size, 1.0, None, False))
     for (batch, length_s), rounds in times.items():
         present = [p for p in (0, 1) if rounds[0][p] is not None]
-        group = store.start_group(run_id, "tiny", 2, batch, length_s, present)
+        group = store.start_group(run_id, "tiny", Placement("cpu", 2), batch, length_s, present)
         for number, pair in enumerate(rounds):
             for position, seconds in enumerate(pair):
                 if seconds:
@@ -46,33 +52,40 @@ SAME: list[tuple[float | None, float | None]] = [(0.5, 0.25)] * 3  # twice as fa
 
 def test_headline_of_a_faster_mode_is_that_of_the_longest_input(store: Store) -> None:
     r = measured(store, {(1, 5.0): SAME, (1, 1.0): [(0.5, 0.1)] * 3})
-    assert findings.headline(r) == (
+    assert sentences.headline(r) == (
         "On board, torch-int8-dynamic makes tiny 2.50 times smaller and 2.00 times as fast "
         "(95 % interval 2.00 to 2.00) as torch-fp32 on 5 s of audio."
     )
 
 
 def test_what_was_measured_side_by_side_is_not_told_apart(store: Store) -> None:
-    assert findings.apart(measured(store, {(1, 5.0): SAME, (1, 1.0): [(0.5, None)]})) == []
+    assert sentences.apart(measured(store, {(1, 5.0): SAME, (1, 1.0): [(0.5, None)]})) == []
 
 
 def test_headline_counts_the_audio_of_the_batch(store: Store) -> None:
     r = measured(store, {(1, 2.0): [(0.5, 0.1)] * 3, (4, 2.0): SAME})
-    assert "2.00 times as fast" in str(findings.headline(r))
-    assert str(findings.headline(r)).endswith("on 2 s of audio in batches of 4.")
+    assert "2.00 times as fast" in str(sentences.headline(r))
+    assert str(sentences.headline(r)).endswith("on 2 s of audio in batches of 4.")
+
+
+def test_headline_on_another_axis(store: Store) -> None:
+    side = Axis("side", "px", "Image side", 32, 1024, (224.0,), (224.0, 384.0))
+    assert str(sentences.headline(measured(store, {(2, 224.0): SAME}, axis=side))).endswith(
+        "2.00 times as fast (95 % interval 2.00 to 2.00) as torch-fp32 on 224 px in batches of 2."
+    )
 
 
 def test_headline_of_a_slower_mode_says_so(store: Store) -> None:
     r = measured(store, {(1, 5.0): [(0.2, 0.4)] * 3})
     assert "2.50 times smaller and 0.50 times as fast (95 % interval 0.50 to 0.50) as torch-fp32" in str(
-        findings.headline(r)
+        sentences.headline(r)
     )
 
 
 def test_headline_where_the_interval_spans_one(store: Store) -> None:
     # Ratios 2 and 1/2: the estimate is 1, the logs +-ln 2 with standard error ln 2, t(0.975, 1) = 12.7062: 2^+-12.7062,
     # which is 0.00015 to 6682.9
-    said = str(findings.headline(measured(store, {(1, 5.0): [(0.4, 0.2), (0.2, 0.4)]})))
+    said = str(sentences.headline(measured(store, {(1, 5.0): [(0.4, 0.2), (0.2, 0.4)]})))
     assert said == (
         "On board, torch-int8-dynamic makes tiny 2.50 times smaller; whether it is faster than torch-fp32 on 5 s of "
         "audio can't be told (95 % interval under 0.01 to over 100)."
@@ -80,7 +93,7 @@ def test_headline_where_the_interval_spans_one(store: Store) -> None:
 
 
 def test_headline_after_one_round_claims_no_interval(store: Store) -> None:
-    said = str(findings.headline(measured(store, {(1, 5.0): [(0.5, 0.25)]})))
+    said = str(sentences.headline(measured(store, {(1, 5.0): [(0.5, 0.25)]})))
     assert said.endswith("2.00 times as fast as torch-fp32 on 5 s of audio.") and "interval" not in said
 
 
@@ -88,18 +101,18 @@ def test_headline_after_one_round_claims_no_interval(store: Store) -> None:
     ("sizes", "words"), [((500, 500), "no smaller and"), ((200, 500), "2.50 times larger and")], ids=["same", "larger"]
 )
 def test_headline_of_a_mode_that_is_not_smaller(store: Store, sizes: tuple[int, int], words: str) -> None:
-    assert f"makes tiny {words} 2.00 times as fast" in str(findings.headline(measured(store, {(1, 5.0): SAME}, sizes)))
+    assert f"makes tiny {words} 2.00 times as fast" in str(sentences.headline(measured(store, {(1, 5.0): SAME}, sizes)))
 
 
 def test_without_a_baseline_nothing_is_claimed(store: Store) -> None:
     for sizes in ((None, 200), (500, 200)):
         r = measured(store, {(1, 5.0): [(None, 0.25)] * 3}, sizes)
-        assert findings.headline(r) is None and findings.size_against_latency(r) == []
+        assert sentences.headline(r) is None and sentences.size_against_latency(r) == []
 
 
 def test_without_anything_to_compare_nothing_is_claimed(store: Store) -> None:
     r = measured(store, {(1, 5.0): [(0.5, None)] * 3})
-    assert findings.headline(r) is None and findings.size_against_latency(r) == []
+    assert sentences.headline(r) is None and sentences.size_against_latency(r) == []
 
 
 # --- size against latency
@@ -107,7 +120,7 @@ def test_without_anything_to_compare_nothing_is_claimed(store: Store) -> None:
 
 def test_a_sentence_a_mode(store: Store) -> None:
     r = measured(store, {(1, 1.0): [(0.3, 0.2)] * 3, (1, 5.0): SAME})
-    assert findings.size_against_latency(r) == [
+    assert sentences.size_against_latency(r) == [
         "**torch-int8-dynamic** is 2.50 times smaller and 1.50 to 2.00 times as fast. Smaller and faster, as "
         "supposed, but less faster than smaller: latency follows size only in part."
     ]
@@ -115,7 +128,7 @@ def test_a_sentence_a_mode(store: Store) -> None:
 
 def test_equal_speeds_are_no_span_and_equal_sizes_no_test(store: Store) -> None:
     r = measured(store, {(1, 1.0): SAME, (1, 5.0): SAME}, (500, 510))
-    assert findings.size_against_latency(r) == [
+    assert sentences.size_against_latency(r) == [
         "**torch-int8-dynamic** is as large as the baseline, and 2.00 times as fast."
     ]
 
@@ -143,22 +156,25 @@ TOO_WIDE = "too wide to judge"
     ],
 )
 def test_verdicts(smaller: float, intervals: list[tuple[float, float]], words: str) -> None:
-    said = findings._verdict(smaller, [Interval((low * high) ** 0.5, low, high, 10) for low, high in intervals])
+    said = sentences._verdict(smaller, [Interval((low * high) ** 0.5, low, high, 10) for low, high in intervals])
     assert words in said
     assert sum(w in said for w in (AGREES, IN_PART, NOT_IN_PROPORTION, NO_GAIN, DEPENDS, TOO_WIDE)) == 1
 
 
 def test_the_verdict_on_larger_and_faster() -> None:
-    assert DEPENDS not in findings._verdict(0.5, [Interval(1.6, 1.5, 1.7, 10), Interval(1.8, 1.7, 1.9, 10)])
+    assert DEPENDS not in sentences._verdict(0.5, [Interval(1.6, 1.5, 1.7, 10), Interval(1.8, 1.7, 1.9, 10)])
 
 
 def covered(store: Store, mode: str, *parts: Part) -> list[str]:
-    run_id = store.create_run(RunSpec((Variant("tiny", FP32, 2), Variant("tiny", mode, 2)), (1.0,)), DEVICE)
+    run_id = store.create_run(
+        RunSpec((Variant("tiny", FP32, Placement("cpu", 2)), Variant("tiny", mode, Placement("cpu", 2))), (1.0,)),
+        DEVICE,
+    )
     store.set_variant(run_id, 0, coverage=Coverage((Part("linears", 32, 32, 100, 1000),)))
     store.set_variant(run_id, 1, coverage=Coverage(parts))
     found = report.report(store, run_id)
     assert found
-    return findings.false_claims(found)
+    return sentences.false_claims(found)
 
 
 def test_a_mode_that_claims_int8_and_does_not_run_it_is_told(store: Store) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.models import Array
-from bench.modes import _openvino, _openvino_halves
+from bench.families.family import Array
+from bench.modes.openvino import bfloat16
+from bench.modes.openvino import engine as openvino_engine
 
 
 def stored(model: Any) -> list[str]:
     """The type in which each product reads its weight."""
-    found = [op for op in model.get_ordered_ops() if op.get_type_name() in _openvino_halves.PRODUCTS]
-    return [str(op.input_value(1).get_element_type().get_type_name()) for op in found]
+    products = [op for op in model.get_ordered_ops() if op.get_type_name() in bfloat16.PRODUCTS]
+    return [str(op.input_value(1).get_element_type().get_type_name()) for op in products]
 
 
 def two_products(bias: Array, integers: bool = False) -> Any:
@@ -35,7 +36,7 @@ def two_products(bias: Array, integers: bool = False) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "nearest"),
     [
         (1.0, 1.0),
         (1 + 2**-8, 1.0),  # as near to 1 as to 1 + 2^-7: the even one
@@ -47,31 +48,31 @@ def two_products(bias: Array, integers: bool = False) -> Any:
         (255.9, 256.0),  # across a power of two
     ],
 )
-def test_rounding_by_hand(value: float, wanted: float) -> None:
-    assert _openvino_halves._nearest(np.array([value], np.float32)).tolist() == [wanted]
+def test_rounding_by_hand(value: float, nearest: float) -> None:
+    assert bfloat16._nearest(np.array([value], np.float32)).tolist() == [nearest]
 
 
 def test_a_single_number_keeps_its_shape() -> None:
-    assert _openvino_halves._nearest(np.float32(0.3)).shape == ()
+    assert bfloat16._nearest(np.float32(0.3)).shape == ()
 
 
 def test_rounding_is_the_nearest_everywhere() -> None:
     x = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
-    found = _openvino_halves._nearest(x)
+    rounded = bfloat16._nearest(x)
     step = 2.0 ** (np.floor(np.log2(np.abs(x))) - 7)
-    assert np.all(np.abs(found - x) <= step / 2)
-    assert not np.any(found.view(np.uint32) & 0xFFFF)
-    np.testing.assert_array_equal(_openvino_halves._nearest(found), found)
+    assert np.all(np.abs(rounded - x) <= step / 2)
+    assert not np.any(rounded.view(np.uint32) & 0xFFFF)
+    np.testing.assert_array_equal(bfloat16._nearest(rounded), rounded)
 
 
-@pytest.mark.skipif(_openvino.runs("bf16") != "bf16", reason="OpenVINO multiplies no bfloat16 on this processor")
+@pytest.mark.skipif(openvino_engine.runs("bf16") != "bf16", reason="OpenVINO multiplies no bfloat16 on this processor")
 def test_stored_weights_are_what_openvino_makes_of_floats_by_itself() -> None:
     """Its kernels round float32 when they are told to multiply in bf16: with the stored halves they give the same."""
     import openvino
 
     x = np.random.default_rng(1).standard_normal((1, 4, 9)).astype(np.float32)
     rounded = two_products(np.full(4, 0.25))
-    _openvino_halves.store(rounded)
+    bfloat16.store(rounded)
     models = (two_products(np.full(4, 0.25)), rounded)
     compiled = [openvino.Core().compile_model(m, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"}) for m in models]
     np.testing.assert_array_equal(*[one([x])[0] for one in compiled])
@@ -79,7 +80,7 @@ def test_stored_weights_are_what_openvino_makes_of_floats_by_itself() -> None:
 
 def test_what_is_stored_is_floats_to_its_readers() -> None:
     model = two_products(np.full(4, 0.3))
-    _openvino_halves.store(model)
+    bfloat16.store(model)
     assert stored(model) == ["f32", "f32"]
     constants = [op for op in model.get_ordered_ops() if op.get_type_name() == "Constant"]
     assert {op.get_output_element_type(0).get_type_name() for op in constants} == {"bf16"}
@@ -87,8 +88,8 @@ def test_what_is_stored_is_floats_to_its_readers() -> None:
 
 def test_a_convolution_reads_halves_and_the_product_that_gives_the_result_does_not() -> None:
     model = two_products(np.full(4, 0.3))
-    _openvino_halves.store(model)
-    _openvino_halves.read(model)
+    bfloat16.store(model)
+    bfloat16.read(model)
     assert stored(model) == ["bf16", "f32"]
     assert model.output(0).get_element_type().get_type_name() == "f32"
     (gelu,) = (op for op in model.get_ordered_ops() if op.get_type_name() == "Gelu")
@@ -97,30 +98,30 @@ def test_a_convolution_reads_halves_and_the_product_that_gives_the_result_does_n
 
 def test_only_convolutions_are_stored_in_halves_with_their_biases() -> None:
     model = two_products(np.full(4, 0.3))
-    _openvino_halves.store_convolutions(model)
-    _openvino_halves.read(model)
+    bfloat16.store_convolutions(model)
+    bfloat16.read(model)
     assert stored(model) == ["bf16", "f32"]
     kinds = [str(op.get_output_element_type(0).get_type_name()) for op in model.get_ops() if not op.get_input_size()]
     assert sorted(kinds) == ["bf16", "bf16", "f32", "f32"]  # kernel and bias; the head and the input
 
 
-@pytest.mark.parametrize(("bias", "wanted"), [(0.25, "bf16"), (0.3, "f32")])
-def test_a_bias_that_would_be_rounded_leaves_its_product_alone(bias: float, wanted: str) -> None:
+@pytest.mark.parametrize(("bias", "weight_type"), [(0.25, "bf16"), (0.3, "f32")])
+def test_a_bias_that_would_be_rounded_leaves_its_product_alone(bias: float, weight_type: str) -> None:
     from openvino import Type, opset13
 
     model = two_products(np.full(4, bias))
     (conv,) = (op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution")
-    kernel = _openvino_halves._nearest(conv.input_value(1).get_node().data)
+    kernel = bfloat16._nearest(conv.input_value(1).get_node().data)
     half = opset13.convert(opset13.constant(kernel, Type.bf16), Type.f32)
     conv.input(1).replace_source_output(half.output(0))
-    _openvino_halves.read(model)
-    assert stored(model)[0] == wanted
+    bfloat16.read(model)
+    assert stored(model)[0] == weight_type
 
 
 def test_a_convolution_of_integers_stays_one() -> None:
     model = two_products(np.full(4, 0.25), integers=True)
-    _openvino_halves.store_convolutions(model)
-    _openvino_halves.read(model)
+    bfloat16.store_convolutions(model)
+    bfloat16.read(model)
     assert stored(model) == ["f32", "f32"]
 
 
@@ -128,10 +129,10 @@ def test_int8_weights_of_a_float_convolution_become_halves() -> None:
     model = two_products(np.full(4, 0.25), integers=True)
     (conv,) = (op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution")
     conv.input(0).replace_source_output(model.inputs[0])
-    _openvino_halves.read(model)
+    bfloat16.read(model)
     assert stored(model) == ["bf16", "f32"]
     values = conv.input_value(1).get_node().data.view(np.uint16).astype(np.uint32) << 16
     integers = np.random.default_rng(0)
     integers.standard_normal((4, 4, 3))
-    wanted = integers.integers(-127, 128, (4, 4, 3)) * np.float32(0.01)
-    np.testing.assert_array_equal(values.view(np.float32), _openvino_halves._nearest(wanted))
+    scaled = integers.integers(-127, 128, (4, 4, 3)) * np.float32(0.01)
+    np.testing.assert_array_equal(values.view(np.float32), bfloat16._nearest(scaled))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import sentence, texts
 
-from bench.hub import from_hub
-from bench.paths import ROOT
+from bench.core.paths import ROOT
+from bench.datasets.hub import from_hub
 
 
 class Audio:
@@ -106,7 +106,7 @@ def test_what_the_hub_may_not_give(hub: types.ModuleType, tmp_path: Path, change
 
 
 def test_the_hub_within_limits(hub: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.hub.MAX_BYTES", 5)
+    monkeypatch.setattr("bench.datasets.hub.MAX_BYTES", 5)
     assert "The first 3 clips take more than 0 MB" in sentence(lambda: from_hub("own/set", "test", 5, lambda _: None))
     assert left(tmp_path) == []
 

@@ -16,11 +16,15 @@ import psutil
 import pytest
 from conftest import LIGHT, PROMPT_S, alive, own_cache, wait_for
 
-from bench import artefacts, device, paths
-from bench.client import Pool
-from bench.jobs import Jobs, Refused
-from bench.records import Artefact, RunSpec, Visit
-from bench.store import Store
+from bench.artefacts import cache
+from bench.core import paths
+from bench.core.records import Artefact, Visit
+from bench.core.specs import Placement, RunSpec
+from bench.core.store import Store
+from bench.device import cpu
+from bench.jobs.lease import Refused
+from bench.jobs.manager import Jobs
+from bench.workers.client import Pool
 
 LIMIT_S = 120.0
 
@@ -35,14 +39,14 @@ def manager(data_folder: Path) -> Iterator[Jobs]:
     assert found.wait(30)
 
 
-def spec(model: Path, lengths_s: tuple[float, ...] = (0.5, 1.0), modes: tuple[str, ...] = LIGHT[:1]) -> RunSpec:
-    return RunSpec.grid([str(model)], modes, lengths_s, threads=[1], repeats=3, precision_target=1.0)
+def spec(model: Path, sizes: tuple[float, ...] = (0.5, 1.0), modes: tuple[str, ...] = LIGHT[:1]) -> RunSpec:
+    return RunSpec.grid([str(model)], modes, sizes, placements=[Placement("cpu", 1)], repeats=3, precision_target=1.0)
 
 
 def workers() -> list[int]:
     """The worker processes of this process, running or stopped."""
     children = [p for p in psutil.Process().children(recursive=True) if alive(p.pid)]
-    return [p.pid for p in children if "bench.worker" in p.cmdline()]
+    return [p.pid for p in children if "bench.workers.process" in p.cmdline()]
 
 
 def state(manager: Jobs, run_id: str) -> tuple[str, str | None]:
@@ -129,7 +133,7 @@ def test_one_job_from_a_double_start_over_a_cancel_to_the_end(
     assert [g.state for g in groups] == ["done", "superseded", "done"]
     assert groups[0] == first
     assert groups[1].visits == second_group.visits
-    assert (groups[2].length_s, groups[2].variants) == (1.0, (0,))
+    assert (groups[2].size, groups[2].variants) == (1.0, (0,))
     assert not workers()
 
     with pytest.raises(Refused, match=r"is done\. Only a run that was cancelled or interrupted can be resumed"):
@@ -182,7 +186,7 @@ def test_a_cancel_that_comes_as_the_run_ends_does_not_leave_it_cancelling(
 def test_a_run_that_memory_cannot_hold_is_refused(
     manager: Jobs, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "available_memory_bytes", lambda: 300_000_000)
+    monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 300_000_000)
     with pytest.raises(Refused, match=r"needs about .* GB of memory at once, and 0\.3 GB are free\. Close other"):
         manager.start(spec(tiny_model))
     assert manager.store.runs() == []
@@ -193,7 +197,7 @@ def test_a_damaged_artefact_is_built_again(data_folder: Path, tiny_model: Path) 
     own_cache(data_folder)
 
     def build() -> Artefact:
-        worker = Pool().start("The builder", 2)
+        worker = Pool().start("The builder", Placement("cpu", 2))
         try:
             what = {"model": str(tiny_model), "mode": "torch-fp32", "settings": {}}
             return Artefact(**worker.ask("build", LIMIT_S, **what)["artefact"])
@@ -201,7 +205,7 @@ def test_a_damaged_artefact_is_built_again(data_folder: Path, tiny_model: Path) 
             worker.close()
 
     first = build()
-    weights = artefacts.folder(first.digest) / "model.safetensors"
+    weights = cache.folder(first.digest) / "model.safetensors"
     was = weights.read_bytes()
     assert build().from_cache
     damaged = was[:-1] + bytes([was[-1] ^ 1])

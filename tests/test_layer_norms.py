@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import forward, inputs
 from noise import snr_db
 from tiny_model import CONFIG, save
 
-from bench import artefacts, models, modes
-from bench.models import wav2vec2
-from bench.modes import _openvino, _openvino_halves
+from bench import modes
+from bench.artefacts import build, cache
+from bench.modes.openvino import bfloat16
+from bench.modes.openvino import engine as openvino_engine
 
 LARGE = CONFIG | {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
 # Logits against transformers', dB; and of the feature extractor, (bits of weights, of activations) -> convolutions.
@@ -41,20 +43,19 @@ def test_a_large_models_extractor(name: str, tiny: Path, data: Path, monkeypatch
     from transformers import Wav2Vec2ForCTC
 
     monkeypatch.setenv("EARBENCH_DATA", str(data))
-    made, coverage = artefacts.prepare(str(tiny), name, {}, lambda _: None)
+    artefact, coverage = build.prepare(str(tiny), name, {}, lambda _: None)
     least, extractor = EXPECTED[name]
     parts = [p for p in coverage.parts if p.name == "feature extractor" and p.nodes]
-    found = {(p.weight_bits, p.activation_bits): p.nodes for p in parts}
-    if modes.find(name).ENGINE == "openvino" and _openvino.runs("bf16") == "f32":
+    is_openvino = modes.find(name).SPEC.engine == "openvino"
+    if is_openvino and openvino_engine.runs("bf16") == "f32":
         extractor = {(weight, 32 if bits == 16 else bits): nodes for (weight, bits), nodes in extractor.items()}
-    assert found == extractor
-    x = wav2vec2.inputs(2.0, 2, 0, "speech")
+    assert {(p.weight_bits, p.activation_bits): p.nodes for p in parts} == extractor
+    x = inputs(2.0, batch=2)
     with torch.inference_mode():
-        wanted = Wav2Vec2ForCTC.from_pretrained(tiny).eval()(torch.from_numpy(x)).logits.numpy()
-    opened = modes.find(name).open(artefacts.folder(made.digest), 2, models.families()["wav2vec2"])
-    logits = opened(x)
-    assert least < snr_db(np.asarray(wanted), logits)
-    if modes.find(name).ENGINE == "openvino":  # biases and the attention's scale included, reading bf16 changes nothing
-        monkeypatch.setattr(_openvino_halves, "read", lambda _: None)
-        plain = modes.find(name).open(artefacts.folder(made.digest), 2, models.families()["wav2vec2"])
-        assert snr_db(plain(x), logits) > 100
+        original = Wav2Vec2ForCTC.from_pretrained(tiny).eval()(torch.from_numpy(x)).logits.numpy()
+    directory = cache.folder(artefact.digest)
+    logits = forward(name, directory)(x)
+    assert least < snr_db(np.asarray(original), logits)
+    if is_openvino:  # biases and the attention's scale included, reading bf16 changes nothing
+        monkeypatch.setattr(bfloat16, "read", lambda _: None)
+        assert snr_db(forward(name, directory)(x), logits) > 100

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.device import device
-from bench.paths import ROOT
-from bench.records import Artefact, Coverage, Opening, Part, Pass, RunSpec, Visit
-from bench.store import Store
+from bench.core.paths import ROOT
+from bench.core.records import Artefact, Coverage, Opening, Part, Pass, Visit
+from bench.core.specs import Placement, RunSpec
+from bench.core.store import Store
+from bench.device.host import device
 
 HEAVY = ("torch", "transformers", "librosa", "onnxruntime", "openvino", "torchao")
 # What modes run here is known already, as after the first visit: asking is a process of its own in any case.
@@ -23,6 +24,10 @@ from streamlit.testing.v1 import AppTest
 from bench.modes import modes, probe
 
 probe._known.update({name: probe.Availability("available") for name in modes()})
+from types import SimpleNamespace
+from bench.ui import guard
+
+guard._context = lambda: SimpleNamespace(ip_address=None, headers={"Host": "localhost"})
 at = AppTest.from_file("app.py", default_timeout=60)
 if sys.argv[1] != "app.py":
     at.switch_page(sys.argv[1])
@@ -37,8 +42,10 @@ print(json.dumps([[str(e.value) for e in at.exception], shown, sorted(sys.module
 def measured(folder: Path) -> str:
     """A finished run with all that the pages draw."""
     store, model = Store(folder / "earbench.db"), "wav2vec2-base-random"
-    run_id = store.create_run(RunSpec.grid([model], ["torch-fp32", "torch-int8-dynamic"], [1], threads=[2]), device())
-    group = store.start_group(run_id, model, 2, 1, 1.0, [0, 1])
+    run_id = store.create_run(
+        RunSpec.grid([model], ["torch-fp32", "torch-int8-dynamic"], [1], placements=[Placement("cpu", 2)]), device()
+    )
+    group = store.start_group(run_id, model, Placement("cpu", 2), 1, 1.0, [0, 1])
     for p, (seconds, bits) in enumerate(((0.1, 32), (0.05, 8))):
         coverage = Coverage((Part("head", bits, bits, 100, 1000),))
         artefact, opening = Artefact("d", "seed 0", bits * 10**6, 1.0, None, False), Opening(3.0, 0.5, 10, 20)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from bench import longform, models
-from bench.longform import Chunk
+from bench.families import catalogue, longform, wav2vec2
+from bench.families.longform import Chunk
+from bench.families.network import Feed, Steps, UntilEnd
+from bench.families.session import Session
 
 KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
 FIELD, HOP, S = 400, 320, 16_000
+CONFIG = catalogue.find("wav2vec2-base-random").config
 # From just one chunk to ten minutes, around every edge: whole steps of 16 s, and frames that just fit or just don't.
 LENGTHS = [
     20 * S - 1,
@@ -32,8 +35,7 @@ def times(x: np.ndarray) -> np.ndarray:
 
 
 def test_geometry_of_wav2vec2() -> None:
-    config = models.find("wav2vec2-base-random").config
-    assert (config["conv_kernel"], config["conv_stride"]) == (KERNELS, STRIDES)
+    assert (CONFIG["conv_kernel"], CONFIG["conv_stride"]) == (KERNELS, STRIDES)
     assert longform.receptive_field(KERNELS, STRIDES) == FIELD
     assert longform.receptive_field([7, 4], [5, 3]) == 7 + 3 * 5
     assert [longform.frames(n, KERNELS, STRIDES) for n in (0, 1, 399, 400, 719, 720, 16_000)] == [0, 0, 0, 1, 1, 2, 49]
@@ -65,14 +67,14 @@ def test_chunks_by_hand() -> None:
 
 @pytest.mark.parametrize("samples", LENGTHS)
 def test_what_chunks_keep_is_the_audio_once(samples: int) -> None:
-    found = longform.chunks(samples, HOP)
+    chunks = longform.chunks(samples, HOP)
     at = 0
-    for chunk in found:
+    for chunk in chunks:
         assert chunk.begin % HOP == 0 and chunk.begin + chunk.drop_left == at
         assert chunk.end - chunk.begin <= 20 * S
         at = chunk.end - chunk.drop_right
-    assert at == found[-1].end == samples
-    assert len(found) == 1 or found[-1].end - found[-1].begin > 4 * S
+    assert at == chunks[-1].end == samples
+    assert len(chunks) == 1 or chunks[-1].end - chunks[-1].begin > 4 * S
 
 
 @pytest.mark.parametrize("samples", LENGTHS)
@@ -119,10 +121,40 @@ def test_an_engine_may_reuse_its_memory() -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     x = np.zeros((1, 50 * S), dtype=np.float32)
-    longform.logits(times, x, KERNELS, STRIDES, lambda done, count: told.append((done, count)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    longform.logits(times, x, KERNELS, STRIDES, lambda done, count: reported.append((done, count)))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
+
+
+class Times:
+    """An opened network that is `times`; it keeps the lengths of its passes."""
+
+    def __init__(self) -> None:
+        self.samples: list[int] = []
+
+    def start(self) -> Session:
+        def run(feed: Feed) -> Feed:
+            self.samples.append(feed["x"].shape[1])
+            return {"logits": times(feed["x"])}
+
+        return run
+
+
+def test_a_real_clip_is_cut_and_joined_and_a_timed_pass_is_not() -> None:
+    """50 s: of the clip three chunks and the frames of one pass; timed, one pass whose output is as it came."""
+    feed, files = {"x": np.arange(50 * S, dtype=np.float32)[None]}, {"config.json": CONFIG}
+    reported: list[tuple[int, int]] = []
+    phases: list[str] = []
+    network, stop = Times(), UntilEnd(progress=lambda done, count: reported.append((done, count)))
+    joined = wav2vec2.FAMILY.run({"model": network}, feed, files, stop, phases.append)["logits"]
+    assert network.samples == [20 * S, 20 * S, 18 * S] and reported == [(1, 3), (2, 3), (3, 3)]
+    np.testing.assert_array_equal(joined, times(feed["x"])[0])
+    network = Times()
+    logits = wav2vec2.FAMILY.run({"model": network}, feed, files, Steps(), phases.append)["logits"]
+    assert network.samples == [50 * S]
+    np.testing.assert_array_equal(logits, times(feed["x"]))
+    assert phases == []  # a pass of one network has no phases
 
 
 def test_what_can_not_be_joined_is_refused() -> None:

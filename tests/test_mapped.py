@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.modes._mapped import let_go
+from bench.modes.openvino.file_pages import let_go
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is mapped")
 BYTES = 8 << 20
@@ -17,14 +17,14 @@ BYTES = 8 << 20
 
 def _resident(path: Path) -> int:
     """Bytes of this file that are in this process's memory."""
-    found, of_it = 0, False
+    resident_bytes, of_it = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         first = line.split()[0]
         if "-" in first:
             of_it = line.endswith(str(path))
         elif of_it and first == "Rss:":
-            found += int(line.split()[1]) * 1024
-    return found
+            resident_bytes += int(line.split()[1]) * 1024
+    return resident_bytes
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def file(tmp_path: Path) -> Path:
 
 def test_pages_that_were_read_leave_and_come_back(file: Path) -> None:
     with file.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        wanted = np.frombuffer(mapped, dtype=np.uint32).sum()
+        total = np.frombuffer(mapped, dtype=np.uint32).sum()
         assert _resident(file) == BYTES
         with let_go(file):
-            assert np.frombuffer(mapped, dtype=np.uint32).sum() == wanted
+            assert np.frombuffer(mapped, dtype=np.uint32).sum() == total
         assert _resident(file) == 0
-        assert np.frombuffer(mapped, dtype=np.uint32).sum() == wanted
+        assert np.frombuffer(mapped, dtype=np.uint32).sum() == total
 
 
 def test_pages_that_may_be_written_stay(file: Path) -> None:

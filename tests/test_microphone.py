@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from conftest import PROMPT_S, alive, wait_for
 
-from bench import microphone
-from bench.audio import Array
-from bench.microphone import Input, MicrophoneError, Recorder, devices
-from bench.paths import ROOT
+from bench.core.paths import ROOT
+from bench.sound import microphone
+from bench.sound.audio import Array
+from bench.sound.microphone import Input, MicrophoneError, Recorder, devices
 
 CLIP_S = 1.5
 ASOUNDRC = """
@@ -156,7 +156,7 @@ def test_stopping(clip: Array) -> None:
 @needs_portaudio
 def test_a_recording_ends_with_the_dashboard(clip: Array) -> None:
     code = (
-        "import time; from bench.microphone import Recorder; r = Recorder(); r.read(10); "
+        "import time; from bench.sound.microphone import Recorder; r = Recorder(); r.read(10); "
         "print(r._process.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import ast
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from bench import jobs as job_manager
 from bench import modes
-from bench.device import device
-from bench.modes import Option
+from bench.core import extras
+from bench.core.paths import ROOT
+from bench.core.records import Artefact, Coverage, Failure, Opening, Part, Pass, Reading, Visit
+from bench.core.specs import Placement, RunSpec
+from bench.core.store import Store, StoreError
+from bench.device.host import device
+from bench.jobs import manager
+from bench.modes.mode import Option
 from bench.modes.probe import Availability
-from bench.paths import ROOT
-from bench.records import Artefact, Coverage, Failure, Opening, Part, Pass, Reading, RunSpec, Visit
-from bench.store import Store, StoreError
-from bench.ui import choose
+from bench.ui import benchmark_form
 
 PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")  # the others have tests of their own
 FOUND = {
@@ -29,15 +32,17 @@ FOUND = {
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    job_manager._jobs.cache_clear()
-    monkeypatch.setattr(choose, "availability", lambda: FOUND)
-    yield job_manager.jobs().store
-    job_manager._jobs.cache_clear()
+    manager._jobs.cache_clear()
+    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    yield manager.jobs().store
+    manager._jobs.cache_clear()
 
 
 def finished_run(store: Store, *, state: str = "done", failed: bool = False) -> str:
     """fp32 at 100 ms and int8 at 50 ms, 10 rounds of 3 passes at 1 s and at 5 s."""
-    spec = RunSpec.grid(["wav2vec2-base-random"], ["torch-fp32", "torch-int8-dynamic"], [1, 5], threads=[2])
+    spec = RunSpec.grid(
+        ["wav2vec2-base-random"], ["torch-fp32", "torch-int8-dynamic"], [1, 5], placements=[Placement("cpu", 2)]
+    )
     run_id = store.create_run(spec, device())
     for position, size in ((0, 400_000_000), (1, 100_000_000)):
         bits = 8 if position else 32
@@ -49,8 +54,8 @@ def finished_run(store: Store, *, state: str = "done", failed: bool = False) -> 
             coverage=Coverage((Part("encoder linears", bits, bits, 85_000_000, 21_000_000_000),)),
         )
     store.set_state(run_id, "running")
-    for length_s in spec.lengths_s:
-        group = store.start_group(run_id, "wav2vec2-base-random", 2, 1, length_s, [0, 1])
+    for length_s in spec.sizes:
+        group = store.start_group(run_id, "wav2vec2-base-random", Placement("cpu", 2), 1, length_s, [0, 1])
         for number in range(10):
             for position, seconds in ((0, 0.1 * length_s), (1, 0.05 * length_s)):
                 if failed and position and number > 3:
@@ -163,11 +168,11 @@ def test_a_full_disk_is_a_sentence_on_every_page(store: Store, monkeypatch: pyte
         assert not at.exception and any("disk is full" in e.value for e in at.error)
     monkeypatch.setattr(store, "create_run", full)
     at = opened("pages/1_Benchmark.py")
-    monkeypatch.setattr(job_manager.jobs(), "recover", list)
+    monkeypatch.setattr(manager.jobs(), "recover", list)
     monkeypatch.setattr(store, "interrupt_live", lambda _: [])
     at.button(key="start").click().run()
     assert not at.exception and any("disk is full" in e.value for e in at.error)
-    assert job_manager.jobs().holder() is None, "the lock was given back"
+    assert manager.jobs().holder() is None, "the lock was given back"
 
 
 @pytest.mark.parametrize(
@@ -178,6 +183,7 @@ def test_a_full_disk_is_a_sentence_on_every_page(store: Store, monkeypatch: pyte
         ("lengths", "", "nothing was given"),
         ("batches", "1.5", "whole numbers"),
         ("threads", "0", "1 to 256"),
+        ("threads", "1, abacus/2", "Device: got abacus; allowed: cpu."),
     ],
 )
 def test_bad_input_gets_a_sentence_and_no_start(store: Store, key: str, value: str, sentence: str) -> None:
@@ -188,8 +194,35 @@ def test_bad_input_gets_a_sentence_and_no_start(store: Store, key: str, value: s
     assert at.button(key="start").disabled
 
 
+def test_sizes_are_those_of_the_models_inputs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(extras.VARIABLE, "tests.toys.family")
+    at = opened("pages/1_Benchmark.py")
+    sizes, models = at.text_input(key="lengths"), at.multiselect(key="models")
+    assert (sizes.label, sizes.value) == ("Input lengths, s", "1, 5")
+    sizes.set_value("2, 3").run()
+    models.set_value(["demo", "wav2vec2-base-random"]).run()
+    assert at.text_input(key="lengths").value == "2, 3", "what was typed is kept while it means the same"
+    models.set_value(["toy-random"]).run()
+    assert (at.text_input(key="lengths").label, at.text_input(key="lengths").value) == ("Input tokens", "8, 16")
+    assert not at.exception and not at.error and not at.button(key="start").disabled
+    started: list[RunSpec] = []
+    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec: started.append(spec) or finished_run(store))
+    at.button(key="start").click().run()
+    assert [(s.sizes, s.axis.column) for s in started] == [((8.0, 16.0), "tokens")]
+
+
+def test_models_of_different_inputs_get_a_sentence_and_no_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(extras.VARIABLE, "tests.toys.family")
+    at = opened("pages/1_Benchmark.py")
+    at.multiselect(key="models").set_value(["demo", "toy-random"]).run()
+    assert any("inputs are of different kinds" in e.value for e in at.error)
+    assert at.button(key="start").disabled and not at.exception
+    at.button(key="lab").click().run()
+    assert any("inputs are of different kinds" in e.value for e in at.error) and not at.exception
+
+
 def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.device.available_memory_bytes", lambda: 100_000_000)
+    monkeypatch.setattr("bench.device.cpu.available_memory_bytes", lambda: 100_000_000)
     at = opened("pages/1_Benchmark.py")
     assert any("of memory at once" in e.value and "smaller model" in e.value for e in at.error)
     assert at.button(key="start").disabled
@@ -197,7 +230,7 @@ def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch
 
 def test_modes_tell_what_they_quantize_and_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = FOUND | {"torch-bf16": Availability("unavailable", "torch can't be imported (why); fix: install it")}
-    monkeypatch.setattr(choose, "availability", lambda: missing)
+    monkeypatch.setattr(benchmark_form, "availability", lambda: missing)
     at = opened("pages/1_Benchmark.py")
     said = texts(at)
     assert "weights of the linear layers" in said
@@ -214,13 +247,13 @@ def test_settings_of_a_mode_are_widgets_that_spell_it(store: Store, monkeypatch:
         "data": Option("", "where clips lie"),
     }
     mode = modes.find("torch-int8-dynamic")
-    monkeypatch.setattr(mode, "SETTINGS", options)
+    monkeypatch.setattr(mode, "SPEC", replace(mode.SPEC, settings=options))
     at = opened("pages/1_Benchmark.py")
-    key = f"modes-{mode.NAME}"
+    key = f"modes-{mode.name}"
     assert [e.label for e in at.expander if "Settings" in e.label] == ["Settings of the chosen modes"]
     assert at.number_input(key=f"{key}-steps").help == "How many. Allowed: whole numbers from 1 to 100."
     started: list[RunSpec] = []
-    monkeypatch.setattr(job_manager.Jobs, "start", lambda _, spec: started.append(spec) or finished_run(store))
+    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec: started.append(spec) or finished_run(store))
     at.number_input(key=f"{key}-steps").set_value(7)
     at.number_input(key=f"{key}-lr").set_value(0.25)
     at.selectbox(key=f"{key}-ranges").set_value("percentile")
@@ -233,7 +266,7 @@ def test_settings_of_a_mode_are_widgets_that_spell_it(store: Store, monkeypatch:
 
 
 def test_another_process_that_holds_the_device_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_manager.Jobs, "holder", lambda self: "This device is measuring: process 7 has held it.")
+    monkeypatch.setattr(manager.Jobs, "holder", lambda self: "This device is measuring: process 7 has held it.")
     for page in PAGES:
         assert any("process 7" in i.value for i in opened(page).info), page
 
@@ -243,4 +276,9 @@ def test_pages_are_thin() -> None:
         source = (ROOT / page).read_text()
         assert source.count("\n") < 120, page
         imported = {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
-        assert not imported & {"bench.runner", "bench.client", "bench.worker", "bench.stats"}, page
+        assert not imported & {
+            "bench.jobs.benchmark",
+            "bench.workers.client",
+            "bench.workers.process",
+            "bench.core.stats",
+        }, page

@@ -7,13 +7,13 @@ import time
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from bench.ui import press
+from bench.ui import button
 
 
 def script() -> None:
     import streamlit as st
 
-    from bench.ui.press import pressed
+    from bench.ui.button import pressed
 
     if st.session_state.get("drawn", True) and pressed(
         "Go", key="go", about=st.session_state.get("about"), disabled=st.session_state.get("disabled", False)
@@ -64,5 +64,5 @@ def test_it_is_void_from_then_on(name: str, value: object, before: object) -> No
 def test_it_is_void_after_a_while() -> None:
     at = app()
     press_where_it_is_not_drawn_at_once(at)
-    at.session_state["go pressed"] = (None, time.monotonic() - press.LASTS_S - 1)
+    at.session_state["go pressed"] = (None, time.monotonic() - button.LASTS_S - 1)
     assert at.run().markdown[0].value == "0"

@@ -12,35 +12,27 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from bench import report
-from bench.paths import ROOT
-from bench.records import (
-    LOSS_CURVE,
-    Artefact,
-    Coverage,
-    Device,
-    Failure,
-    Opening,
-    Part,
-    Pass,
-    Reading,
-    RunSpec,
-    Variant,
-    Visit,
-)
-from bench.report import Report
-from bench.store import Store
+from bench.core.paths import ROOT
+from bench.core.records import LOSS_CURVE, Artefact, Coverage, Device, Failure, Opening, Part, Pass, Reading, Visit
+from bench.core.specs import Axis, Placement, RunSpec, Variant
+from bench.core.store import Store
+from bench.results import report, tables
+from bench.results.report import Report
 
 COLUMNS = """
     run_id, device, model, mode, engine, threads, batch, length_s, passes, cold_s, mean_s, std_s,
     median_s, iqr_ratio, speedup_ratio, speedup_low, speedup_high, rtf, size_bytes, size_ratio, load_s,
     peak_rss_bytes
 """
-FP32, INT8 = Variant("tiny", "torch-fp32", 2), Variant("tiny", "torch-int8-dynamic", 2)
+FP32, INT8 = (
+    Variant("tiny", "torch-fp32", Placement("cpu", 2)),
+    Variant("tiny", "torch-int8-dynamic", Placement("cpu", 2)),
+)
 SPEC = RunSpec((FP32, INT8), (5.0,))
 DEVICE = Device("d1", "board", "=cpu()", 4, ("avx2",), 2**30, "-os", "x86_64", {"torch": "2.13.0", "python": "3.12"})
 BASE, QUANT = (
@@ -68,7 +60,7 @@ def run_id(store: Store) -> str:
     store.set_variant(made, 0, artefact=BASE, opening=Opening(3.0, 0.5, 10, 20))
     coverage = Coverage((Part("head", 8, 8, 100, 1000), Part("norms and biases", 32, 32, 50, 0)))
     store.set_variant(made, 1, artefact=QUANT, opening=Opening(3.0, 0.25, 10, None), coverage=coverage)
-    group = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1])
+    group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1])
     for number in (0, 1):
         for v in (0, 1):
             busy = (0.5, 0.01)[number] if v else None
@@ -108,9 +100,11 @@ def test_the_figures_by_hand(store: Store, run_id: str) -> None:
 
 
 def test_the_speed_up_in_two_factors_by_hand(store: Store) -> None:
-    spec = RunSpec(tuple(Variant("tiny", m, 2) for m in ("torch-fp32", "onnx-fp32", "onnx-int8-dynamic")), (5.0,))
+    spec = RunSpec(
+        tuple(Variant("tiny", m, Placement("cpu", 2)) for m in ("torch-fp32", "onnx-fp32", "onnx-int8-dynamic")), (5.0,)
+    )
     made = store.create_run(spec, DEVICE)
-    group = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1, 2])
+    group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1, 2])
     for number, seconds in enumerate(((8.0, 4.0, 1.0), (8.0, 2.0, 2.0))):
         for v, s in enumerate(seconds):
             store.add_visit(group, visit(v, number, (s,)))
@@ -125,14 +119,14 @@ def test_the_speed_up_in_two_factors_by_hand(store: Store) -> None:
     assert quant.engine.value == pytest.approx(2**1.5, rel=1e-12)
     assert quant.precision.value == pytest.approx(2.0, rel=1e-12)
     assert quant.speedup.value == pytest.approx(quant.engine.value * quant.precision.value, rel=1e-12)
-    row = report.summary_rows(read(store, made))[2]
+    row = tables.summary_rows(read(store, made))[2]
     assert (row["engine_ratio"], row["precision_ratio"]) == (quant.engine.value, quant.precision.value)
 
 
 def test_without_the_engines_fp32_nothing_is_split(store: Store) -> None:
-    spec = RunSpec((FP32, Variant("tiny", "onnx-int8-dynamic", 2), INT8), (5.0,))
+    spec = RunSpec((FP32, Variant("tiny", "onnx-int8-dynamic", Placement("cpu", 2)), INT8), (5.0,))
     made = store.create_run(spec, DEVICE)
-    group = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1, 2])
+    group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1, 2])
     for v in (0, 1, 2):
         store.add_visit(group, visit(v, 0, (1.0 + v,)))
     _, other, own = read(store, made).cells
@@ -143,7 +137,7 @@ def test_without_the_engines_fp32_nothing_is_split(store: Store) -> None:
 
 def test_rtf_counts_the_audio_of_the_whole_batch(store: Store) -> None:
     made = store.create_run(RunSpec((FP32,), (2.0,), (4,)), DEVICE)
-    group = store.start_group(made, "tiny", 2, 4, 2.0, [0])
+    group = store.start_group(made, "tiny", Placement("cpu", 2), 4, 2.0, [0])
     store.add_visit(group, visit(0, 1, (1.5, 2.5)))
     (cell,) = read(store, made).cells
     assert cell.rtf == 0.25  # 2 s for 4 times 2 s
@@ -151,7 +145,7 @@ def test_rtf_counts_the_audio_of_the_whole_batch(store: Store) -> None:
 
 
 def test_csv_columns_and_the_rows_words(store: Store, run_id: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(report.to_csv(report.summary_rows(read(store, run_id))))))
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(tables.summary_rows(read(store, run_id))))))
     wanted = COLUMNS.replace(",", " ").split()
     assert len(wanted) == 22 and [c for c in rows[0] if c in wanted] == wanted
     assert [r["mode"] for r in rows] == ["torch-fp32", "torch-int8-dynamic"]
@@ -165,17 +159,17 @@ def test_csv_numbers_are_the_stores_to_the_last_bit(store: Store, run_id: str) -
     r = read(store, run_id)
     kept = {v: [s for x in r.groups[0].visits if x.variant == v for s in x.kept_s] for v in (0, 1)}
     assert kept[0][2] == 0.30000000000000004
-    raw = report.to_csv(report.raw_rows(r))
+    raw = tables.to_csv(tables.raw_rows(r))
     by_csv = list(csv.DictReader(io.StringIO(raw)))
     by_pandas = pd.read_csv(io.StringIO(raw))
     for v, mode in enumerate(("torch-fp32", "torch-int8-dynamic")):
         assert [float(x["seconds"]) for x in by_csv if x["mode"] == mode and x["kind"] == "kept"] == kept[v]
         mine = by_pandas[(by_pandas["mode"] == mode) & (by_pandas["kind"] == "kept")]
         assert mine["seconds"].tolist() == kept[v]
-    summary = report.to_csv(report.summary_rows(r))
+    summary = tables.to_csv(tables.summary_rows(r))
     table = pd.read_csv(io.StringIO(summary))
     for row, parsed, in_pandas in zip(
-        report.summary_rows(r), csv.DictReader(io.StringIO(summary)), table.to_dict("records"), strict=True
+        tables.summary_rows(r), csv.DictReader(io.StringIO(summary)), table.to_dict("records"), strict=True
     ):
         for name, value in row.items():
             if isinstance(value, float):
@@ -189,7 +183,7 @@ def test_csv_numbers_are_the_stores_to_the_last_bit(store: Store, run_id: str) -
 
 
 def test_raw_rows_hold_every_pass_in_order(store: Store, run_id: str) -> None:
-    rows = report.raw_rows(read(store, run_id))
+    rows = tables.raw_rows(read(store, run_id))
     assert len(rows) == 2 * (5 + 4)  # in round 0 cold, discarded and 3 kept; in round 1 no cold one
     assert [(r["round"], r["mode"]) for r in rows if r["kind"] == "discarded"] == [
         (0, "torch-fp32"),
@@ -201,43 +195,95 @@ def test_raw_rows_hold_every_pass_in_order(store: Store, run_id: str) -> None:
     assert rows[-1]["others_cpu_ratio"] == 0.01 and rows[0]["others_cpu_ratio"] is None
 
 
+def phased(kind: Any, encode: float, *decode: float) -> Pass:
+    return Pass(kind, encode + sum(decode), (("encode", encode), *(("decode", s) for s in decode)))
+
+
+def test_phases_by_hand(store: Store) -> None:
+    made = store.create_run(SPEC, DEVICE)
+    group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1])
+    warm = (phased("cold", 16.0, 8.0), phased("discarded", 32.0, 64.0))  # in no mean
+    first = (*warm, phased("kept", 0.5, 0.25, 0.125), phased("kept", 1.5, 0.5, 0.125))
+    store.add_visit(group, Visit(0, 0, 0, 0.0, first))
+    store.add_visit(group, Visit(1, 0, 1, 0.0, (Pass("kept", 0.25),)))
+    store.add_visit(group, Visit(0, 1, 0, 0.0, (phased("kept", 1.0, 0.5),)))
+    r = read(store, made)
+    base, quant = r.cells
+    # encode: 0.5 + 1.5 + 1 = 3, over 3 passes; decode: 0.375 + 0.625 + 0.5 = 1.5, over 3
+    assert base.phases == {"encode": 1.0, "decode": 0.5}
+    assert sum(base.phases.values()) == pytest.approx(base.summary.mean_s)
+    assert quant.phases == {}
+    assert tables.phase_names(r) == ["encode", "decode"]
+    rows = tables.summary_rows(r)
+    assert [(row["encode_mean_s"], row["decode_mean_s"]) for row in rows] == [(1.0, 0.5), (None, None)]
+    raw = tables.raw_rows(r)
+    assert [(row["kind"], row["encode_s"], row["decode_s"]) for row in raw if row["mode"] == FP32.mode] == [
+        ("cold", 16.0, 8.0),
+        ("discarded", 32.0, 64.0),
+        ("kept", 0.5, 0.375),
+        ("kept", 1.5, 0.625),
+        ("kept", 1.0, 0.5),
+    ]
+    assert [(row["encode_s"], row["decode_s"]) for row in raw if row["mode"] == INT8.mode] == [(None, None)]
+
+
+def test_passes_without_phases_have_no_such_columns(store: Store, run_id: str) -> None:
+    r = read(store, run_id)
+    assert [c.phases for c in r.cells] == [{}, {}] and tables.phase_names(r) == []
+    measured = {"mean_s", "std_s", "median_s", "p5_s", "p95_s", "cold_s", "load_s", "build_s", "length_s"}
+    for row in tables.summary_rows(r):
+        assert {name for name in row if name.endswith("_s")} == measured
+    for row in tables.raw_rows(r):
+        assert {name for name in row if name.endswith("_s")} == {"length_s", "started_s"}
+
+
+def test_a_run_on_another_axis_has_its_column_and_no_real_time_factor(store: Store) -> None:
+    tokens = Axis("tokens", "", "Input tokens", 1, 512, (8.0,), (8.0, 16.0))
+    made = store.create_run(RunSpec((FP32,), (16.0,), axis=tokens), DEVICE)
+    store.add_visit(store.start_group(made, "tiny", Placement("cpu", 2), 1, 16.0, [0]), visit(0, 1, (1.5, 2.5)))
+    r = read(store, made)
+    assert r.cells[0].rtf is None
+    for row in (*tables.summary_rows(r), *tables.raw_rows(r)):
+        assert row["tokens"] == 16.0 and "length_s" not in row and row["placement"] == "cpu/2"
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\nx"])
 def test_text_that_a_spreadsheet_would_run_is_inert(text: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(report.to_csv([{"text": text, "number": -1.5}]), newline=""))
+    (row,) = csv.DictReader(io.StringIO(tables.to_csv([{"text": text, "number": -1.5}]), newline=""))
     assert row == {"text": f"'{text}", "number": "-1.5"}
 
 
 def test_inert_cells_of_a_run(store: Store, run_id: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(report.to_csv(report.summary_rows(read(store, run_id))))))
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(tables.summary_rows(read(store, run_id))))))
     assert (rows[0]["cpu"], rows[0]["os"], rows[1]["checkpoint"]) == ("'=cpu()", "'-os", "'+seed 0")
 
 
 def test_text_with_commas_quotes_and_lines_comes_back() -> None:
     text = 'a, "b"\nc; é 語'
-    (row,) = csv.DictReader(io.StringIO(report.to_csv([{"text": text}]), newline=""))
+    (row,) = csv.DictReader(io.StringIO(tables.to_csv([{"text": text}]), newline=""))
     assert row["text"] == text
-    (row,) = csv.DictReader(io.StringIO(report.to_csv([{"text": "\rold\r\nlines"}]), newline=""))
+    (row,) = csv.DictReader(io.StringIO(tables.to_csv([{"text": "\rold\r\nlines"}]), newline=""))
     assert row["text"] == "'\nold\nlines"
-    assert report.to_csv([]) == ""
+    assert tables.to_csv([]) == ""
 
 
 def test_a_baseline_that_failed_makes_no_other_one(store: Store) -> None:
     made = store.create_run(SPEC, DEVICE)
     store.set_variant(made, 1, artefact=QUANT)
     store.add_failure(made, Failure(0, "open", "killed", "It was killed."))
-    group = store.start_group(made, "tiny", 2, 1, 5.0, [1])
+    group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [1])
     store.add_visit(group, visit(1, 0, KEPT[1][0]))
     r = read(store, made)
     (cell,) = r.cells
     assert not cell.is_baseline and cell.speedup is None and cell.size_ratio is None
-    (row,) = report.summary_rows(r)
+    (row,) = tables.summary_rows(r)
     assert (row["speedup_ratio"], row["speedup_low"], row["speedup_high"], row["size_ratio"]) == (None,) * 4
     assert r.failures[0].variant == 0
 
 
 def test_a_variant_that_failed_midway_keeps_its_shared_rounds(store: Store) -> None:
     made = store.create_run(SPEC, DEVICE)
-    group = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1])
+    group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1])
     for number, (base, quant) in enumerate(((0.6, 0.2), (0.9, 0.3), (5.0, None))):
         store.add_visit(group, visit(0, number, (base,)))
         if quant:
@@ -250,7 +296,7 @@ def test_blocks_keep_their_own_baseline_which_is_shown_once(store: Store) -> Non
     third = replace(INT8, mode="torch-bf16")
     made = store.create_run(RunSpec((FP32, INT8, third), (5.0,)), DEVICE)
     for other, base, quant in ((1, 0.4, 0.2), (2, 0.9, 0.3)):
-        group = store.start_group(made, "tiny", 2, 1, 5.0, [0, other])
+        group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, other])
         store.add_visit(group, visit(0, 0, (base,)))
         store.add_visit(group, visit(other, 0, (quant,)))
     cells = read(store, made).cells
@@ -260,37 +306,37 @@ def test_blocks_keep_their_own_baseline_which_is_shown_once(store: Store) -> Non
 
 def test_superseded_passes_are_in_no_figure(store: Store, run_id: str) -> None:
     made = store.create_run(SPEC, DEVICE)
-    old = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1])
+    old = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1])
     store.add_visit(old, visit(0, 0, (99.0,)))
     store.supersede_unfinished(made)
-    new = store.start_group(made, "tiny", 2, 1, 5.0, [0, 1])
+    new = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1])
     store.add_visit(new, visit(0, 0, (0.5,)))
     (cell,) = read(store, made).cells
     assert cell.summary.mean_s == 0.5 and cell.summary.passes == 1
 
 
 def test_a_run_of_a_mode_that_is_gone_stays_readable(store: Store) -> None:
-    made = store.create_run(RunSpec((Variant("/gone", "no-such-mode", 2),), (5.0,)), DEVICE)
-    store.add_visit(store.start_group(made, "/gone", 2, 1, 5.0, [0]), visit(0, 0, (0.5,)))
-    (row,) = report.summary_rows(read(store, made))
+    made = store.create_run(RunSpec((Variant("/gone", "no-such-mode", Placement("cpu", 2)),), (5.0,)), DEVICE)
+    store.add_visit(store.start_group(made, "/gone", Placement("cpu", 2), 1, 5.0, [0]), visit(0, 0, (0.5,)))
+    (row,) = tables.summary_rows(read(store, made))
     assert row["mode"] == "no-such-mode" and row["engine"] is None and row["mean_s"] == 0.5
 
 
 def test_no_run_and_an_empty_run(store: Store) -> None:
     assert report.report(store, "none") is None
-    assert report.summary_rows(read(store, store.create_run(SPEC, DEVICE))) == []
+    assert tables.summary_rows(read(store, store.create_run(SPEC, DEVICE))) == []
 
 
 def test_coverage_rows_and_json(store: Store, run_id: str) -> None:
     r = read(store, run_id)
-    assert [(x["mode"], x["name"], x["weight_bits"], x["parameters"]) for x in report.coverage_rows(r)] == [
+    assert [(x["mode"], x["name"], x["weight_bits"], x["parameters"]) for x in tables.coverage_rows(r)] == [
         ("torch-int8-dynamic", "head", 8, 100),
         ("torch-int8-dynamic", "norms and biases", 32, 50),
     ]
-    whole = json.loads(report.to_json(r))
+    whole = json.loads(tables.to_json(r))
     assert RunSpec.from_dict(whole["run"]["spec"]) == SPEC
     assert [p["seconds"] for v in whole["groups"][0]["visits"] for p in v["passes"]] == [
-        row["seconds"] for row in report.raw_rows(r)
+        row["seconds"] for row in tables.raw_rows(r)
     ]
 
 
@@ -306,12 +352,14 @@ def fresh(code: str) -> str:
 @pytest.mark.parametrize(
     "use",
     [
-        "import bench.jobs, bench.report, bench.cli, bench.estimate, bench.charts, bench.findings, bench.runner, "
-        "bench.modes.probe",
-        "from bench.estimate import estimate; from bench.records import RunSpec; "
+        "import bench.jobs.manager, bench.jobs.forecast, bench.jobs.benchmark, bench.results.report, bench.cli.app, "
+        "bench.results.charts.speed, bench.results.sentences, bench.modes.probe",
+        "from bench.jobs.forecast import estimate; from bench.core.specs import Placement, RunSpec; "
         "e = estimate(RunSpec.grid(['wav2vec2-base-random', 'facebook/wav2vec2-base-960h'], "
-        "['torch-fp32', 'torch-int8-dynamic'], [1, 5], threads=[2])); assert e.duration_s > 0 < e.disk_bytes",
-        "from bench import models; models.family(models.find('wav2vec2-base-random')).inputs(5.0, 2, 0, 'speech')",
+        "['torch-fp32', 'torch-int8-dynamic'], [1, 5], placements=[Placement('cpu', 2)])); "
+        "assert e.duration_s > 0 < e.disk_bytes",
+        "from bench.families import catalogue as models; "
+        "models.family(models.find('wav2vec2-base-random')).inputs(5.0, 2, 0, 'speech', {})",
     ],
     ids=["imports", "estimate", "inputs"],
 )
@@ -321,11 +369,11 @@ def test_the_dashboards_process_stays_light(use: str) -> None:
 
 
 def test_a_loss_curve_becomes_rows_and_what_is_no_number_is_left_out(store: Store, run_id: str) -> None:
-    assert report.loss_rows(report.report(store, run_id)) == []  # type: ignore[arg-type]
+    assert tables.loss_rows(report.report(store, run_id)) == []  # type: ignore[arg-type]
     told = replace(QUANT, details={LOSS_CURVE: "0.5 nonsense 0.25 nan"})
     store.set_variant(run_id, 1, artefact=told)
     r = report.report(store, run_id)
-    assert r and report.loss_rows(r) == [
+    assert r and tables.loss_rows(r) == [
         {"model": "tiny", "mode": "torch-int8-dynamic", "step": step, "loss": loss}
         for step, loss in ((1, 0.5), (3, 0.25))
     ]

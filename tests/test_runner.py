@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
-from bench import device, estimate, findings, report
-from bench.client import Cancelled, WorkerError
-from bench.records import Coverage, Device, Part, RunSpec
-from bench.runner import CPU_MAC_PER_S, Progress, RunFailed, Runner, order
-from bench.store import Store
+from bench.core.records import Coverage, Device, Part
+from bench.core.specs import Placement, RunSpec
+from bench.core.store import Store
+from bench.device import cpu
+from bench.jobs import memory, work
+from bench.jobs.benchmark import CPU_MAC_PER_S, Progress, RunFailed, Runner, order
+from bench.results import report, sentences, tables
+from bench.workers.client import Cancelled, WorkerError
 
 BASE, LARGE = "wav2vec2-base-random", "wav2vec2-large-random"
 FP32, BF16, INT8 = "torch-fp32", "torch-bf16", "torch-int8-dynamic"
+ONE, TWO = Placement("cpu", 1), Placement("cpu", 2)
 DEVICE = Device("d1", "board", "cpu", 4, (), 2**33, "os", "x86_64", {})
 SECONDS = {FP32: 0.4, BF16: 0.2, INT8: 0.1}
 PART = Part("head", 8, 8, 10, 100)
@@ -29,12 +33,13 @@ class FakePool:
     def __init__(self, trouble: Callable[..., None] = lambda *_: None, *, digest: str = "d") -> None:
         self.trouble, self.digest = trouble, digest
         self.seconds: Callable[[str, int], float] = lambda mode, nth: SECONDS[mode]
+        self.phases: Callable[[float], list[list[Any]]] = lambda seconds: []  # as JSON brings them
         self.open: list[FakeWorker] = []
-        self.started: list[tuple[str, int]] = []
+        self.started: list[tuple[str, Placement]] = []
         self.asked: list[tuple[str, str, float]] = []  # do, mode, time limit
 
-    def start(self, name: str, threads: int) -> FakeWorker:
-        self.started.append((name, threads))
+    def start(self, name: str, placement: Placement) -> FakeWorker:
+        self.started.append((name, placement))
         self.open.append(FakeWorker(self))
         return self.open[-1]
 
@@ -82,20 +87,21 @@ class FakeWorker:
         if do == "open":
             return {"load_s": 0.0, "remark": "engine x"}
         s = self.pool.seconds(self.mode, self.pool.count("visit", self.mode) - 1)
-        shape = (what["batch"], what["length_s"])
-        cold = [] if shape in self.met else [("cold", 2 * s)]
+        shape = (what["batch"], what["size"])
+        kinds = ["discarded", *["kept"] * (1 if s > 2 else 3)]
+        cold = [] if shape in self.met else [("cold", 2 * s, self.pool.phases(2 * s))]
         self.met.add(shape)
-        return {"passes": [*cold, ("discarded", s), *[("kept", s)] * (1 if s > 2 else 3)]}
+        return {"passes": [*cold, *((kind, s, self.pool.phases(s)) for kind in kinds)]}
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(device, "available_memory_bytes", lambda: 10**12)
+    monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 10**12)
     return Store(tmp_path / "earbench.db")
 
 
 def spec(*modes: str, lengths: tuple[float, ...] = (1.0,), repeats: int = 2, **more: Any) -> RunSpec:
-    more = {"models": [BASE], "threads": [2]} | more
+    more = {"models": [BASE], "placements": [TWO]} | more
     return RunSpec.grid(more.pop("models"), modes, lengths, repeats=repeats, **more)
 
 
@@ -149,12 +155,12 @@ def failures(store: Store, run_id: str) -> list[tuple[int | None, str, str]]:
 
 
 def test_order_runs_forwards_then_backwards_and_is_drawn_anew_for_each_pair() -> None:
-    drawn = [tuple(order(range(6), 0, (BASE, 2, 1, 1.0), n)) for n in range(12)]
+    drawn = [tuple(order(range(6), 0, (BASE, TWO, 1, 1.0), n)) for n in range(12)]
     assert all(sorted(o) == list(range(6)) for o in drawn)
     assert all(drawn[n + 1] == drawn[n][::-1] for n in range(0, 12, 2))
     assert len(set(drawn[::2])) > 1  # not one order for all pairs: 1 in 720^5 that it is by chance
-    assert drawn == [tuple(order(range(6), 0, (BASE, 2, 1, 1.0), n)) for n in range(12)]
-    assert drawn[::2] != [tuple(order(range(6), 1, (BASE, 2, 1, 1.0), n)) for n in range(0, 12, 2)]
+    assert drawn == [tuple(order(range(6), 0, (BASE, TWO, 1, 1.0), n)) for n in range(12)]
+    assert drawn[::2] != [tuple(order(range(6), 1, (BASE, TWO, 1, 1.0), n)) for n in range(0, 12, 2)]
 
 
 def test_visits_follow_the_order_and_are_stored_with_it(store: Store) -> None:
@@ -162,7 +168,7 @@ def test_visits_follow_the_order_and_are_stored_with_it(store: Store) -> None:
     go(store, run_id, FakePool())
     (group,) = store.groups(run_id)
     by_round = [[v.variant for v in group.visits if v.round == n] for n in range(4)]
-    assert by_round == [order([0, 1, 2], 0, (BASE, 2, 1, 1.0), n) for n in range(4)]
+    assert by_round == [order([0, 1, 2], 0, (BASE, TWO, 1, 1.0), n) for n in range(4)]
     assert by_round[1] == by_round[0][::-1] and by_round[3] == by_round[2][::-1]
     assert [v.position for v in group.visits] == [0, 1, 2] * 4
 
@@ -171,18 +177,18 @@ def test_visits_follow_the_order_and_are_stored_with_it(store: Store) -> None:
 
 
 def test_shapes_shortest_first_for_every_model_and_thread_count(store: Store) -> None:
-    wanted = spec(FP32, INT8, models=[BASE, LARGE], threads=[1, 2], lengths=(2, 1), batches=[2, 1])
+    wanted = spec(FP32, INT8, models=[BASE, LARGE], placements=[ONE, TWO], lengths=(2, 1), batches=[2, 1])
     run_id, pool = create(store, wanted), FakePool()
     assert go(store, run_id, pool) is None
     # batch x length: 1, then the two of 2 (the shorter input first), then 4
     shapes = [(1, 1.0), (2, 1.0), (1, 2.0), (2, 2.0)]
-    families = [(BASE, 1), (BASE, 2), (LARGE, 1), (LARGE, 2)]
+    comparisons = [(BASE, ONE), (BASE, TWO), (LARGE, ONE), (LARGE, TWO)]
     groups = store.groups(run_id)
-    assert [(g.model, g.threads, g.batch, g.length_s) for g in groups] == [(*f, *s) for f in families for s in shapes]
+    assert [(g.model, g.placement, g.batch, g.size) for g in groups] == [(*c, *s) for c in comparisons for s in shapes]
     assert [g.variants for g in groups[::4]] == [(0, 1), (2, 3), (4, 5), (6, 7)]
     # One build a model and mode, whatever the threads; one opened worker a variant, with its threads.
     assert sum(a[0] == "build" for a in pool.asked) == 4
-    assert [t for name, t in pool.started if name.startswith("The worker")] == [1, 1, 2, 2, 1, 1, 2, 2]
+    assert [p.threads for name, p in pool.started if name.startswith("The worker")] == [1, 1, 2, 2, 1, 1, 2, 2]
 
 
 def test_what_is_stored(store: Store) -> None:
@@ -208,6 +214,20 @@ def test_what_is_stored(store: Store) -> None:
     assert all(isinstance(p, Progress) and 0 <= p.done_ratio <= 1 for p in seen)
     assert seen[0].stage == f"preparing {FP32} of {BASE}" and seen[1].stage.endswith(": half way")
     assert {p.cell for p in seen if p.round == 2} == {f"{FP32}, 1 s", f"{INT8}, 1 s"}
+
+
+def test_phases_of_a_pass_are_stored_with_it(store: Store) -> None:
+    run_id, pool = create(store, spec(FP32)), FakePool()
+    pool.phases = lambda seconds: [["encode", seconds / 4], ["decode", seconds / 2]]
+    assert go(store, run_id, pool) is None
+    (group,) = store.groups(run_id)
+    # the cold pass takes 0.8 s, all others 0.4 s
+    assert [p.phases for p in group.visits[0].passes] == [
+        (("encode", 0.2), ("decode", 0.4)),
+        *[(("encode", 0.1), ("decode", 0.2))] * 4,
+    ]
+    figures = report.report(store, run_id)
+    assert figures and figures.cells[0].phases == pytest.approx({"encode": 0.1, "decode": 0.2})
 
 
 # --- the stop rule
@@ -261,7 +281,7 @@ def test_a_visit_may_take_twenty_times_the_slowest_pass_and_a_minute_at_least(st
     run_id, pool = create(store, spec(FP32, INT8, repeats=3)), FakePool()
     pool.seconds = lambda mode, nth: 5.0 if mode == FP32 else 0.1
     go(store, run_id, pool)
-    first = 20 * estimate.work(BASE, 1, 1.0) / CPU_MAC_PER_S
+    first = 20 * work.work(BASE, 1, 1.0) / CPU_MAC_PER_S
     assert first < 60
     assert pool.limits(FP32) == [60, 200, 100]  # nothing known; the cold pass took 10 s; then 5 s
     assert pool.limits(INT8) == [60, 60, 60]
@@ -270,7 +290,7 @@ def test_a_visit_may_take_twenty_times_the_slowest_pass_and_a_minute_at_least(st
 def test_before_the_first_pass_the_limit_comes_from_the_work(store: Store) -> None:
     run_id, pool = create(store, spec(FP32, lengths=(60,))), FakePool()
     go(store, run_id, pool)
-    expected = 20 * estimate.work(BASE, 1, 60.0) / CPU_MAC_PER_S
+    expected = 20 * work.work(BASE, 1, 60.0) / CPU_MAC_PER_S
     assert expected > 60
     assert pool.limits(FP32) == [pytest.approx(expected), 60]
 
@@ -280,9 +300,9 @@ def test_before_the_first_pass_the_limit_comes_from_the_work(store: Store) -> No
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, pool: FakePool, total: int) -> None:
     """Every opened worker takes 100."""
-    monkeypatch.setattr(estimate, "open_bytes", lambda *_: 100)
-    monkeypatch.setattr(estimate, "pass_bytes", lambda *_: 0)
-    monkeypatch.setattr(device, "available_memory_bytes", lambda: total - 100 * len(pool.open))
+    monkeypatch.setattr(memory, "open_bytes", lambda *_: 100)
+    monkeypatch.setattr(memory, "pass_bytes", lambda *_: 0)
+    monkeypatch.setattr(cpu, "available_memory_bytes", lambda: total - 100 * len(pool.open))
 
 
 def test_blocks_where_memory_is_short_have_each_its_baseline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,21 +311,21 @@ def test_blocks_where_memory_is_short_have_each_its_baseline(store: Store, monke
     seen: list[Progress] = []
     assert go(store, run_id, pool, seen.append) is None
     groups = store.groups(run_id)
-    assert [(g.variants, g.length_s) for g in groups] == [((0, 1), 1), ((0, 1), 2), ((0, 2), 1), ((0, 2), 2)]
+    assert [(g.variants, g.size) for g in groups] == [((0, 1), 1), ((0, 1), 2), ((0, 2), 1), ((0, 2), 2)]
     assert rounds(store, run_id) == [{0: 2, 1: 2}] * 2 + [{0: 2, 2: 2}] * 2
     assert pool.count("open", FP32) == 2
     assert (seen[-1].groups, seen[-1].group) == (4, 3)  # two were planned, memory made them four
     found = report.report(store, run_id)
-    assert found and sorted((c.position, c.length_s) for c in found.cells) == [(p, s) for p in range(3) for s in (1, 2)]
+    assert found and sorted((c.position, c.size) for c in found.cells) == [(p, s) for p in range(3) for s in (1, 2)]
     assert [round(c.speedup.value, 9) for c in found.cells if c.speedup] == [2, 2, 4, 4]
-    (told,) = findings.apart(found)
+    (told,) = sentences.apart(found)
     assert f"not all measured side by side (2 threads): first **{BF16}**, then **{INT8}**, each time beside" in told
 
 
 def test_passes_of_those_already_open_are_reserved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, pool = create(store, spec(FP32, BF16, INT8)), FakePool()
     short_of_memory(monkeypatch, pool, 300)
-    monkeypatch.setattr(estimate, "pass_bytes", lambda *_: 30)  # 300 - 200 - 2 * 30 = 40 < 100
+    monkeypatch.setattr(memory, "pass_bytes", lambda *_: 30)  # 300 - 200 - 2 * 30 = 40 < 100
     go(store, run_id, pool)
     assert [g.variants for g in store.groups(run_id)] == [(0, 1), (0, 2)]
 
@@ -340,7 +360,7 @@ def test_what_dies_within_a_group_leaves_the_rest_going(store: Store) -> None:
     assert rounds(store, run_id) == [{0: 4, 1: 2, 2: 4}, {0: 4, 2: 4}]  # not tried again at the next length
     assert store.groups(run_id)[1].variants == (0, 2)
     found = report.report(store, run_id)
-    assert found and [(c.position, c.length_s) for c in found.cells] == [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2)]
+    assert found and [(c.position, c.size) for c in found.cells] == [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("do", ["build", "open", "visit"])
@@ -354,7 +374,7 @@ def test_without_its_baseline_the_others_are_measured(store: Store, do: str) -> 
         (1, False, None),
         (2, False, None),
     ]
-    assert {row["speedup_ratio"] for row in report.summary_rows(found)} == {None}
+    assert {row["speedup_ratio"] for row in tables.summary_rows(found)} == {None}
 
 
 def test_the_other_model_is_measured_where_one_fails(store: Store) -> None:
@@ -395,7 +415,7 @@ def test_resume_keeps_finished_groups_and_begins_unfinished_ones_anew(store: Sto
     pool, seen = FakePool(), []
     assert go(store, run_id, pool, seen.append) is None
     groups = store.groups(run_id)
-    assert [(g.length_s, g.state) for g in groups] == [(1, "done"), (2, "done"), (3, "done")]
+    assert [(g.size, g.state) for g in groups] == [(1, "done"), (2, "done"), (3, "done")]
     assert groups[0] == first and groups[1].id != second.id
     assert rounds(store, run_id) == [{0: 3, 1: 3}] * 3 and len(pool.limits(INT8)) == 6
     assert [g.id for g in store.groups(run_id, superseded=True) if g.state == "superseded"] == [second.id]
@@ -414,7 +434,7 @@ def died_then_cancelled(store: Store, mode: str) -> str:
     """At 1 s a mode dies in its third round; the run is cancelled at 2 s."""
 
     def cancel(do: str, _: str, what: dict[str, Any]) -> None:
-        if do == "visit" and what["length_s"] == 2:
+        if do == "visit" and what["size"] == 2:
             raise Cancelled
 
     run_id = create(store, spec(FP32, BF16, INT8, lengths=(1, 2), repeats=4))
@@ -428,7 +448,7 @@ def test_what_died_is_measured_again_beside_its_baseline(store: Store) -> None:
     run_id = died_then_cancelled(store, INT8)
     assert go(store, run_id, FakePool()) is None
     assert failures(store, run_id) == []  # of before, and set aside
-    assert [(g.length_s, g.variants) for g in store.groups(run_id)] == [(1, (0, 1, 2)), (1, (0, 2)), (2, (0, 1, 2))]
+    assert [(g.size, g.variants) for g in store.groups(run_id)] == [(1, (0, 1, 2)), (1, (0, 2)), (2, (0, 1, 2))]
     assert rounds(store, run_id) == [{0: 4, 1: 4, 2: 2}, {0: 4, 2: 4}, {0: 4, 1: 4, 2: 4}]
 
 
@@ -438,7 +458,7 @@ def test_the_report_shows_the_whole_measurement_not_the_one_that_died(store: Sto
     go(store, run_id, FakePool())
     found = report.report(store, run_id)
     assert found
-    (cell,) = [c for c in found.cells if (c.position, c.length_s) == (position, 1)]
+    (cell,) = [c for c in found.cells if (c.position, c.size) == (position, 1)]
     assert cell.visits == 4  # not the 2 of before
 
 
@@ -468,4 +488,4 @@ def test_a_model_that_changed_is_told_on_resume(store: Store) -> None:
     assert message == f"{BASE} is not what it was when this run began: seed of d."
     run = store.run(run_id)
     assert run and {v.artefact and v.artefact.checkpoint for v in store.variants(run)} == {"seed of d"}
-    assert [g.length_s for g in store.groups(run_id)] == [1]
+    assert [g.size for g in store.groups(run_id)] == [1]

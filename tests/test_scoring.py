@@ -8,8 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from bench import scoring
-from bench.scoring import Errors, Piece
+from bench.core import scoring
+from bench.core.scoring import Errors, Piece
 
 # --- normalisers
 

@@ -31,7 +31,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from bench import serve
+from bench.core import access
+from bench.serve import gate, launcher
 from bench.ui import guard
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,7 @@ def write_app(directory: Path) -> Path:
 
 def launch(code: str) -> list[str]:
     """The command that runs some lines with the launcher at hand."""
-    return [sys.executable, "-c", f"from pathlib import Path\nfrom bench import serve\n{code}"]
+    return [sys.executable, "-c", f"from pathlib import Path\nfrom bench.serve import launcher as serve\n{code}"]
 
 
 @contextmanager
@@ -168,7 +169,7 @@ class Inner:
     def __init__(self) -> None:
         self.reached = 0
 
-    async def __call__(self, scope: serve.Scope, receive: serve.Receive, send: serve.Send) -> None:
+    async def __call__(self, scope: gate.Scope, receive: gate.Receive, send: gate.Send) -> None:
         self.reached += 1
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -207,7 +208,7 @@ def ask(path: str = "/", method: str = "GET", **headers: str) -> Answer:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(serve.TokenGate(inner, TOKEN, int(port))(scope, receive, send))
+    asyncio.run(gate.TokenGate(inner, TOKEN, int(port))(scope, receive, send))
     first = sent[0] if sent else {}
     return Answer(
         status=first.get("status"),
@@ -339,31 +340,31 @@ def test_what_is_no_request_does_not_pass_but_lifespan() -> None:
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 def test_port_out_of_range(port: int) -> None:
-    with pytest.raises(serve.ServeError, match=f"got {port}; allowed: a whole number from 1 to 65535"):
-        serve.serve(port=port)
+    with pytest.raises(launcher.ServeError, match=f"got {port}; allowed: a whole number from 1 to 65535"):
+        launcher.serve(port=port)
 
 
 def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(serve.ServeError, match=f"Port {port} is in use.*--port"):
-            serve.serve(port=port)
+        with pytest.raises(launcher.ServeError, match=f"Port {port} is in use.*--port"):
+            launcher.serve(port=port)
 
 
 @pytest.mark.parametrize("token", ["", "short", "x" * 15, "x" * 16 + "\n", "\u00e9" * 16])
 def test_a_poor_token_is_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("EARBENCH_TOKEN", token)
-    with pytest.raises(serve.ServeError, match=f"EARBENCH_TOKEN: got {len(token)} characters.*at least 16"):
-        serve.serve(lan=True, port=free_port())
+    with pytest.raises(launcher.ServeError, match=f"EARBENCH_TOKEN: got {len(token)} characters.*at least 16"):
+        launcher.serve(lan=True, port=free_port())
 
 
 def test_the_token_is_new_at_each_start_unless_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EARBENCH_TOKEN", raising=False)
-    tokens = {serve._token() for _ in range(9)}
+    tokens = {launcher._token() for _ in range(9)}
     assert len(tokens) == 9
     assert min(map(len, tokens)) >= 32
     monkeypatch.setenv("EARBENCH_TOKEN", TOKEN)
-    assert serve._token() == TOKEN
+    assert launcher._token() == TOKEN
 
 
 def certificate(directory: Path, *options: str) -> tuple[Path, Path]:
@@ -399,9 +400,9 @@ def test_certificates_that_do_not_work(tmp_path: Path) -> None:
         ((cert, other), "don't work: .*mismatch"),
         (locked, "don't work.*without a password"),
     ]:
-        with pytest.raises(serve.ServeError, match=message):
-            serve.serve(port=free_port(), tls=tls)
-    serve._check_certificate(cert, key)
+        with pytest.raises(launcher.ServeError, match=message):
+            launcher.serve(port=free_port(), tls=tls)
+    launcher._check_certificate(cert, key)
 
 
 # What is printed
@@ -419,7 +420,7 @@ def test_greeting_has_a_url_for_each_address(monkeypatch: pytest.MonkeyPatch) ->
     }
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: nics)
     monkeypatch.setattr(psutil, "net_if_stats", lambda: {n: SimpleNamespace(isup=n != "wlan0") for n in nics})
-    text = serve._greeting(TOKEN, 8501, [v4, v6], False)
+    text = launcher._greeting(TOKEN, 8501, [v4, v6], False)
     assert re.findall(r"https?://\S+token=\S+", text) == [
         f"http://192.168.1.5:8501/?token={QUOTED}",
         f"http://[fd00::5]:8501/?token={QUOTED}",
@@ -427,9 +428,9 @@ def test_greeting_has_a_url_for_each_address(monkeypatch: pytest.MonkeyPatch) ->
     ]
     assert "password" in text
     assert "microphone" in text
-    assert "fd00" not in serve._greeting(TOKEN, 8501, [v4], False)
-    assert "https://192.168.1.5:8501/" in serve._greeting(TOKEN, 8501, [v4], True)
-    assert "token" not in serve._greeting(None, 8501, [v4], False)
+    assert "fd00" not in launcher._greeting(TOKEN, 8501, [v4], False)
+    assert "https://192.168.1.5:8501/" in launcher._greeting(TOKEN, 8501, [v4], True)
+    assert "token" not in launcher._greeting(None, 8501, [v4], False)
 
 
 # The guard alone
@@ -459,13 +460,14 @@ HERE = {"Host": "localhost:8501"}
         (None, {"Host": "[nonsense"}, False),
         (None, {**HERE, "X-Forwarded-For": "127.0.0.1"}, False),
         (None, {**HERE, "Forwarded": "for=127.0.0.1"}, False),
+        (object(), HERE, False),  # an address that can't be told is foreign
     ],
 )
 def test_who_is_on_this_device(
-    monkeypatch: pytest.MonkeyPatch, visitor: str | None, headers: dict[str, str], local: bool
+    monkeypatch: pytest.MonkeyPatch, visitor: object, headers: dict[str, str], local: bool
 ) -> None:
     context = SimpleNamespace(ip_address=visitor, headers=StreamlitHeaders(headers.items()))
-    monkeypatch.setattr(guard, "st", SimpleNamespace(context=context))
+    monkeypatch.setattr(guard, "_context", lambda: context)
     assert guard._is_local() is local
 
 
@@ -479,7 +481,7 @@ def test_pages_ask_the_guard_and_stop(tmp_path: Path, monkeypatch: pytest.Monkey
     page = AppTest.from_file(str(write_app(tmp_path)), default_timeout=WAIT_S).run()
     assert not page.markdown
     assert "python -m bench serve --lan" in page.error[0].value
-    monkeypatch.setattr(serve, "_protected", True)
+    monkeypatch.setattr(access, "_protected", True)
     assert page.run().markdown
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import pytest
 from conftest import LIGHT, PROMPT_S, alive, own_cache, wait_for
 
-from bench import paths
-from bench.jobs import Jobs
-from bench.records import LIVE_STATES, Failure, Group, Run
-from bench.store import Store
+from bench.core import paths
+from bench.core.records import LIVE_STATES, Failure, Group, Run
+from bench.core.store import Store
+from bench.jobs.manager import Jobs
 
 TIMES = int(os.environ.get("EARBENCH_SOAK", "20"))
 SEED = int(os.environ.get("EARBENCH_SEED", time.time_ns() % 2**32))
@@ -155,7 +155,7 @@ class Survival:
             assert f.kind == "killed" and "was killed from outside" in f.message and f.variant is not None, f
         for variant in set(range(len(self.modes))) - {f.variant for f in failures}:
             for length_s in LENGTHS_S:
-                found = [g for g in groups if g.length_s == length_s and g.state == "done" and variant in g.variants]
+                found = [g for g in groups if g.size == length_s and g.state == "done" and variant in g.variants]
                 rounds = [len({v.round for v in g.visits if v.variant == variant}) for g in found]
                 assert max(rounds, default=0) >= REPEATS, f"variant {variant} at {length_s} s: {rounds} rounds"
         assert run.message in (None, "1 of 2 variants failed; what could be measured is kept.")

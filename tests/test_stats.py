@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench import stats
-from bench.stats import Interval, StopRule
+from bench.core import stats
+from bench.core.stats import Interval, StopRule
 
 WIDE = Interval(2.0, 1.9, 2.1, 10)  # reaches 5 %
 NARROW = Interval(2.0, 1.99, 2.02, 10)  # reaches 1 %

@@ -12,27 +12,28 @@ from typing import Any
 
 import pytest
 
-from bench import store as store_module
-from bench.records import (
+from bench.core import store as store_module
+from bench.core.records import (
     Artefact,
     Coverage,
     Device,
-    EvaluationSpec,
     Failure,
     Group,
     Opening,
     Part,
     Pass,
     Reading,
-    RunSpec,
-    Variant,
     VariantRecord,
     Visit,
 )
-from bench.store import MIGRATIONS, Store, StoreError
+from bench.core.specs import Axis, EvaluationSpec, Placement, RunSpec, Variant
+from bench.core.store import MIGRATIONS, Store, StoreError
 
 SPEC = RunSpec(
-    (Variant("m", "torch-fp32", 2), Variant("m", "torch-int8-dynamic", 2, (("skip", "head"),))),
+    (
+        Variant("m", "torch-fp32", Placement("cpu", 2)),
+        Variant("m", "torch-int8-dynamic", Placement("cpu", 2), (("skip", "head"),)),
+    ),
     (0.1 + 0.2, 5.0),
     (1, 4),
     12,
@@ -53,6 +54,8 @@ FULL = Visit(
     Reading(1, 2, 3, 0.25, 71.5, 2.4e9, True),
 )
 EMPTY = Visit(0, 0, 0, 0.0, (Pass("kept", 0.5),))
+DECODED = (("encode", 0.1 + 0.2), ("decode", 1 / 3), ("decode", 5e-324))  # a phase may come several times in a pass
+PHASED = Visit(0, 1, 0, 0.0, (Pass("discarded", 2.0, DECODED), Pass("kept", 1.0), Pass("kept", 0.75, DECODED[:1])))
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def group(store: Store, run_id: str, variants: tuple[int, ...] = (0, 1)) -> int:
-    return store.start_group(run_id, "m", 2, 1, 5.0, variants)
+    return store.start_group(run_id, "m", Placement("cpu", 2), 1, 5.0, variants)
 
 
 def test_a_run_goes_in_and_out_through_another_connection(store: Store) -> None:
@@ -90,14 +93,32 @@ def test_variants_are_filled_bit_by_bit(store: Store) -> None:
 
 def test_groups_visits_and_passes_go_in_and_out(store: Store) -> None:
     run_id = store.create_run(SPEC, DEVICE)
-    first, second = group(store, run_id), store.start_group(run_id, "m", 2, 4, 0.1 + 0.2, (0,))
+    first, second = group(store, run_id), store.start_group(run_id, "m", Placement("cpu", 2), 4, 0.1 + 0.2, (0,))
     store.add_visit(first, FULL)
     store.add_visit(first, EMPTY)
     store.end_group(first, "target reached")
     assert Store(store.path).groups(run_id) == [
-        Group(first, "m", 2, 1, 5.0, (0, 1), "done", "target reached", (FULL, EMPTY)),
-        Group(second, "m", 2, 4, 0.1 + 0.2, (0,), "running", None, ()),
+        Group(first, "m", Placement("cpu", 2), 1, 5.0, (0, 1), "done", "target reached", (FULL, EMPTY)),
+        Group(second, "m", Placement("cpu", 2), 4, 0.1 + 0.2, (0,), "running", None, ()),
     ]
+
+
+def test_phases_of_passes_go_in_and_out(store: Store) -> None:
+    run_id = store.create_run(SPEC, DEVICE)
+    store.add_visit(group(store, run_id), PHASED)
+    (read,) = Store(store.path).groups(run_id)
+    assert read.visits == (PHASED,)
+    assert [p.phases for p in read.visits[0].passes] == [DECODED, (), DECODED[:1]]
+
+
+def test_a_run_on_another_axis_and_device_goes_in_and_out(store: Store) -> None:
+    side = Axis("side", "px", "Image side", 32, 1024, (224.0,), (224.0, 384.0))
+    spec = RunSpec((Variant("m", "torch-fp32", Placement("cuda:0", 1)),), (224.0,), axis=side)
+    run_id = store.create_run(spec, DEVICE)
+    store.start_group(run_id, "m", Placement("cuda:0", 1), 1, 224.0, (0,))
+    run = Store(store.path).run(run_id)
+    assert run and run.spec == spec
+    assert [(g.placement, g.size) for g in store.groups(run_id)] == [(Placement("cuda:0", 1), 224.0)]
 
 
 def test_failures_go_in_and_out_in_order(store: Store) -> None:

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import FAMILY, calibration, inputs
 from noise import snr_db
 
-from bench import models, modes
-from bench.models import wav2vec2
-from bench.modes import Clips, ModeError, _inductor, torch_int8_static
+from bench import modes
+from bench.families import catalogue
+from bench.modes.mode import Data, ModeError
 from bench.modes.probe import probe
+from bench.modes.torch import compiled
+from bench.modes.torchao import int8_static
 
-FAMILY = models.families()["wav2vec2"]
-SETTINGS = {name: option.default for name, option in torch_int8_static.SETTINGS.items()}
-CLIPS: Clips = [(wav2vec2.inputs(s, 1, 0, "speech"), np.array([], np.int64)) for s in (1.0, 1.7)]
+MODE = int8_static.MODE
+SETTINGS = modes.complete(MODE, {})
+CLIPS = calibration(inputs(1.0), inputs(1.7))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def model(tiny_model: Path) -> Any:
     import torch
 
     torch.manual_seed(3)
-    return FAMILY.load(models.find(str(tiny_model)), tiny_model)
+    return FAMILY.load(catalogue.find(str(tiny_model)), tiny_model)["model"]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +39,15 @@ def place(model: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
     return made(model, tiny_model, tmp_path_factory.mktemp("artefact"), SETTINGS)
 
 
+def describe(tiny_model: Path, directory: Path) -> None:
+    """Write what an artefact carries beside weights: a mode finds it there when it builds."""
+    for name, content in FAMILY.describe(catalogue.find(str(tiny_model)), tiny_model).items():
+        (directory / name).write_bytes(content)
+
+
 def made(model: Any, tiny_model: Path, directory: Path, settings: dict[str, Any]) -> Path:
-    texts = FAMILY.describe(models.find(str(tiny_model)), tiny_model)
-    for name, text in texts.items():
-        (directory / name).write_text(text)
-    torch_int8_static.build(copy.deepcopy(model), CLIPS, settings, directory, lambda _: None)
+    describe(tiny_model, directory)
+    MODE.build({"model": copy.deepcopy(model)}, FAMILY, CLIPS, settings, directory, lambda _: None)
     return directory
 
 
@@ -62,12 +69,12 @@ def test_exactly_the_first_convolutions_stay_float(
 ) -> None:
     import torch
 
-    found = integers(made(model, tiny_model, tmp_path, {**SETTINGS, "float_convs": float_convs}))
-    assert {n for n in found if "conv" in n} == set(CONVS[float_convs:])
-    assert len(found) == 7 - float_convs + 2 * 6 + 2
-    x = torch.from_numpy(wav2vec2.inputs(1.0, 1, 1, "speech"))
+    layers = integers(made(model, tiny_model, tmp_path, {**SETTINGS, "float_convs": float_convs}))
+    assert {n for n in layers if "conv" in n} == set(CONVS[float_convs:])
+    assert len(layers) == 7 - float_convs + 2 * 6 + 2
+    x = torch.from_numpy(inputs(1.0, seed=1))
     with torch.no_grad():
-        rounded, exact = (m(x).logits.numpy() for m in (torch_int8_static.reference(tmp_path, FAMILY), model))
+        rounded, exact = (m(x).logits.numpy() for m in (int8_static.reference(tmp_path, FAMILY), model))
     least = 25 if float_convs == 7 else 1  # the peaks of a random extractor leave its frames few steps
     assert least < snr_db(exact, rounded) < 60
 
@@ -78,11 +85,11 @@ def test_the_code_that_opens_it_gives_the_same(place: Path, monkeypatch: pytest.
     monkeypatch.chdir(place)
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)  # that takes long, and tests of all modes do it
     names: dict[str, Any] = {}
-    exec(f"{wav2vec2.SKELETON_CODE}\n\n{torch_int8_static.OPEN_CODE}", names)
-    x = wav2vec2.inputs(1.0, 1, 0, "speech")
+    exec(f"{FAMILY.SKELETON_CODE}\n\n{MODE.SPEC.open_code}", names)
+    x = inputs(1.0)
     with torch.no_grad():
-        wanted = torch_int8_static.reference(place, FAMILY)(torch.from_numpy(x)).logits.numpy()
-    np.testing.assert_allclose(names["forward"](x), wanted, atol=1e-5)
+        logits = int8_static.reference(place, FAMILY)(torch.from_numpy(x)).logits.numpy()
+    np.testing.assert_allclose(names["forward"](x), logits, atol=1e-5)
 
 
 def test_without_a_compiler_it_is_unavailable_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -91,20 +98,21 @@ def test_without_a_compiler_it_is_unavailable_and_says_why(monkeypatch: pytest.M
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     assert "Python's headers are missing" in probe(mode).remark
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    found = probe(mode)
-    assert found.state == "unavailable"
-    assert "no C++ compiler here" in found.remark and "; fix: apt-get install g++" in found.remark
+    availability = probe(mode)
+    assert availability.state == "unavailable"
+    assert "no C++ compiler here" in availability.remark and "; fix: apt-get install g++" in availability.remark
 
 
 def test_a_compiler_of_another_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == "clang++" else None)
-    assert _inductor.compiler() == "clang++"
+    assert compiled.compiler() == "clang++"
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setenv("CXX", "my-c++")
-    assert _inductor.compiler() == "my-c++"
+    assert compiled.compiler() == "my-c++"
 
 
-def test_without_clips_it_is_not_built(model: Any, tmp_path: Path) -> None:
+def test_without_clips_it_is_not_built(model: Any, tiny_model: Path, tmp_path: Path) -> None:
+    describe(tiny_model, tmp_path)
     with pytest.raises(ModeError, match="calibrated on clips, and none came"):
-        torch_int8_static.build(model, [], SETTINGS, tmp_path, lambda _: None)
+        MODE.build({"model": model}, FAMILY, Data(), SETTINGS, tmp_path, lambda _: None)

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench.models import find
-from bench.paths import SHIPPED
+from bench.core.paths import SHIPPED
+from bench.families.catalogue import find
 from training import accents, clips, diphones, voices, words
 from training.batches import SHAPES, Batches, paced, resampled
 from training.corpus import PROMPTS, Corpus, Utterance, _prompts, load, make

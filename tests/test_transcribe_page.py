@@ -13,18 +13,23 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from bench import audio, modes, paths, report, transcripts
-from bench import jobs as job_manager
-from bench.audio import Array
-from bench.client import Pool
-from bench.device import device
-from bench.jobs import Job, Jobs, Refused
-from bench.microphone import Input, Level, MicrophoneError
+from bench import modes
+from bench.core import paths
+from bench.core.records import Transcript, Transcription, VariantText, Word
+from bench.core.specs import Placement, Variant
+from bench.core.store import StoreError
+from bench.device.host import device
+from bench.jobs import manager
+from bench.jobs.lease import Refused
+from bench.jobs.manager import Job, Jobs
+from bench.jobs.transcription import Busy
 from bench.modes.probe import Availability
-from bench.records import Transcript, Transcription, Variant, VariantText, Word
-from bench.store import StoreError
-from bench.transcriber import Busy
-from bench.ui import choose, microphone, source
+from bench.results import tables, transcripts
+from bench.sound import audio
+from bench.sound.audio import Array
+from bench.sound.microphone import Input, Level, MicrophoneError
+from bench.ui import benchmark_form, microphone, source
+from bench.workers.client import Pool
 
 FOUND = dict.fromkeys(modes.modes(), Availability("available"))
 HEARD = {"torch-fp32": ("THE CAT SAT", 0.2), "torch-int8-dynamic": ("THE HAT SAT", 0.1), "torch-bf16": ("", 0.3)}
@@ -40,12 +45,12 @@ def text_of(v: Variant) -> VariantText:
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    job_manager._jobs.cache_clear()
-    monkeypatch.setattr(choose, "availability", lambda: FOUND)
-    found = job_manager.jobs()
+    manager._jobs.cache_clear()
+    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    found = manager.jobs()
     answers(found, monkeypatch, lambda v: text_of(v))
     yield found
-    job_manager._jobs.cache_clear()
+    manager._jobs.cache_clear()
 
 
 def answers(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Variant], VariantText]) -> list[Array]:
@@ -262,22 +267,22 @@ def test_a_foreign_path_is_never_deleted(jobs: Jobs, tmp_path: Path) -> None:
 
 
 def test_csv_is_inert_and_scored() -> None:
-    variants = [Variant("m", mode, 1) for mode in ("torch-fp32", "torch-int8-dynamic")]
+    variants = [Variant("m", mode, Placement("cpu", 1)) for mode in ("torch-fp32", "torch-int8-dynamic")]
     t = Transcript(0.0, "=cmd()", 2.0, "the cat sat", tuple(text_of(v) for v in variants), id=4)
-    rows = list(csv.DictReader(io.StringIO(report.to_csv(transcripts.rows([t])))))
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(transcripts.rows([t])))))
     assert [r["source"] for r in rows] == ["'=cmd()"] * 2
     assert [float(r["wer_ratio"]) for r in rows] == pytest.approx([0, 1 / 3])
     assert [float(r["speedup_ratio"]) for r in rows] == [1, 2] and [r["transcript"] for r in rows] == ["4", "4"]
 
 
 def test_every_row_of_the_csv_says_where_and_with_what(jobs: Jobs) -> None:
-    t = Transcript(0.0, "x", 2.0, "", (text_of(Variant("m", "torch-fp32", 1)),))
+    t = Transcript(0.0, "x", 2.0, "", (text_of(Variant("m", "torch-fp32", Placement("cpu", 1))),))
     here = transcripts.keep(jobs.store, t)
     assert here.device == device()
     elsewhere = replace(device(), name="board", versions={"python": "3.13", "openvino": "1"})
     for other in (elsewhere, None):
         jobs.store.add_transcript(replace(t, device=other))
-    unknown, there, ours = csv.DictReader(io.StringIO(report.to_csv(transcripts.rows(jobs.store.transcripts()))))
+    unknown, there, ours = csv.DictReader(io.StringIO(tables.to_csv(transcripts.rows(jobs.store.transcripts()))))
     assert (ours["device"], ours["device_id"], ours["cpu"]) == (device().name, device().id, device().cpu)
     assert ours["python_version"] == device().versions["python"] and ours["openvino_version"] == ""
     assert (there["device"], there["python_version"], there["openvino_version"]) == ("board", "3.13", "1")

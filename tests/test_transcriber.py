@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from conftest import LIGHT, alive, wait_for
 
-from bench import transcriber as module
-from bench.client import Cancelled
-from bench.jobs import Jobs, Refused
-from bench.records import RunSpec, Variant
-from bench.store import Store
-from bench.transcriber import Busy
+from bench.core.specs import Placement, RunSpec, Variant
+from bench.core.store import Store
+from bench.jobs import memory, transcription
+from bench.jobs.lease import Refused
+from bench.jobs.manager import Jobs
+from bench.jobs.transcription import Busy
+from bench.workers.client import Cancelled
 
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
 
@@ -32,7 +33,7 @@ def manager(data_folder: Path) -> Iterator[Jobs]:
 @pytest.fixture
 def variants(tiny_model: Path) -> list[Variant]:
     """Two variants of the tiny model."""
-    return [Variant(str(tiny_model), mode, 1) for mode in LIGHT]
+    return [Variant(str(tiny_model), mode, Placement("cpu", 1)) for mode in LIGHT]
 
 
 def pids(manager: Jobs) -> list[int]:
@@ -66,7 +67,10 @@ def test_long_audio_tells_its_chunks_and_equals_its_length(manager: Jobs, varian
 
 
 def test_a_failed_variant_says_so_and_the_others_go_on(manager: Jobs, variants: list[Variant]) -> None:
-    bad = [Variant("no-such-model", "torch-fp32", 1), Variant(variants[0].model, "no-such-mode", 1)]
+    bad = [
+        Variant("no-such-model", "torch-fp32", Placement("cpu", 1)),
+        Variant(variants[0].model, "no-such-mode", Placement("cpu", 1)),
+    ]
     found = manager.transcriber.transcribe(NOISE, [bad[0], variants[0], bad[1]])
     assert "no-such-model" in found[0].error and "no-such-mode" in found[2].error
     assert found[1].transcription and not found[1].error
@@ -145,8 +149,8 @@ def test_idle_workers_end_after_a_while(manager: Jobs, variants: list[Variant]) 
 def test_where_memory_holds_one_they_take_turns(
     manager: Jobs, variants: list[Variant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "available_memory_bytes", lambda: 10**9 if manager.transcriber.warm else 10**12)
-    monkeypatch.setattr(module.estimate, "open_bytes", lambda *_: 10**11)
+    monkeypatch.setattr(transcription, "available_memory_bytes", lambda: 10**9 if manager.transcriber.warm else 10**12)
+    monkeypatch.setattr(memory, "open_bytes", lambda *_: 10**11)
     found = manager.transcriber.transcribe(NOISE, variants)
     assert all(t.transcription and not t.error for t in found)
     assert manager.transcriber.warm == variants[-1:]
@@ -155,7 +159,7 @@ def test_where_memory_holds_one_they_take_turns(
 def test_want_of_memory_is_told_with_a_way_out(
     manager: Jobs, variants: list[Variant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "available_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(transcription, "available_memory_bytes", lambda: 1000)
     (found,) = manager.transcriber.transcribe(NOISE, variants[:1])
     assert "needs about" in found.error and "Leave it out" in found.error
 

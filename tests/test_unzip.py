@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import made, sentence, texts
 
-from bench import unzip
-from bench.unzip import unpack
+from bench.datasets import unzip
+from bench.datasets.unzip import unpack
 
 GOOD = {"manifest.csv": "path,text\nin/a.wav,one\n", "in/a.wav": "sound"}
 

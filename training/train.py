@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bench.device import default_threads
+from bench.device.cpu import default_threads
 from training.augment import harder
 from training.batches import Array, Batch, Batches
 from training.measure import digit_strings, transcribe, word_errors

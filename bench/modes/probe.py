@@ -14,8 +14,11 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from bench import device, paths
-from bench.modes import Mode, modes
+from bench.core import paths
+from bench.core.child import environment
+from bench.device import cpu, host
+from bench.modes import modes
+from bench.modes.mode import Mode
 
 State = Literal["available", "emulated", "unavailable"]
 
@@ -46,9 +49,9 @@ def availability() -> dict[str, Availability]:
 
 def _ask() -> dict[str, Availability] | str:
     """What a process of its own says, or what it said before; a sentence if it fails."""
-    packages = {p for mode in modes().values() for p in (*mode.NEEDS.packages, *mode.NEEDS.build_packages)}
+    packages = {p for mode in modes().values() for p in (*mode.SPEC.needs.packages, *mode.SPEC.needs.build_packages)}
     key = json.dumps(
-        [device.versions(tuple(sorted(packages))), device.cpu_name(), sys.prefix, sorted(modes()), shutil.which("g++")]
+        [host.versions(tuple(sorted(packages))), cpu.cpu_name(), sys.prefix, sorted(modes()), shutil.which("g++")]
     )
     remembered = paths.cache() / "modes.json"
     try:
@@ -58,7 +61,9 @@ def _ask() -> dict[str, Availability] | str:
     if known.get("key") != key:
         command = [sys.executable, "-m", "bench.modes.probe"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT, timeout=300)
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=paths.ROOT, timeout=300, env=environment()
+            )
         except (OSError, subprocess.TimeoutExpired) as e:
             return str(e)
         if done.returncode:
@@ -71,19 +76,19 @@ def _ask() -> dict[str, Availability] | str:
 
 def probe(mode: Mode) -> Availability:
     """Import what a mode needs and ask it. Runs in a process of its own."""
-    for package in mode.NEEDS.packages:
+    for package in mode.SPEC.needs.packages:
         if problem := _importing(package):
             return Availability("unavailable", problem)
     try:
         remark = mode.check()
     except Exception as e:
         return Availability("unavailable", str(e))
-    wanted = mode.NEEDS.fast_isa
+    wanted = mode.SPEC.needs.fast_isa
     state: State = "available"
-    if wanted and not wanted & device.isa():
+    if wanted and not wanted & cpu.isa():
         state = "emulated"
         remark = f"emulated: this processor has none of {', '.join(sorted(wanted))}, so expect it to be slow"
-    problem = next(filter(None, map(_importing, mode.NEEDS.build_packages)), "")
+    problem = next(filter(None, map(_importing, mode.SPEC.needs.build_packages)), "")
     if problem:
         remark = "; ".join(filter(None, [remark, f"opens what was built elsewhere; to build here, {problem}"]))
     return Availability(state, remark, not problem)

@@ -1,1 +1,1 @@
-"""What the pages share; the only place in bench/ that imports streamlit for drawing."""
+"""What the pages share. The only package that imports streamlit."""

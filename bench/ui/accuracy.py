@@ -10,11 +10,14 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from bench import audio, charts, evaluation, report, scoring
-from bench.audio import AudioError
-from bench.evaluation import ClipScore, Result, Score
-from bench.records import LIVE_STATES
-from bench.store import Store
+from bench.core import scoring
+from bench.core.errors import EarbenchError
+from bench.core.records import LIVE_STATES
+from bench.core.store import Store
+from bench.results import evaluation, tables
+from bench.results.charts import accuracy
+from bench.results.evaluation import ClipScore, Result, Score
+from bench.sound import audio
 from bench.ui import diff, results
 
 WORST = 10
@@ -49,18 +52,18 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         st.warning(doubt, icon=":material/help:")
     _charts(r)
     _table(r)
-    threads = r.scores[0].record.variant.threads
+    placement = r.scores[0].record.variant.placement
     st.caption(
-        f"{evaluation.heard(r)} of {head.spec.dataset}, on {head.device.name} with {threads} "
-        f"thread{'s' if threads > 1 else ''}. WER: word error rate, all errors over all words of the references. "
+        f"{evaluation.heard(r)} of {head.spec.dataset}, on {head.device.name} with "
+        f"{placement.label}. WER: word error rate, all errors over all words of the references. "
         "Differences are paired by clip, and intervals tell how much the choice of clips matters. Times are of one "
         "pass a clip: for speed, run a benchmark."
     )
     _normaliser(run_id, head.spec.normaliser)
     results.offer(
         (
-            ("Summary CSV", f"earbench-{run_id}.csv", lambda: report.to_csv(evaluation.summary_rows(r))),
-            ("Clips CSV", f"earbench-{run_id}-clips.csv", lambda: report.to_csv(evaluation.clip_rows(r))),
+            ("Summary CSV", f"earbench-{run_id}.csv", lambda: tables.to_csv(evaluation.summary_rows(r))),
+            ("Clips CSV", f"earbench-{run_id}-clips.csv", lambda: tables.to_csv(evaluation.clip_rows(r))),
         )
     )
     st.subheader("The worst clips")
@@ -101,7 +104,7 @@ def _failures(r: Result) -> None:
 
 def _charts(r: Result) -> None:
     front = evaluation.unbeaten(r.scores)
-    rows: list[report.Row] = [
+    rows: list[tables.Row] = [
         {
             **row,
             "label": evaluation.label(r.evaluation, s.record.variant),
@@ -117,7 +120,7 @@ def _charts(r: Result) -> None:
     )
     left, right = st.columns([3, 2])
     with left:
-        drawn = charts.tradeoff(rows, "rtf" if rtf else "mean_s")
+        drawn = accuracy.tradeoff(rows, "rtf" if rtf else "mean_s")
         st.vega_lite_chart(drawn, width="stretch", key=f"tradeoff-{r.evaluation.id}")
         names = " and ".join(f"**{evaluation.label(r.evaluation, s.record.variant)}**" for s in front)
         st.caption(
@@ -128,7 +131,7 @@ def _charts(r: Result) -> None:
     with right:
         compared = any(row["wer_delta"] is not None and not row["is_baseline"] for row in rows)
         if compared:
-            drawn = charts.deltas(rows, next(s for s in r.scores if s.is_baseline).record.variant.spelled)
+            drawn = accuracy.deltas(rows, next(s for s in r.scores if s.is_baseline).record.variant.spelled)
             st.vega_lite_chart(drawn, width="stretch", key=f"deltas-{r.evaluation.id}")
         else:
             st.info("The original failed, so there is nothing to compare the others with.")
@@ -236,13 +239,13 @@ def other_name(score: Score) -> str:
 
 
 def _marked(r: Result, c: ClipScore) -> str:
-    return diff.marked(scoring.align(c.clip.text, c.heard.transcription.text, r.normaliser))
+    return diff.marked(scoring.align(c.clip.text, c.prediction.output.text, r.normaliser))
 
 
 def _play(path: Path) -> None:
     try:
         st.audio(str(path) if path.suffix.lower() in PLAYABLE else audio.wav_bytes(audio.decode(path).samples))
-    except (AudioError, OSError) as e:
+    except (EarbenchError, OSError) as e:
         st.caption(f"It can't be played: {e}")
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from bench import best, models, report
-from bench.best import Choice, Goal
-from bench.evaluation import Result
-from bench.jobs import Jobs, Refused
-from bench.models import ModelError
-from bench.modes import ModeError
-from bench.records import RunSpec
-from bench.report import Report
-from bench.ui import choose
-from bench.ui.press import pressed
+from bench.core.errors import EarbenchError
+from bench.core.specs import RunSpec
+from bench.families import catalogue
+from bench.jobs.manager import Jobs
+from bench.results import best, report
+from bench.results.best import Choice, Goal
+from bench.results.evaluation import Result
+from bench.results.report import Report
+from bench.ui import benchmark_form
+from bench.ui.button import pressed
 
 LENGTH_S = 5.0
 _AMOUNTS: dict[Goal, tuple[str, float, str]] = {
@@ -29,7 +29,7 @@ def panel(jobs: Jobs, r: Result) -> None:
     trained = [
         m
         for m in dict.fromkeys(s.record.variant.model for s in r.scores)
-        if models.exists(m) and models.find(m).source != "random"
+        if catalogue.exists(m) and catalogue.find(m).source != "random"
     ]
     if not trained or len(r.scores) < 2:
         return
@@ -98,7 +98,7 @@ def _measure(jobs: Jobs, r: Result, model: str, found: Choice) -> None:
     """A benchmark of all that is not surely over the limit."""
     left = {c.variant for c in found.candidates if c.loss != "over"}
     order = tuple(v for v in r.evaluation.spec.variants if v in left)
-    busy = choose.occupied(jobs)
+    busy = benchmark_form.occupied(jobs)
     if pressed(
         f"Measure {len(order)} of them at {LENGTH_S:g} s",
         icon=":material/speed:",
@@ -108,7 +108,7 @@ def _measure(jobs: Jobs, r: Result, model: str, found: Choice) -> None:
     ):
         try:
             st.session_state["run"] = jobs.start(RunSpec(order, (LENGTH_S,)))
-        except (Refused, ModelError, ModeError) as e:
+        except EarbenchError as e:
             st.error(str(e))
         else:
             st.switch_page("pages/1_Benchmark.py")

@@ -6,12 +6,12 @@ from html import escape
 
 import streamlit as st
 
-from bench import transcripts
-from bench.captions import Caption, Captions, Snapshot
-from bench.jobs import Jobs
-from bench.store import StoreError
+from bench.core.store import StoreError
+from bench.jobs.captions import Caption, Captions, Snapshot
+from bench.jobs.manager import Jobs
+from bench.results import transcripts
 from bench.ui import microphone, texts, transcribe
-from bench.ui.press import pressed
+from bench.ui.button import pressed
 
 POLL_S = 0.7
 # The newest lines are at the bottom, and stay in sight: a column in reverse keeps to its end as it grows.

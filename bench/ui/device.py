@@ -7,11 +7,14 @@ import shutil
 import pandas as pd
 import streamlit as st
 
-from bench import audio, device, modes, paths
-from bench.jobs import Jobs
+from bench import modes
+from bench.core import paths
+from bench.core.access import protected
+from bench.core.units import size
+from bench.device import cpu, host
+from bench.jobs.manager import Jobs
 from bench.modes.probe import Availability, availability
-from bench.serve import protected
-from bench.text import size
+from bench.sound import audio
 from bench.ui import microphone
 
 STATES = ("available", "emulated", "unavailable")
@@ -30,12 +33,12 @@ def busy(jobs: Jobs) -> str:
 
 def facts() -> None:
     """Processor, memory and disk, system and versions."""
-    d = device.device()
+    d = host.device()
     one, two, three = st.columns(3)
-    one.metric("Processor", f"{device.default_threads()} of {d.cores} cores")
+    one.metric("Processor", f"{cpu.default_threads()} of {d.cores} cores")
     one.caption(d.cpu + (", in a virtual machine" if d.virtual else ""))
-    two.metric("Memory", size(device.memory_bytes()))
-    two.caption(f"{size(device.available_memory_bytes())} free now")
+    two.metric("Memory", size(cpu.memory_bytes()))
+    two.caption(f"{size(cpu.available_memory_bytes())} free now")
     three.metric("Free disk", size(shutil.disk_usage(paths.data_folder()).free))
     three.caption(f"in `{paths.data_folder()}`")
     lines = (
@@ -55,8 +58,10 @@ def facts() -> None:
 
 def _versions() -> dict[str, str]:
     """Of Python, of the dashboard, and of every engine that some mode needs."""
-    engines = {p for mode in modes.modes().values() for p in (*mode.NEEDS.packages, *mode.NEEDS.build_packages)}
-    return device.versions(tuple(dict.fromkeys((*device.PACKAGES, *sorted(engines)))))
+    engines = {
+        p for mode in modes.modes().values() for p in (*mode.SPEC.needs.packages, *mode.SPEC.needs.build_packages)
+    }
+    return host.versions(tuple(dict.fromkeys((*host.PACKAGES, *sorted(engines)))))
 
 
 def mode_table() -> None:
@@ -72,7 +77,7 @@ def mode_table() -> None:
                 "Mode": name,
                 "Here": a.state,
                 "Why, or how": reason,
-                "Weights": mode.WEIGHTS,
+                "Weights": mode.SPEC.weights.text,
             }
             for name, (mode, a, reason, _) in rows.items()
         ),

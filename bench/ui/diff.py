@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from bench.records import Word
-from bench.scoring import Piece
+from bench.core.records import Word
+from bench.core.scoring import Piece
 
 # Colours are legible on light and dark ground; each kind also differs in its line, for those who see no colour.
 STYLE = """<style>

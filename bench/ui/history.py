@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import streamlit as st
 
-from bench import report, transcripts
-from bench.records import Transcript
-from bench.store import Store, StoreError
+from bench.core.errors import EarbenchError
+from bench.core.records import Transcript
+from bench.core.store import Store
+from bench.results import report, tables, transcripts
 from bench.ui import texts
 
 PAGE = 10
@@ -24,7 +25,7 @@ def panel(store: Store) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Transcripts CSV",
-            data=lambda: report.to_csv(transcripts.rows(found)).encode(),
+            data=lambda: tables.to_csv(transcripts.rows(found)).encode(),
             file_name="earbench-transcripts.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -56,7 +57,7 @@ def _entry(store: Store, t: Transcript) -> None:
         ):
             try:
                 transcripts.forget(store, t)
-            except (OSError, StoreError) as e:
+            except (OSError, EarbenchError) as e:
                 st.error(str(e))
             else:
                 st.rerun()

@@ -10,9 +10,9 @@ from functools import lru_cache
 
 import streamlit as st
 
-from bench.jobs import Job, Jobs
-from bench.text import duration
-from bench.ui.press import pressed
+from bench.core.units import duration
+from bench.jobs.manager import Job, Jobs
+from bench.ui.button import pressed
 
 _PAGES = {"benchmark": "pages/1_Benchmark.py", "evaluation": "pages/4_Accuracy.py"}
 POLL_S = 3.0  # every poll of every browser takes CPU time from what is being measured

@@ -7,11 +7,11 @@ import time
 import numpy as np
 import streamlit as st
 
-from bench import audio
-from bench.audio import MAX_DURATION_S, Sound
-from bench.microphone import Input, Level, MicrophoneError, Recorder, devices
-from bench.records import SAMPLE_RATE_HZ
-from bench.ui.press import pressed
+from bench.core.specs import SAMPLE_RATE_HZ
+from bench.sound import audio
+from bench.sound.audio import MAX_DURATION_S, Sound
+from bench.sound.microphone import Input, Level, MicrophoneError, Recorder, devices
+from bench.ui.button import pressed
 
 POLL_S = 0.25
 UNWATCHED_S = 20.0  # a browser that is gone, or asleep in a pocket, records no longer than this

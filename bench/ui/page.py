@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from bench import jobs as job_manager
-from bench.jobs import Jobs
-from bench.store import Store, StoreError
+from bench.core.store import Store, StoreError
+from bench.jobs import manager
+from bench.jobs.manager import Jobs
 from bench.ui import live
 from bench.ui.guard import refuse_strangers
 
@@ -41,7 +41,7 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon)
     try:
-        jobs = job_manager.jobs()
+        jobs = manager.jobs()
     except StoreError as e:
         st.error(str(e))
         st.stop()

@@ -8,13 +8,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from bench import charts, findings, report, snippet
-from bench.models import ModelError
-from bench.modes import ModeError
-from bench.records import LIVE_STATES, Evaluation, Failure, Run
-from bench.report import Report, Row
-from bench.store import Store
+from bench.artefacts import snippet
+from bench.core.errors import EarbenchError
+from bench.core.records import LIVE_STATES, Evaluation, Failure, Run
+from bench.core.specs import Placement
+from bench.core.store import Store
+from bench.results import report, tables
+from bench.results import sentences as results_sentences
+from bench.results.charts import signals, size, speed, style
+from bench.results.report import Report
+from bench.results.tables import Row
 
+Shown = tuple[str, Placement, int]  # model, placement, batch
 _STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warning, "done": st.info}
 
 
@@ -35,11 +40,11 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
         elif r.run.state not in LIVE_STATES and not r.failures:
             st.info("Nothing was measured in this run.")
         return r
-    if not live and (sentence := findings.headline(r)):
+    if not live and (sentence := results_sentences.headline(r)):
         st.markdown(f"##### {sentence}")
-    for claim in findings.false_claims(r):
+    for claim in results_sentences.false_claims(r):
         st.error(claim, icon=":material/error:")
-    for sentence in findings.apart(r):
+    for sentence in results_sentences.apart(r):
         st.info(sentence, icon=":material/splitscreen:")
     busy, visits = sum(c.busy_visits for c in r.cells), sum(c.visits for c in r.cells)
     if busy > visits / 4:
@@ -48,38 +53,38 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
             "could be. Close what is not needed and measure again.",
             icon=":material/group:",
         )
-    _charts(r, _family_choice(r), live=live)
+    _charts(r, _shown(r), live=live)
     _table(r)
     if not live:
         _more(r)
     return r
 
 
-def _family_choice(r: Report) -> tuple[str, int, int]:
-    """(model, threads, batch): charts show one at a time, since modes are what they compare."""
-    found = list(dict.fromkeys((c.record.variant.model, c.record.variant.threads, c.batch) for c in r.cells))
+def _shown(r: Report) -> Shown:
+    """Charts show one model, placement and batch at a time, since modes are what they compare."""
+    found = list(dict.fromkeys((c.record.variant.model, c.record.variant.placement, c.batch) for c in r.cells))
     if len(found) == 1:
         return found[0]
     return st.selectbox(
         "Show",
         found,
-        format_func=lambda f: f"{f[0]}, {f[1]} thread{'s' if f[1] > 1 else ''}, batch {f[2]}",
+        format_func=lambda f: f"{f[0]}, {f[1].label}, batch {f[2]}",
         key=f"family-{r.run.id}",
     )
 
 
-def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
+def _charts(r: Report, shown: Shown, *, live: bool) -> None:
     log = st.toggle(
         "Logarithmic axes", key=f"log-{r.run.id}", help="A straight line of slope 1 is latency in proportion to length."
     )
-    drawn = _specs(r, family, log, live=live)
+    drawn = _specs(r, shown, log, live=live)
     left, right = st.columns([3, 2])
     with left:
         st.vega_lite_chart(drawn["latency"], width="stretch", key=f"latency-{r.run.id}")
     with right:
         st.vega_lite_chart(drawn["speedup"], width="stretch", key=f"speedup-{r.run.id}")
     # Of many modes the speed-up is as high as both others.
-    with left if len(r.run.spec.variants) > charts.FEW else right:
+    with left if len(r.run.spec.variants) > style.FEW else right:
         st.vega_lite_chart(drawn["size"], width="stretch", key=f"size-{r.run.id}")
     if "split" in drawn:
         st.vega_lite_chart(drawn["split"], width="stretch", key=f"split-{r.run.id}")
@@ -90,21 +95,26 @@ def _charts(r: Report, family: tuple[str, int, int], *, live: bool) -> None:
                 st.vega_lite_chart(drawn[name], width="stretch", key=f"{name}-{r.run.id}")
 
 
-def _specs(r: Report, family: tuple[str, int, int], log: bool, *, live: bool) -> dict[str, charts.Spec]:
-    rows = [x for x in report.summary_rows(r) if (x["model"], x["threads"], x["batch"]) == family]
-    parts = [x for x in report.coverage_rows(r) if x["model"] == family[0]]
-    baseline = r.run.spec.variants[r.run.spec.families[family[0], family[1]][0]].spelled
+def _specs(r: Report, shown: Shown, log: bool, *, live: bool) -> dict[str, style.Spec]:
+    (model, placement, batch), axis = shown, r.run.spec.axis
+    rows = [
+        x for x in tables.summary_rows(r) if (x["model"], x["placement"], x["batch"]) == (model, str(placement), batch)
+    ]
+    parts = [x for x in tables.coverage_rows(r) if x["model"] == model]
+    baseline = r.run.spec.variants[r.run.spec.comparisons[model, placement][0]].spelled
     specs = {
-        "latency": charts.latency(rows, log=log),
-        "speedup": charts.speedup(rows, baseline),
-        "size": charts.size(rows),
+        "latency": speed.latency(rows, axis, log=log),
+        "speedup": speed.speedup(rows, baseline, axis),
+        "size": size.size(rows),
     }
-    if not live and (split := charts.split(rows)):
+    if not live and (split := speed.split(rows, axis)):
         specs["split"] = split
-    return specs | ({"weights": charts.weights(parts), "work": charts.work(parts)} if parts and not live else {})
+    return specs | ({"weights": size.weights(parts), "work": size.work(parts)} if parts and not live else {})
 
 
 def _table(r: Report) -> None:
+    axis = r.run.spec.axis
+    size = f"Input, {axis.unit or axis.name}"
     rows = []
     for c in r.cells:
         s, artefact = c.summary, c.record.artefact
@@ -112,9 +122,9 @@ def _table(r: Report) -> None:
             {
                 "Model": c.record.variant.model,
                 "Mode": c.record.variant.spelled,
-                "Threads": c.record.variant.threads,
+                "Threads": c.record.variant.placement.threads,
                 "Batch": c.batch,
-                "Input, s": c.length_s,
+                size: c.size,
                 "Mean, ms": s.mean_s * 1e3,
                 "Std, ms": None if s.std_s is None else s.std_s * 1e3,
                 "k": s.passes,
@@ -141,7 +151,7 @@ def _table(r: Report) -> None:
         placeholder="–",
         column_config={
             "Mode": st.column_config.TextColumn(width="medium", pinned=True),  # in sight on a phone too
-            "Input, s": number(format="%g"),
+            size: number(format="%g"),
             "Mean, ms": number(format="%.1f", help="Mean of k forward passes; the first pass is not among them."),
             "Std, ms": number(format="%.1f", help="Sample standard deviation (n - 1)."),
             "k": number(help="Kept passes."),
@@ -175,25 +185,25 @@ def _remarks(c: report.Cell) -> str:
 
 def _more(r: Report) -> None:
     """What a reader wants after the figures: the hypothesis, coverage by part, code, the circumstances, files."""
-    if sentences := findings.size_against_latency(r):
+    if sentences := results_sentences.size_against_latency(r):
         with st.expander("Does latency follow size?", expanded=True):
             for sentence in sentences:
                 st.markdown(sentence)
-    if tuned := report.loss_rows(r):
+    if tuned := tables.loss_rows(r):
         with st.expander("How fine-tuning went"):
             _tuning(r, tuned)
     with st.expander("What is quantized, part by part"):
-        _coverage_table(report.coverage_rows(r))
+        _coverage_table(tables.coverage_rows(r))
     with st.expander("Show code: the same without Earbench"):
         cell = st.selectbox(
             "Result",
             r.cells,
-            format_func=lambda c: f"{report.label(r.run, c.position)}, {c.length_s:g} s, batch {c.batch}",
+            format_func=lambda c: f"{report.label(r.run, c.position)}, {r.run.spec.axis.show(c.size)}, batch {c.batch}",
             key=f"code-{r.run.id}",
         )
         try:
-            st.code(snippet.code(cell.record, cell.length_s, cell.batch), language="python")
-        except (ModelError, ModeError) as e:
+            st.code(snippet.code(cell.record, cell.size, cell.batch), language="python")
+        except EarbenchError as e:
             st.caption(f"There is no code to show any more. {e}")
     with st.expander("Device and circumstances"):
         _circumstances(r)
@@ -204,7 +214,7 @@ def _tuning(r: Report, rows: Sequence[Row]) -> None:
     """The loss, model by model: each has its own clips and vocabulary."""
     for model in dict.fromkeys(str(x["model"]) for x in rows):
         own = [x for x in rows if x["model"] == model]
-        st.vega_lite_chart(charts.loss(own), width="stretch", key=f"loss-{r.run.id}-{model}")
+        st.vega_lite_chart(signals.loss(own), width="stretch", key=f"loss-{r.run.id}-{model}")
     for told in dict.fromkeys(
         f"{v.variant.spelled} of {v.variant.model}: {v.artefact.details['tuning']}."
         for v in r.variants
@@ -223,9 +233,9 @@ def downloads(r: Report) -> None:
     """Files to take home."""
     offer(
         (
-            ("Summary CSV", f"earbench-{r.run.id}.csv", lambda: report.to_csv(report.summary_rows(r))),
-            ("Raw passes CSV", f"earbench-{r.run.id}-passes.csv", lambda: report.to_csv(report.raw_rows(r))),
-            ("Whole run JSON", f"earbench-{r.run.id}.json", lambda: report.to_json(r)),
+            ("Summary CSV", f"earbench-{r.run.id}.csv", lambda: tables.to_csv(tables.summary_rows(r))),
+            ("Raw passes CSV", f"earbench-{r.run.id}-passes.csv", lambda: tables.to_csv(tables.raw_rows(r))),
+            ("Whole run JSON", f"earbench-{r.run.id}.json", lambda: tables.to_json(r)),
         )
     )
 
@@ -298,7 +308,7 @@ def _circumstances(r: Report) -> None:
             )
     for c in r.cells:
         if c.group.ended and not c.is_baseline:
-            key = f"{report.label(r.run, c.position)}, {c.length_s:g} s, batch {c.batch}"
+            key = f"{report.label(r.run, c.position)}, {r.run.spec.axis.show(c.size)}, batch {c.batch}"
             facts[key] = f"{c.group.ended} after {len({v.round for v in c.group.visits})} rounds"
     st.table(pd.DataFrame({"": facts.keys(), " ": facts.values()}).set_index(""))
 

@@ -7,20 +7,21 @@ from collections.abc import Sequence
 import streamlit as st
 
 from bench import modes
-from bench.modes import Mode, ModeError, Option
-from bench.records import Setting, Variant, spelled
+from bench.core.errors import EarbenchError
+from bench.core.specs import Placement, Setting, Variant, spelled
+from bench.modes.mode import Mode, Option
 
 
 def adjusted(chosen: Sequence[str], key: str) -> list[str]:
     """The chosen modes, spelled with what was set for each; one that can't be read comes back as it is."""
     known, labels = modes.modes(), modes.menu()
     found = {text: known.get(text.partition(":")[0]) for text in chosen}
-    if not any(mode and mode.SETTINGS for mode in found.values()):
+    if not any(mode and mode.SPEC.settings for mode in found.values()):
         return list(chosen)
     out = []
     with st.expander("Settings of the chosen modes", icon=":material/tune:"):
         for text, mode in found.items():
-            if mode and mode.SETTINGS:
+            if mode and mode.SPEC.settings:
                 st.markdown(f"**{labels.get(text, text)}**")
                 out.append(_set(text, mode, f"{key}-{text}"))
             else:
@@ -30,15 +31,15 @@ def adjusted(chosen: Sequence[str], key: str) -> list[str]:
 
 def _set(text: str, mode: Mode, key: str) -> str:
     try:
-        given = modes.complete(mode, dict(Variant.named("", text, 1).settings))
-    except (ModeError, ValueError):
+        given = modes.complete(mode, dict(Variant.parse("", text, Placement()).settings))
+    except EarbenchError:
         return text  # the form says what is wrong with it
     columns = st.columns(3)
     values = {
         name: _widget(columns[i % 3], name, option, given[name], f"{key}-{name}")
-        for i, (name, option) in enumerate(mode.SETTINGS.items())
+        for i, (name, option) in enumerate(mode.SPEC.settings.items())
     }
-    return spelled(mode.NAME, {name: v for name, v in values.items() if v != mode.SETTINGS[name].default})
+    return spelled(mode.name, {name: v for name, v in values.items() if v != mode.SPEC.settings[name].default})
 
 
 def _widget(column: st.delta_generator.DeltaGenerator, name: str, o: Option, value: Setting, key: str) -> Setting:

@@ -11,10 +11,14 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from bench import audio, charts, datasets, paths
-from bench.audio import AudioError, Sound
-from bench.datasets import Clip, DatasetError
-from bench.records import SAMPLE_RATE_HZ
+from bench.core import paths
+from bench.core.specs import SAMPLE_RATE_HZ
+from bench.datasets import dataset
+from bench.datasets.dataset import Clip
+from bench.datasets.folder import DatasetError
+from bench.results.charts import signals, style
+from bench.sound import audio
+from bench.sound.audio import AudioError, Sound
 from bench.ui import microphone
 from bench.ui.guard import is_local_name
 
@@ -63,9 +67,9 @@ def _clip() -> Chosen | None:
 @lru_cache(maxsize=1)
 def _clips() -> list[Clip]:
     """The clips of the bundled data set, then those that stand in no list."""
-    folder = datasets.bundled()
+    folder = dataset.bundled()
     try:
-        listed = list(datasets.find(str(folder)).clips)
+        listed = list(dataset.find(str(folder)).clips)
     except DatasetError:
         listed = []
     paths_listed = {c.path for c in listed}
@@ -151,8 +155,10 @@ def _show(chosen: Chosen) -> None:
         st.warning(remark, icon=":material/graphic_eq:")
 
 
-def _waveform(key: str, sound: Sound) -> charts.Spec:
-    return _once("t_drawn", key, lambda: charts.waveform(audio.peaks(sound.samples, WAVEFORM_POINTS), sound.duration_s))
+def _waveform(key: str, sound: Sound) -> style.Spec:
+    return _once(
+        "t_drawn", key, lambda: signals.waveform(audio.peaks(sound.samples, WAVEFORM_POINTS), sound.duration_s)
+    )
 
 
 def _wav(key: str, sound: Sound) -> bytes:

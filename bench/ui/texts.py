@@ -6,10 +6,13 @@ from html import escape
 
 import streamlit as st
 
-from bench import charts, modes, scoring, transcripts
-from bench.records import Transcript, VariantText
-from bench.scoring import Errors
-from bench.transcripts import Score
+from bench import modes
+from bench.core import scoring
+from bench.core.records import Transcript, VariantText
+from bench.core.scoring import Errors
+from bench.results import transcripts
+from bench.results.charts import style
+from bench.results.transcripts import Score
 from bench.ui import diff
 
 ABREAST = 3  # columns; more would be too narrow to read
@@ -45,7 +48,7 @@ def heading(mode: str, model: str = "") -> str:
     more = f" <small>· {escape(model)}</small>" if model else ""
     return (
         f'<div style="font-weight: 600"><span style="display: inline-block; width: .8em; height: .8em; '
-        f'margin-right: .45em; border-radius: 3px; background: {charts.mode_colour(mode)}"></span>'
+        f'margin-right: .45em; border-radius: 3px; background: {style.mode_colour(mode)}"></span>'
         f"{escape(label(mode))}{more}</div>"
     )
 

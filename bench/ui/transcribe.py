@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from bench import device, models, transcripts
-from bench.client import Cancelled, WorkerError
-from bench.jobs import Jobs, Refused
-from bench.models import ModelError
-from bench.modes import ModeError
-from bench.records import Transcript, Variant
-from bench.store import StoreError
-from bench.transcriber import Busy
-from bench.ui import choose, diff, texts
-from bench.ui.press import pressed
+from bench.core.errors import EarbenchError
+from bench.core.records import Transcript
+from bench.core.specs import Variant
+from bench.core.store import StoreError
+from bench.device import kinds
+from bench.families import catalogue
+from bench.jobs.manager import Jobs
+from bench.results import transcripts
+from bench.ui import benchmark_form, diff, texts
+from bench.ui.button import pressed
 from bench.ui.source import Chosen
+from bench.workers.client import Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,10 @@ def variants(jobs: Jobs) -> list[Variant]:
     with left:
         model = _model()
     with right:
-        chosen = choose.pick_modes("t_modes")
+        chosen = benchmark_form.pick_modes("t_modes")
     try:
-        checkpoint = models.find(model)
-    except ModelError as e:
+        checkpoint = catalogue.find(model)
+    except EarbenchError as e:
         st.error(str(e))
         return []
     if checkpoint.source == "random":
@@ -47,7 +48,7 @@ def variants(jobs: Jobs) -> list[Variant]:
         )
     if not chosen:
         st.error("No quantization mode is chosen. Choose at least one; two can be compared.")
-    return [Variant.named(checkpoint.name, mode, device.default_threads()) for mode in chosen]
+    return [Variant.parse(checkpoint.name, mode, kinds.default()) for mode in chosen]
 
 
 def refused(jobs: Jobs) -> str:
@@ -114,8 +115,8 @@ def result(jobs: Jobs, chosen: Chosen | None) -> None:
 
 
 def _model() -> str:
-    known = {c.name: f"{c.name} ({c.note})" for c in models.catalogue()}
-    st.session_state.setdefault("t_model", models.default())
+    known = {c.name: f"{c.name} ({c.note})" for c in catalogue.catalogue()}
+    st.session_state.setdefault("t_model", catalogue.default())
     now = st.session_state["t_model"]
     options = [*known, *([now] if now and now not in known else [])]
     chosen: str | None = st.selectbox(
@@ -124,7 +125,7 @@ def _model() -> str:
         format_func=lambda name: known.get(name, name),
         key="t_model",
         accept_new_options=True,
-        help="Or type the path of a folder on this device that holds a Wav2Vec2ForCTC in Hugging Face format.",
+        help=f"Or type the path of a folder on this device that holds {catalogue.accepted()}.",
     )
     return chosen or ""
 
@@ -136,7 +137,7 @@ def _transcribe(jobs: Jobs, chosen: Chosen, wanted: list[Variant], reference: st
             found = jobs.transcriber.transcribe(
                 sound.samples, wanted, lambda text: status.update(label=f"{text[:1].upper()}{text[1:]} …")
             )
-        except (Refused, Busy, WorkerError, ModelError, ModeError) as e:
+        except EarbenchError as e:
             trouble = str(e)
         except Cancelled:
             trouble = "It was cancelled, because a measurement began or the program ends. Press Transcribe again."

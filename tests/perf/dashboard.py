@@ -20,8 +20,8 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from bench.paths import ROOT
-from bench.stats import geometric_mean
+from bench.core.paths import ROOT
+from bench.core.stats import geometric_mean
 
 TURNS = 7
 FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -33,18 +33,20 @@ ARMS = {
 
 def main() -> None:
     """Measure both in turn and print."""
-    found: dict[str, list[tuple[float, int]]] = {name: [] for name in ARMS}
+    measured: dict[str, list[tuple[float, int]]] = {name: [] for name in ARMS}
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for turn in range(TURNS):
             for name in list(ARMS)[:: 1 if turn % 2 else -1]:
-                found[name].append(measure(name, browser.new_page()))
+                measured[name].append(measure(name, browser.new_page()))
         browser.close()
-    for name, values in found.items():
+    for name, values in measured.items():
         seconds, resident = (statistics.median(column) for column in zip(*values, strict=True))
         print(f"{name:9} {seconds:5.2f} s to first paint, {resident / 1e6:4.0f} MB resident after it")
     for what, column in (("time to first paint", 0), ("resident memory", 1)):
-        ratio = geometric_mean([a[column] / b[column] for a, b in zip(found["earbench"], found["hello"], strict=True)])
+        ratio = geometric_mean(
+            [a[column] / b[column] for a, b in zip(measured["earbench"], measured["hello"], strict=True)]
+        )
         assert ratio
         print(f"earbench over hello, {what}: {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], {TURNS} turns")
 

@@ -36,11 +36,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from bench import device, estimate, models, modes, opening, stats
-from bench.client import Pool
-from bench.models import wav2vec2
-from bench.records import Variant
-from bench.runner import order
+from bench import modes
+from bench.core import stats
+from bench.core.specs import Placement, Variant
+from bench.device import cpu
+from bench.families import catalogue
+from bench.families.wav2vec2 import FAMILY
+from bench.jobs import work
+from bench.jobs.benchmark import order
+from bench.workers import start
+from bench.workers.client import Pool
 
 MODEL = "wav2vec2-base-random"
 
@@ -184,9 +189,9 @@ class Hand:
         self._signal(signal.SIGCONT)
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
-        found: list[float] = json.loads(self._process.stdout.readline())
+        seconds: list[float] = json.loads(self._process.stdout.readline())
         self._signal(signal.SIGSTOP)
-        return found
+        return seconds
 
     def close(self) -> None:
         self._signal(signal.SIGKILL)
@@ -201,18 +206,18 @@ class Ours:
     """A mode of Earbench, built and opened as the product does."""
 
     def __init__(self, spelled: str, threads: int) -> None:
-        self._pool, limits = Pool(), opening.Limits()
-        variant = Variant.named(MODEL, spelled, threads)
+        self._pool, limits = Pool(), start.Limits()
+        variant = Variant.parse(MODEL, spelled, Placement("cpu", threads))
         modes.check(variant)
-        artefact, _ = opening.build(variant, self._pool, limits, lambda text: print(f"  {text}", file=sys.stderr))
-        self._worker, _ = opening.open_worker(variant, artefact, self._pool, limits, lambda _: None)
+        artefact, _ = start.build(variant, self._pool, limits, lambda text: print(f"  {text}", file=sys.stderr))
+        self._worker, _ = start.open_worker(variant, artefact, self._pool, limits, lambda _: None)
 
     def visit(self, what: str) -> list[float]:
         self._worker.resume()
-        request: dict[str, Any] = {"batch": 1, "length_s": float(what), "seed": 0, "input_kind": "speech"}
+        request: dict[str, Any] = {"batch": 1, "size": float(what), "seed": 0, "input_kind": "speech"}
         answer = self._worker.ask("visit", 300, **request)
         self._worker.pause()
-        return [seconds for kind, seconds in answer["passes"] if kind == "kept"]
+        return [seconds for kind, seconds, _ in answer["passes"] if kind == "kept"]
 
     def close(self) -> None:
         self._worker.close()
@@ -224,30 +229,30 @@ def main() -> None:
     parser.add_argument("--modes", default="openvino-int8-static")
     parser.add_argument("--lengths", default="5,10")
     parser.add_argument("--rounds", type=int, default=12)
-    asked = parser.parse_args()
-    lengths, threads = [float(s) for s in asked.lengths.split(",")], device.default_threads()
+    arguments = parser.parse_args()
+    lengths, threads = [float(s) for s in arguments.lengths.split(",")], cpu.default_threads()
     contenders: dict[str, Contender] = {}
     with tempfile.TemporaryDirectory() as folder:
         inputs = {}
         for s in lengths:
             inputs[f"{s:g}"] = str(Path(folder) / f"{s:g}.npy")
-            np.save(inputs[f"{s:g}"], wav2vec2.inputs(s, 1, 0, "speech"))
+            np.save(inputs[f"{s:g}"], FAMILY.inputs(s, 1, 0, "speech", {})["x"])
         try:
             for name, code in BY_HAND.items():
                 print(f"preparing {name}", file=sys.stderr)
                 contenders[name] = Hand(_LOAD + code, Path(folder), inputs, threads)
-            ours = asked.modes.split(",")
+            ours = arguments.modes.split(",")
             for name in ours:
                 contenders[name] = Ours(name, threads)
             ceilings = Hand(_CEILINGS, Path(folder), {}, threads)
             contenders[""] = ceilings
             names = [name for name in contenders if name]
-            print(f"{models.find(MODEL).label}, {threads} threads, {device.cpu_name()}")
+            print(f"{catalogue.find(MODEL).label}, {threads} threads, {cpu.cpu_name()}")
             for s in inputs:
                 medians: dict[str, dict[int, float]] = {name: {} for name in (*names, *KERNELS)}
                 for name in names:  # the first pass of a length compiles or plans, and counts for nothing
                     contenders[name].visit(s)
-                for number in range(asked.rounds):
+                for number in range(arguments.rounds):
                     for p in order(range(len(names)), 0, (MODEL, s), number):
                         medians[names[p]][number] = statistics.median(contenders[names[p]].visit(s))
                     for kernel in KERNELS:
@@ -265,10 +270,10 @@ def tell(length_s: str, names: list[str], ours: list[str], medians: dict[str, di
         rate = CEILING**3 / statistics.median(medians[kernel].values())
         best[kernel[:4]] = max(best.get(kernel[:4], 0.0), rate)
         print(f"{length_s} s  ceiling {kernel:20} {2 * rate / 1e9:7.0f} G operations a second")
-    work = estimate.work(MODEL, 1, float(length_s))
+    macs = work.work(MODEL, 1, float(length_s))
     for name in names:
         seconds = statistics.median(medians[name].values())
-        shares = ", ".join(f"{work / seconds / rate:.0%} of {bits}" for bits, rate in best.items())
+        shares = ", ".join(f"{macs / seconds / rate:.0%} of {bits}" for bits, rate in best.items())
         print(f"{length_s} s  {name:28} {seconds * 1e3:8.1f} ms, {shares}")
     for mine in ours:
         for name in BY_HAND:

@@ -50,10 +50,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from bench import device, models, modes, stats
-from bench.models import wav2vec2
-from bench.paths import ROOT
-from bench.store import Store
+from bench import modes
+from bench.core import stats
+from bench.core.paths import ROOT
+from bench.core.store import Store
+from bench.device import cpu
+from bench.families import catalogue
+from bench.families.wav2vec2 import FAMILY
 
 BAR = 0.03
 MODEL, LENGTH_S = "wav2vec2-base-random", 5.0
@@ -88,7 +91,7 @@ class Bare:
 
     def __init__(self, folder: Path, threads: int) -> None:
         path = folder / "input.npy"
-        np.save(path, wav2vec2.inputs(LENGTH_S, 1, 0, "speech"))
+        np.save(path, FAMILY.inputs(LENGTH_S, 1, 0, "speech", {})["x"])
         command = [sys.executable, "-c", BARE, str(threads), str(path)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
         self.visits: list[list[float]] = []
@@ -98,8 +101,8 @@ class Bare:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        found: list[float] = json.loads(self._process.stdout.readline())
-        return found
+        seconds: list[float] = json.loads(self._process.stdout.readline())
+        return seconds
 
     def close(self) -> None:
         """End the process."""
@@ -294,8 +297,8 @@ class Watcher:
 
     def press_start(self, length_s: float, repeats: int, threads: int) -> None:
         """Choose the original alone at one length, and press Start."""
-        label = modes.find("torch-fp32").LABEL
-        model = f"{MODEL} ({models.find(MODEL).note})"
+        label = modes.find("torch-fp32").SPEC.label
+        model = f"{MODEL} ({catalogue.find(MODEL).note})"
         until = time.monotonic() + WAIT_S
         while "start" not in self._widgets:
             assert time.monotonic() < until, "no form with a Start button was drawn"
@@ -379,14 +382,14 @@ def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--rounds", type=int, default=40)
     ask.add_argument("--browser", action="store_true")
-    given = ask.parse_args()
+    arguments = ask.parse_args()
     busy = psutil.cpu_percent(interval=3) / 100
-    begun, threads = time.monotonic(), device.default_threads()
+    begun, threads = time.monotonic(), cpu.default_threads()
     arms: dict[str, Any] = {}
     medians: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory(prefix="earbench-fidelity-") as name, ExitStack() as ends:
         folder = Path(name)
-        kinds = {"product": Product, "watched": Watched} | ({"browser": Browser} if given.browser else {})
+        kinds = {"product": Product, "watched": Watched} | ({"browser": Browser} if arguments.browser else {})
         for arm, kind in kinds.items():
             arms[arm] = kind(folder, arm, threads)
             ends.callback(arms[arm].close)
@@ -396,7 +399,7 @@ def main() -> int:
         polls = sum(w.polls for w in watchers)
         medians = {arm: {} for arm in arms}
         draw = random.Random(0)
-        for number in range(-1, given.rounds):  # the first round warms up
+        for number in range(-1, arguments.rounds):  # the first round warms up
             for arm in draw.sample(list(arms), len(arms)):
                 kept = arms[arm].turn()
                 if number >= 0:
@@ -417,8 +420,8 @@ def main() -> int:
             bad += out
         print(line)
     print(
-        f"{given.rounds} rounds of 3 passes, {threads} threads, {LENGTH_S:g} s of audio; {polls} polls by {WATCHERS} "
-        f"sessions; bar ±{BAR:.0%}; {busy:.0%} of the cores taken before; {time.monotonic() - begun:.0f} s"
+        f"{arguments.rounds} rounds of 3 passes, {threads} threads, {LENGTH_S:g} s of audio; {polls} polls by "
+        f"{WATCHERS} sessions; bar ±{BAR:.0%}; {busy:.0%} of the cores taken before; {time.monotonic() - begun:.0f} s"
     )
     return 1 if bad else 0
 

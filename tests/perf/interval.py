@@ -2,8 +2,8 @@
 
     python tests/perf/interval.py
 
-A simulation with a seed: groups of visits with known noise, ended by `StopRule`, visited in `runner.order`, judged by
-`stats.speedup` itself. Looking again and again and stopping when the interval is narrow makes an interval cover less
+A simulation with a seed: groups of visits with known noise, ended by `StopRule`, visited in `benchmark.order`, judged
+by `stats.speedup` itself. Looking again and again and stopping when the interval is narrow makes an interval cover less
 than it says; this measures how much. For every scenario the share of simulated groups is told whose interval holds
 the value that endlessly many rounds would give, the worst variant first, with the share's own 95 % interval. Exits
 with 1 where that share is not within 93 to 97 %. The scenarios at the end are harsher than a device that is fit to
@@ -28,9 +28,11 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from bench import stats, worker
-from bench.runner import order
-from bench.stats import Interval, StopRule
+from bench.core import stats
+from bench.core.specs import Placement
+from bench.core.stats import Interval, StopRule
+from bench.jobs.benchmark import order
+from bench.workers import process
 
 RUNS = 5000
 TRUTH_RUNS = 1500  # of max_rounds rounds each, with another seed
@@ -96,7 +98,7 @@ HARSH = (
 def places(variants: int, runs: int, rounds: int, seed: int) -> npt.NDArray[np.int64]:
     """When each variant is visited, in visits since the group's begin: (runs, rounds, variants)."""
     drawn = [
-        [order(range(variants), seed + run, ("model", 2, 1, 5.0), number) for number in range(rounds)]
+        [order(range(variants), seed + run, ("model", Placement("cpu", 2), 1, 5.0), number) for number in range(rounds)]
         for run in range(runs)
     ]
     within = np.argsort(np.array(drawn), axis=2)  # variant -> place
@@ -124,16 +126,16 @@ def visits(s: Scenario, runs: int, rounds: int, seed: int) -> tuple[Floats, Floa
     medians, counts = np.empty(when.shape), np.empty(when.shape)
     elapsed = np.zeros((runs, rounds))
     for v, pass_s in enumerate(base):
-        single = pass_s > worker.SINGLE_PASS_OVER_S
-        most = 1 if single else max(worker.VISIT_PASSES, math.ceil(2 * worker.VISIT_S / pass_s))
+        single = pass_s > process.SINGLE_PASS_OVER_S
+        most = 1 if single else max(process.VISIT_PASSES, math.ceil(2 * process.VISIT_S / pass_s))
         shape = (runs, rounds, most + 1)
         logs = math.log(pass_s) + shared[:, :, v, None] + s.by_pass * rng.standard_normal(shape)
         slow = rng.random(shape) < s.slow_passes
         logs[slow] += rng.exponential(s.slow_by, int(slow.sum()))
         seconds = np.exp(logs)  # (runs, rounds, discarded pass and kept ones)
         spent = seconds[:, :, 1:].cumsum(axis=2)
-        kept = np.ones((runs, rounds), int) if single else 1 + (spent < worker.VISIT_S).sum(axis=2)
-        kept = np.clip(kept, 1 if single else worker.VISIT_PASSES, most)
+        kept = np.ones((runs, rounds), int) if single else 1 + (spent < process.VISIT_S).sum(axis=2)
+        kept = np.clip(kept, 1 if single else process.VISIT_PASSES, most)
         absent = np.arange(most) >= kept[:, :, None]
         ordered = np.sort(np.where(absent, np.inf, seconds[:, :, 1:]), axis=2)
         middle = [np.take_along_axis(ordered, i[:, :, None], 2)[:, :, 0] for i in ((kept - 1) // 2, kept // 2)]

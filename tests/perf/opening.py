@@ -24,18 +24,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from bench import device, models, modes, readings
-from bench.client import Pool, WorkerError
+from bench import modes
+from bench.core.records import Artefact, Opening
+from bench.core.specs import Placement, Variant
+from bench.device import cpu, readings
+from bench.families import catalogue
 from bench.modes.probe import availability
-from bench.opening import Limits, build, open_worker
-from bench.records import Artefact, Opening, Variant
+from bench.workers.client import Pool, WorkerError
+from bench.workers.start import Limits, build, open_worker
 
 MAX_OPEN_RATIO = 1 / 5
 SIZES, SPARE_BYTES = 1.5, 150_000_000
 
 
 @dataclass(frozen=True)
-class Found:
+class Measured:
     """One mode, built and opened. `peak_bytes`: of the worker after its passes; None where the system doesn't say."""
 
     mode: str
@@ -50,13 +53,13 @@ class Found:
     @property
     def memory_bar_bytes(self) -> float | None:
         """None where the mode is exempt."""
-        return None if modes.find(self.mode).ENGINE == "torch" else SIZES * self.artefact.size_bytes + SPARE_BYTES
+        return None if modes.find(self.mode).SPEC.engine == "torch" else SIZES * self.artefact.size_bytes + SPARE_BYTES
 
     def verdicts(self) -> tuple[str, str]:
         """On opening and on memory: met, missed or why exempt."""
         opens = "met" if self.open_ratio <= MAX_OPEN_RATIO else "missed"
         mode = modes.find(self.mode)
-        if mode.NEEDS.compiles or mode.ENGINE == "openvino":  # which compiles every graph, in about a second
+        if mode.SPEC.needs.compiles or mode.SPEC.engine == "openvino":  # which compiles every graph, in about a second
             opens = "exempt: compiles when it opens"
         bar = self.memory_bar_bytes
         if bar is None:
@@ -64,15 +67,15 @@ class Found:
         return opens, "unknown" if self.peak_bytes is None else "met" if self.peak_bytes <= bar else "missed"
 
 
-def measure(variant: Variant, length_s: float) -> Found:
+def measure(variant: Variant, length_s: float) -> Measured:
     """Raises WorkerError."""
     pool, limits = Pool(), Limits()
     artefact, _ = build(variant, pool, limits, lambda _: None)
     worker, opening = open_worker(variant, artefact, pool, limits, lambda _: None)
     try:
         worker.resume()
-        worker.ask("visit", limits.heartbeat_s, batch=1, length_s=length_s, seed=0, input_kind="speech")
-        return Found(variant.mode, artefact, opening, readings.memory(worker.pid)[1])
+        worker.ask("visit", limits.heartbeat_s, batch=1, size=length_s, seed=0, input_kind="speech")
+        return Measured(variant.mode, artefact, opening, readings.memory(worker.pid)[1])
     finally:
         worker.close()
 
@@ -80,14 +83,16 @@ def measure(variant: Variant, length_s: float) -> Found:
 def main() -> int:
     """Measure each mode and print its row as soon as it is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=models.default())
+    parser.add_argument("--model", default=catalogue.default())
     parser.add_argument("--modes", default="", help="separated by commas; default: all that can be built here")
     parser.add_argument("--length", type=float, default=5.0, help="seconds of speech a pass")
-    parser.add_argument("--threads", type=int, default=device.default_threads())
-    asked = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=cpu.default_threads())
+    arguments = parser.parse_args()
     here = [name for name, a in availability().items() if a.state != "unavailable" and a.builds]
-    names = asked.modes.split(",") if asked.modes else here
-    variants = [Variant.named(models.find(asked.model).name, name, asked.threads) for name in names]
+    names = arguments.modes.split(",") if arguments.modes else here
+    variants = [
+        Variant.parse(catalogue.find(arguments.model).name, name, Placement("cpu", arguments.threads)) for name in names
+    ]
     columns = ("build, s", "start, s", "open, s", "open/build", "MB", "peak opened, MB", "peak passed, MB", "bar, MB")
     print(f"{'mode':32}" + "".join(f"{c:>17}" for c in columns) + "  opening; memory")
     missed = 0
@@ -95,29 +100,29 @@ def main() -> int:
         os.environ["EARBENCH_DATA"] = data
         for variant in variants:
             try:
-                f = measure(variant, asked.length)
+                measured = measure(variant, arguments.length)
             except WorkerError as e:
                 missed += 1
                 print(f"{variant.spelled:32} failed ({e.kind}): {e}")
                 continue
-            missed += "missed" in f.verdicts()
-            show(variant, f)
+            missed += "missed" in measured.verdicts()
+            show(variant, measured)
     return 1 if missed else 0
 
 
-def show(variant: Variant, f: Found) -> None:
+def show(variant: Variant, measured: Measured) -> None:
     """A row."""
-    opened, passed, bar = f.opening.peak_rss_bytes, f.peak_bytes, f.memory_bar_bytes
+    opened, passed, bar = measured.opening.peak_rss_bytes, measured.peak_bytes, measured.memory_bar_bytes
     figures = (
-        f"{f.artefact.build_s:.2f}",
-        f"{f.opening.start_s:.2f}",
-        f"{f.opening.load_s:.3f}",
-        f"{f.open_ratio:.3f}",
-        f"{f.artefact.size_bytes / 1e6:.1f}",
+        f"{measured.artefact.build_s:.2f}",
+        f"{measured.opening.start_s:.2f}",
+        f"{measured.opening.load_s:.3f}",
+        f"{measured.open_ratio:.3f}",
+        f"{measured.artefact.size_bytes / 1e6:.1f}",
         *("–" if b is None else f"{b / 1e6:.0f}" for b in (opened, passed, bar)),
     )
     row = f"{variant.spelled:32}" + "".join(f"{x:>17}" for x in figures)
-    print(row + "  " + "; ".join(f.verdicts()), flush=True)
+    print(row + "  " + "; ".join(measured.verdicts()), flush=True)
 
 
 if __name__ == "__main__":

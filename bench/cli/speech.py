@@ -1,0 +1,198 @@
+"""The commands on speech: how well variants hear a data set, what they make of one recording, fetching a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import modes as all_modes
+from bench.cli import console
+from bench.core import scoring
+from bench.core.lists import names
+from bench.core.records import VariantText
+from bench.core.specs import EvaluationSpec, Placement, SpecError, Variant
+from bench.core.units import duration
+from bench.datasets import dataset as datasets_dataset
+from bench.datasets import hub
+from bench.datasets.dataset import Dataset
+from bench.device import cpu
+from bench.families import catalogue
+from bench.families.tasks.transcription import TRANSCRIPTION
+from bench.jobs import forecast
+from bench.modes import check as check_mode
+from bench.results import evaluation, report, tables
+from bench.results.evaluation import Result
+from bench.sound import audio
+from bench.workers.client import Cancelled
+
+MODES = ",".join(all_modes.first())
+
+Model = Annotated[
+    str, typer.Option(help="Model names or folders, separated by commas. Default: the model that is shipped.")
+]
+ModesOption = Annotated[
+    str, typer.Option(help="Modes, separated by commas; the first is the baseline. ALL in it: all that run here.")
+]
+Threads = Annotated[int, typer.Option(help="Threads. Default: the usable cores.", show_default=False)]
+
+
+def evaluate(
+    dataset: Annotated[
+        str, typer.Option(help="A folder (manifest.csv or LibriSpeech's layout) or a manifest. Default: data/clips.")
+    ] = "",
+    model: Model = "",
+    modes: ModesOption = MODES,
+    split: Annotated[str, typer.Option(help="Where the manifest has a column of that name.")] = "evaluate",
+    limit: Annotated[int, typer.Option("--clips", help="Clips at most, drawn by the seed; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of clips, and of the intervals.")] = 0,
+    normaliser: Annotated[str, typer.Option(help=f"Of texts: {', '.join(scoring.NORMALISERS)}.")] = "basic",
+    threads: Threads = 0,
+    csv: Annotated[Path | None, typer.Option(help="Write the summary here, a row a variant.")] = None,
+    clips_csv: Annotated[Path | None, typer.Option(help="Write every clip's texts and errors here.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this cancelled or interrupted evaluation.")] = None,
+) -> None:
+    """Transcribe a data set by every variant: word errors with intervals, against time and size."""
+    with console.sentences():
+        console.check_folders(csv, clips_csv)
+        if resume:
+            if console.jobs().store.run(resume):
+                raise SpecError(f"{resume} is a benchmark run. Go on with it by: python -m bench run --resume {resume}")
+            run_id = console.jobs().resume(resume)
+        else:
+            where = dataset or str(datasets_dataset.bundled())
+            if normaliser not in scoring.NORMALISERS:
+                raise SpecError(f"Normaliser: got {normaliser}; allowed: {', '.join(scoring.NORMALISERS)}.")
+            spec = EvaluationSpec(variants_of(model, modes, threads), where, split, limit, seed, normaliser)
+            clips = datasets_dataset.of(spec)
+            tell(spec, clips)
+            run_id = console.jobs().start(spec, clips)
+    ended = console.follow(run_id)
+    found = evaluation.result(console.jobs().store, run_id)
+    assert found
+    with console.sentences():
+        console.write(csv, tables.to_csv(evaluation.summary_rows(found)))
+        console.write(clips_csv, tables.to_csv(evaluation.clip_rows(found)))
+    _print_result(found)
+    if ended.state != "done":
+        raise typer.Exit(1)
+
+
+def transcribe(
+    file: Annotated[Path, typer.Argument(help="A recording: WAV, FLAC, OGG, MP3, M4A …")],
+    model: Model = "",
+    modes: ModesOption = MODES,
+    reference: Annotated[str, typer.Option(help="What is said in it, to count the errors.")] = "",
+    threads: Threads = 0,
+) -> None:
+    """Transcribe a recording by every variant, one after another."""
+    with console.sentences():
+        variants = variants_of(model, modes, threads)
+        sound = audio.decode(file)
+        for remark in sound.remarks:
+            console.err.print(remark)
+        transcriber = console.jobs().transcriber
+        try:
+            with console.on_interrupt(transcriber.cancel), console.err.status("starting") as shown:
+                texts = transcriber.transcribe(sound.samples, variants, shown.update)
+        except Cancelled:
+            console.err.print("Cancelled.")
+            raise typer.Exit(1) from None
+        finally:
+            transcriber.close()
+    console.out.print(f"{file.name}, {sound.duration_s:.2f} s of audio, {threads or cpu.default_threads()} threads")
+    for text in texts:
+        _print_text(text, sound.duration_s, reference, several=len({v.model for v in variants}) > 1)
+    if all(text.transcription is None for text in texts):
+        raise typer.Exit(1)
+    console.out.print("Times are of one forward pass each, the first of this length: for figures, use `run`.")
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="OWNER/NAME or OWNER/NAME:CONFIGURATION.")],
+    split: Annotated[str, typer.Option(help="The split, as the hub names it.")] = "test",
+    limit: Annotated[int, typer.Option("--clips", help="The first so many.")] = 100,
+) -> None:
+    """Fetch a data set of the Hugging Face hub once and print its folder, for `evaluate --dataset`."""
+    with console.sentences():
+        folder = hub.from_hub(name, split, limit, console.err.print)
+    print(folder)
+
+
+def variants_of(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
+    """Every model in every mode, as a command's options name them. Raises ModelError, ModeError or SpecError."""
+    found = [catalogue.find(name).name for name in names(model or catalogue.default())]
+    placement = Placement("cpu", threads or cpu.default_threads())
+    chosen = console.chosen_modes(modes)
+    catalogue.check_task(TRANSCRIPTION.NAME, found)
+    variants = tuple(dict.fromkeys(Variant.parse(m, mode, placement) for m in found for mode in chosen))
+    for variant in variants:
+        check_mode(variant)
+    return variants
+
+
+def tell(spec: EvaluationSpec, clips: Dataset) -> None:
+    """What will be heard, and for how long."""
+    for remark in clips.remarks:
+        console.err.print(remark)
+    expected = forecast.evaluation_s(spec.variants, [c.path for c in clips.clips], report.rates(console.jobs().store))
+    about = f", about {duration(expected)}" if expected else ""
+    console.err.print(f"{len(clips.clips)} clips with {clips.words} words{about}.")
+
+
+def _print_result(r: Result) -> None:
+    spec = r.evaluation.spec
+    models = list(dict.fromkeys(v.model for v in spec.variants))
+    console.out.print(
+        f"{'model ' + models[0] + ', ' if len(models) == 1 else ''}data set {spec.dataset}, "
+        f"{evaluation.heard(r)}, normaliser {r.normaliser}"
+    )
+    table = console.table(*(["model"] if len(models) > 1 else []), first="mode", fold=True)
+    console.add_numbers(table, "WER %", "points [95 %]", "S/D/I", "CER %", "RTF", "MB")  # fits 80 columns
+    for s in r.scores:
+        c = s.comparison
+        table.add_row(
+            s.record.variant.spelled,
+            *([s.record.variant.model] if len(models) > 1 else []),
+            as_points(c.wer),
+            "baseline" if s.is_baseline else as_points(c.delta, c.delta_low, c.delta_high, "+"),
+            _kinds(s.words),
+            as_points(s.characters.rate),
+            "–" if s.rtf is None else f"{s.rtf:.3f}",
+            "–" if s.size_bytes is None else f"{s.size_bytes / 1e6:.1f}",
+        )
+    if r.scores:
+        console.out.print(table)
+        console.out.print("points: WER minus the original's, with its interval. S/D/I: substituted, deleted, inserted.")
+    if said := evaluation.headline(r):
+        console.out.print(said)
+    for f in r.failures:
+        name = evaluation.label(r.evaluation, spec.variants[f.variant]) if f.variant is not None else "evaluation"
+        console.err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
+
+
+def _print_text(text: VariantText, length_s: float, reference: str, *, several: bool) -> None:
+    name = f"{text.variant.spelled} of {text.variant.model}" if several else text.variant.spelled
+    if text.transcription is None or text.seconds is None:
+        console.err.print(f"{name} failed: {text.error}")
+        return
+    told = [f"{text.seconds * 1e3:.0f} ms", f"RTF {text.seconds / length_s:.3f}"]
+    if reference:
+        words = scoring.words(reference, text.transcription.text)
+        letters = scoring.characters(reference, text.transcription.text)
+        told += [f"WER {as_points(words.rate)} % (S/D/I {_kinds(words)})", f"CER {as_points(letters.rate)} %"]
+    console.out.print(f"{name}: {', '.join(told)}")
+    console.out.print(f"  {text.transcription.text or '(no words)'}")
+
+
+def _kinds(e: scoring.Errors) -> str:
+    return f"{e.substitutions}/{e.deletions}/{e.insertions}"
+
+
+def as_points(value: float | None, low: float | None = None, high: float | None = None, sign: str = "") -> str:
+    """A fraction in percent or points, with its interval."""
+    if value is None:
+        return "–"
+    interval = "" if low is None or high is None else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+    return f"{100 * value:{sign}.1f}{interval}"

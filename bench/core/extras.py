@@ -1,0 +1,44 @@
+"""Families and modes from elsewhere: EARBENCH_EXTRA=package.module,package.module names the files that define them.
+
+A file of a family defines `FAMILY`, one of a mode `MODE`, exactly as those of Earbench do. The variable is inherited by
+child processes, and no page can set it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import lru_cache
+from typing import Any
+
+from bench.core.errors import EarbenchError
+
+VARIABLE = "EARBENCH_EXTRA"
+
+
+class ExtraError(EarbenchError):
+    """A module that EARBENCH_EXTRA names can't be used."""
+
+
+def named(attribute: str) -> list[Any]:
+    """What the named modules define under this name, in their order. Raises ExtraError."""
+    return [
+        getattr(module, attribute) for module in _modules(os.environ.get(VARIABLE, "")) if hasattr(module, attribute)
+    ]
+
+
+@lru_cache(maxsize=8)
+def _modules(names: str) -> list[Any]:
+    modules = []
+    for name in filter(None, map(str.strip, names.split(","))):
+        try:
+            module = importlib.import_module(name)
+        except ImportError as e:
+            raise ExtraError(
+                f"{VARIABLE} names {name}, which can't be imported ({e}). Allowed: modules that Python finds from "
+                "Earbench's folder, separated by commas."
+            ) from e
+        if not hasattr(module, "FAMILY") and not hasattr(module, "MODE"):
+            raise ExtraError(f"{VARIABLE} names {name}, which defines neither FAMILY nor MODE.")
+        modules.append(module)
+    return modules

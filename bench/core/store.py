@@ -1,0 +1,479 @@
+"""SQLite: the only file that speaks SQL. Raw passes in, records out; no statistic is stored.
+
+Every write is one transaction with `synchronous=FULL`, so what was committed survives a pulled plug. `revision` grows
+with each write: who has seen it need not read again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.core import migrations, records
+from bench.core.errors import EarbenchError
+from bench.core.migrations import MIGRATIONS
+from bench.core.records import (
+    Artefact,
+    ClipRecord,
+    Coverage,
+    Device,
+    Evaluation,
+    Failure,
+    Group,
+    Opening,
+    Pass,
+    Prediction,
+    Reading,
+    Run,
+    RunState,
+    Transcript,
+    VariantRecord,
+    Visit,
+    to_json,
+)
+from bench.core.specs import EvaluationSpec, Placement, RunSpec
+
+_KINDS = {RunSpec: "benchmark", EvaluationSpec: "evaluation"}
+T = TypeVar("T")
+
+
+class StoreError(EarbenchError):
+    """The database can't be used as asked."""
+
+
+class Store:
+    """The runs of this data folder. Safe to use from several threads and processes.
+
+    Every method that writes raises StoreError where nothing could be written, as on a full disk: then nothing changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the database, made or migrated if need be. Raises StoreError for one of a newer Earbench."""
+        self.path = path
+        self._local = threading.local()
+        self._migrate()
+
+    def revision(self) -> int:
+        """A number that grows with every write."""
+        return int(self._db.execute("SELECT revision FROM meta").fetchone()[0])
+
+    # --- runs
+
+    def create_run(self, spec: RunSpec | EvaluationSpec, device: Device) -> str:
+        """A new run or evaluation in the state `preparing`; returns its id, which sorts by time."""
+        now = time.time()
+        run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(2)
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO run (id, kind, created_s, state, spec, device) VALUES (?, ?, ?, 'preparing', ?, ?)",
+                (run_id, _KINDS[type(spec)], now, to_json(spec), to_json(device)),
+            )
+            db.executemany(
+                "INSERT INTO variant (run_id, position) VALUES (?, ?)", [(run_id, i) for i in range(len(spec.variants))]
+            )
+        return run_id
+
+    def set_state(self, run_id: str, state: RunState, message: str | None = None) -> None:
+        """Move a run to a state; the clock starts with the first `running` and stops with an end state.
+
+        A cancel that comes after the end changes nothing, and a run that is being cancelled runs no more.
+        """
+        now = time.time()
+        finished = None if state in records.LIVE_STATES else now
+        with self._write() as db:
+            db.execute(
+                "UPDATE run SET state = ?, message = ?, finished_s = ?, "
+                "started_s = CASE WHEN started_s IS NULL AND ? = 'running' THEN ? ELSE started_s END WHERE id = ? AND "
+                "NOT (? = 'cancelling' AND finished_s IS NOT NULL) AND NOT (? = 'running' AND state = 'cancelling')",
+                (state, message, finished, state, now, run_id, state, state),
+            )
+
+    def interrupt_live(self, message: str) -> list[str]:
+        """Mark all that claims to be live as interrupted. Only for who holds the device. Returns their ids."""
+        rows = self._db.execute("SELECT id, state FROM run").fetchall()
+        found = [row["id"] for row in rows if row["state"] in records.LIVE_STATES]
+        for run_id in found:
+            self.set_state(run_id, "interrupted", message)
+        return found
+
+    def run(self, run_id: str) -> Run | None:
+        """One benchmark run, or None. Raises StoreError for a damaged one."""
+        return next((_run(row) for row in self._rows("benchmark", run_id)), None)
+
+    def runs(self) -> list[Run]:
+        """All benchmark runs that can be read, the newest first."""
+        return list(_readable(_run, self._rows("benchmark")))
+
+    def evaluation(self, run_id: str) -> Evaluation | None:
+        """One evaluation, or None. Raises StoreError for a damaged one."""
+        return next((_evaluation(row) for row in self._rows("evaluation", run_id)), None)
+
+    def evaluations(self) -> list[Evaluation]:
+        """All evaluations that can be read, the newest first."""
+        return list(_readable(_evaluation, self._rows("evaluation")))
+
+    def damaged(self) -> list[str]:
+        """The ids of the runs and evaluations that can't be read, and so stand in no list."""
+        read = {*(run.id for run in self.runs()), *(e.id for e in self.evaluations())}
+        return [row["id"] for kind in _KINDS.values() for row in self._rows(kind) if row["id"] not in read]
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run or an evaluation and all that belongs to it. Raises StoreError while it is live."""
+        with self._write() as db:
+            found = db.execute("SELECT state FROM run WHERE id = ?", (run_id,)).fetchone()
+            if found and found["state"] in records.LIVE_STATES:
+                raise StoreError(f"Run {run_id} is {found['state']}; cancel it before deleting it.")
+            db.execute("DELETE FROM run WHERE id = ?", (run_id,))
+
+    # --- variants and failures
+
+    def set_variant(
+        self,
+        run_id: str,
+        position: int,
+        *,
+        artefact: Artefact | None = None,
+        opening: Opening | None = None,
+        coverage: Coverage | None = None,
+    ) -> None:
+        """Store what became known of a variant; what is None stays as it was."""
+        values = [None if x is None else to_json(x) for x in (artefact, opening, coverage)]
+        with self._write() as db:
+            db.execute(
+                "UPDATE variant SET artefact = coalesce(?, artefact), opening = coalesce(?, opening), "
+                "coverage = coalesce(?, coverage) WHERE run_id = ? AND position = ?",
+                (*values, run_id, position),
+            )
+
+    def variants(self, run: Run | Evaluation) -> list[VariantRecord]:
+        """The variants of a run in the spec's order."""
+        rows = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
+        return [
+            VariantRecord(
+                variant=run.spec.variants[row["position"]],
+                artefact=Artefact(**json.loads(row["artefact"])) if row["artefact"] else None,
+                opening=Opening(**json.loads(row["opening"])) if row["opening"] else None,
+                coverage=records.coverage_from(json.loads(row["coverage"])) if row["coverage"] else None,
+            )
+            for row in rows
+        ]
+
+    def add_failure(self, run_id: str, failure: Failure) -> None:
+        """Keep a difficulty with its run."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO failure (run_id, variant, stage, kind, message, log) VALUES (?, ?, ?, ?, ?, ?)",
+                (run_id, failure.variant, failure.stage, failure.kind, failure.message, failure.log),
+            )
+
+    def failures(self, run_id: str) -> list[Failure]:
+        """What went wrong in a run, in order."""
+        rows = self._db.execute("SELECT * FROM failure WHERE run_id = ? AND NOT superseded ORDER BY id", (run_id,))
+        return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in rows]
+
+    # --- groups and visits
+
+    def start_group(
+        self, run_id: str, model: str, placement: Placement, batch: int, size: float, variants: Sequence[int]
+    ) -> int:
+        """A new group; returns its id."""
+        with self._write() as db:
+            row = db.execute(
+                "INSERT INTO measured_group (run_id, model, placement, batch, size, variants, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'running') RETURNING id",
+                (run_id, model, str(placement), batch, size, json.dumps(list(variants))),
+            ).fetchone()
+            return int(row[0])
+
+    def end_group(self, group_id: int, ended: str) -> None:
+        """The group is measured; `ended` says why it is enough."""
+        with self._write() as db:
+            db.execute("UPDATE measured_group SET state = 'done', ended = ? WHERE id = ?", (ended, group_id))
+
+    def supersede_unfinished(self, run_id: str) -> None:
+        """Set the unfinished groups and the failures of a run aside, as it is resumed.
+
+        A resumed variant can't be paired with old baseline passes, and what failed is tried again.
+        """
+        with self._write() as db:
+            db.execute("UPDATE failure SET superseded = 1 WHERE run_id = ?", (run_id,))
+            db.execute(
+                "UPDATE measured_group SET state = 'superseded' WHERE run_id = ? AND state = 'running'", (run_id,)
+            )
+
+    def add_visit(self, group_id: int, visit: Visit) -> None:
+        """One visit with its passes in one commit."""
+        with self._write() as db:
+            row = db.execute(
+                "INSERT INTO visit (group_id, variant, round, position, started_s, reading) VALUES (?, ?, ?, ?, ?, ?) "
+                "RETURNING id",
+                (group_id, visit.variant, visit.round, visit.position, visit.started_s, to_json(visit.reading)),
+            ).fetchone()
+            db.executemany(
+                "INSERT INTO pass (visit_id, position, kind, seconds, phases) VALUES (?, ?, ?, ?, ?)",
+                [
+                    (row[0], i, p.kind, p.seconds, json.dumps(p.phases) if p.phases else None)
+                    for i, p in enumerate(visit.passes)
+                ],
+            )
+
+    def groups(self, run_id: str, *, superseded: bool = False) -> list[Group]:
+        """The groups of a run with visits and passes, in the order they were begun."""
+        with self.snapshot():
+            return self._groups(run_id, superseded)
+
+    # --- evaluations
+
+    def set_clips(self, run_id: str, clips: Sequence[ClipRecord]) -> None:
+        """The clips of an evaluation, stored once at its start."""
+        with self._write() as db:
+            db.executemany(
+                "INSERT INTO clip (run_id, position, id, path, text, length_s) VALUES (?, ?, ?, ?, ?, ?)",
+                [(run_id, c.position, c.id, c.path, c.text, c.length_s) for c in clips],
+            )
+
+    def clips(self, run_id: str) -> list[ClipRecord]:
+        """The clips of an evaluation in order."""
+        rows = self._db.execute("SELECT * FROM clip WHERE run_id = ? ORDER BY position", (run_id,))
+        return [ClipRecord(r["position"], r["id"], r["path"], r["text"], r["length_s"]) for r in rows]
+
+    def add_predictions(self, run_id: str, length_s: float, predictions: Sequence[Prediction]) -> None:
+        """What the variants made of one clip of so many seconds, in one commit."""
+        with self._write() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO prediction (run_id, variant, clip, seconds, output, paired) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                [(run_id, p.variant, p.clip, p.seconds, to_json(p.output), p.paired) for p in predictions],
+            )
+            db.execute(
+                "UPDATE clip SET length_s = ? WHERE run_id = ? AND position = ?",
+                (length_s, run_id, predictions[0].clip),
+            )
+
+    def predictions(self, run_id: str, output: Callable[[Any], Any] = records.transcription_from) -> list[Prediction]:
+        """All predictions of an evaluation, by clip and variant; `output` makes one of what `to_json` wrote."""
+        rows = self._db.execute("SELECT * FROM prediction WHERE run_id = ? ORDER BY clip, variant", (run_id,))
+        return [
+            Prediction(r["variant"], r["clip"], r["seconds"], output(json.loads(r["output"])), bool(r["paired"]))
+            for r in rows
+        ]
+
+    # --- transcripts
+
+    def add_transcript(self, transcript: Transcript) -> int:
+        """Keep a transcript; returns its id. The id that it came with is not looked at."""
+        t = transcript
+        with self._write() as db:
+            row = db.execute(
+                "INSERT INTO transcript (created_s, source, length_s, reference, audio, texts, device) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                (
+                    t.created_s,
+                    t.source,
+                    t.length_s,
+                    t.reference,
+                    t.audio,
+                    json.dumps([asdict(x) for x in t.texts], ensure_ascii=False),
+                    to_json(t.device) if t.device else None,
+                ),
+            ).fetchone()
+            return int(row[0])
+
+    def transcripts(self) -> list[Transcript]:
+        """All transcripts, the newest first."""
+        return [
+            Transcript(
+                id=r["id"],
+                created_s=r["created_s"],
+                source=r["source"],
+                length_s=r["length_s"],
+                reference=r["reference"],
+                audio=r["audio"],
+                texts=tuple(records.variant_text_from(x) for x in json.loads(r["texts"])),
+                device=records.device_from(json.loads(r["device"])) if r["device"] else None,
+            )
+            for r in self._db.execute("SELECT * FROM transcript ORDER BY id DESC")
+        ]
+
+    def set_reference(self, transcript_id: int, reference: str) -> None:
+        """Somebody typed in what was said."""
+        with self._write() as db:
+            db.execute("UPDATE transcript SET reference = ? WHERE id = ?", (reference, transcript_id))
+
+    def delete_transcript(self, transcript_id: int) -> None:
+        """Forget a transcript."""
+        with self._write() as db:
+            db.execute("DELETE FROM transcript WHERE id = ?", (transcript_id,))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read within is of one moment, whatever others write meanwhile. May be nested."""
+        db = self._db
+        if db.in_transaction:
+            yield
+            return
+        db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            db.execute("COMMIT")
+
+    # --- plumbing
+
+    def _rows(self, kind: str, run_id: str | None = None) -> list[Any]:
+        one, arguments = (" AND id = ?", (kind, run_id)) if run_id is not None else ("", (kind,))
+        query = f"SELECT * FROM run WHERE kind = ?{one} ORDER BY created_s DESC, rowid DESC"
+        return self._db.execute(query, arguments).fetchall()
+
+    def _groups(self, run_id: str, superseded: bool) -> list[Group]:
+        passes: dict[int, list[Pass]] = {}
+        for row in self._db.execute(
+            "SELECT p.visit_id, p.kind, p.seconds, p.phases FROM pass p JOIN visit v ON v.id = p.visit_id "
+            "JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY p.visit_id, p.position",
+            (run_id,),
+        ):
+            phases = tuple((name, seconds) for name, seconds in json.loads(row["phases"])) if row["phases"] else ()
+            passes.setdefault(row["visit_id"], []).append(Pass(row["kind"], row["seconds"], phases))
+        visits: dict[int, list[Visit]] = {}
+        for row in self._db.execute(
+            "SELECT v.* FROM visit v JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY v.id",
+            (run_id,),
+        ):
+            visits.setdefault(row["group_id"], []).append(
+                Visit(
+                    variant=row["variant"],
+                    round=row["round"],
+                    position=row["position"],
+                    started_s=row["started_s"],
+                    passes=tuple(passes.get(row["id"], ())),
+                    reading=Reading(**json.loads(row["reading"])),
+                )
+            )
+        return [
+            Group(
+                id=row["id"],
+                model=row["model"],
+                placement=Placement.parse(row["placement"]),
+                batch=row["batch"],
+                size=row["size"],
+                variants=tuple(json.loads(row["variants"])),
+                state=row["state"],
+                ended=row["ended"],
+                visits=tuple(visits.get(row["id"], ())),
+            )
+            for row in self._db.execute("SELECT * FROM measured_group WHERE run_id = ? ORDER BY id", (run_id,))
+            if superseded or row["state"] != "superseded"
+        ]
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        if not hasattr(self._local, "db"):
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            self._local.db = db
+        connection: sqlite3.Connection = self._local.db
+        return connection
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        try:
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("UPDATE meta SET revision = revision + 1")
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite itself rolls back where the disk is full
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as e:
+            raise StoreError(
+                f"{self.path} can't be written ({e}). Free some space there, see that the folder is writable and no "
+                "other program holds it, then try again."
+            ) from e
+
+    def _copy(self, version: int) -> None:
+        """Keep the file as it is beside itself, for an Earbench of before. Raises StoreError."""
+        kept = self.path.with_name(f"{self.path.name}.schema{version}")
+        try:
+            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(kept)) as target:
+                source.backup(target)
+        except sqlite3.Error as e:
+            raise StoreError(
+                f"{self.path} is of an older Earbench and can't be copied to {kept} before it is brought up to date "
+                f"({e}). Free some space there, then start again."
+            ) from e
+
+    def _migrate(self) -> None:
+        try:
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as e:
+            raise StoreError(
+                f"{self.path} can't be used now ({e}). Is the folder writable, or another program in it?"
+            ) from e
+        except sqlite3.DatabaseError as e:
+            raise StoreError(
+                f"{self.path} can't be opened as Earbench's database ({e}). Move it away to start anew."
+            ) from e
+        try:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version > len(MIGRATIONS):
+                raise StoreError(
+                    f"{self.path} was written by a newer Earbench (schema {version}; this one knows "
+                    f"{len(MIGRATIONS)}). Update Earbench, or name another folder in EARBENCH_DATA."
+                )
+            if 0 < version < len(MIGRATIONS):
+                self._copy(version)
+            migrations.apply(db, version, MIGRATIONS)
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+
+def _run(row: Any) -> Run:
+    with _intact(row):
+        return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_head(row))
+
+
+def _evaluation(row: Any) -> Evaluation:
+    with _intact(row):
+        return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_head(row))
+
+
+@contextmanager
+def _intact(row: Any) -> Iterator[None]:
+    """What can't be read of a row is a StoreError. Its spec may be cut off, or one that this Earbench does not know."""
+    try:
+        yield
+    except (EarbenchError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise StoreError(
+            f"{row['id']} can't be read: it is damaged in the database, or of another Earbench ({e}). All others are "
+            "as they were; this one can be deleted under Results."
+        ) from e
+
+
+def _readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterator[T]:
+    """One damaged row must not hide all others."""
+    for row in rows:
+        with suppress(StoreError):
+            yield read(row)
+
+
+def _head(row: Any) -> dict[str, Any]:
+    names = ("id", "created_s", "state", "message", "started_s", "finished_s")
+    return {**{name: row[name] for name in names}, "device": records.device_from(json.loads(row["device"]))}

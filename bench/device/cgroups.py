@@ -1,0 +1,19 @@
+"""The control groups of this process, which may limit its memory and CPU time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bench.device import system
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def groups() -> list[Path]:
+    """The folders of this process's control group (version 2) and of those above it."""
+    found = re.search(r"^0::/(.*)$", system.read_text("/proc/self/cgroup") or "", re.MULTILINE)
+    if not found:
+        return []
+    own = CGROUPS / found.group(1)
+    return [own, *(p for p in own.parents if p.is_relative_to(CGROUPS))]

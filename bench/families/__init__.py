@@ -1,0 +1,25 @@
+"""Model families: one file each. To add one, write a file with a `FAMILY` (see `family.Family`) and a line below.
+
+Nothing at the top of a family's file imports torch: the dashboard reads names, sizes and work from it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+
+from bench.core import extras
+from bench.families.family import Family
+
+# The files of the families in this package, in the menu's order.
+ORDER = ("wav2vec2",)
+
+
+def families() -> dict[str, Family]:
+    """All families by name."""
+    return {family.NAME: family for family in (*_listed(), *extras.named("FAMILY"))}
+
+
+@lru_cache(maxsize=1)
+def _listed() -> tuple[Family, ...]:
+    return tuple(importlib.import_module(f"{__name__}.{file}").FAMILY for file in ORDER)

@@ -1,0 +1,176 @@
+"""Transcribing a recording by several variants, one after another, with workers that stay warm for a while.
+
+One a process, shared by all pages. The device's lock is held while it computes, so a benchmark elsewhere and a
+transcription never disturb each other; a benchmark that begins here closes the warm workers first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from bench.core.errors import EarbenchError
+from bench.core.records import VariantText, transcription_from
+from bench.core.specs import SAMPLE_RATE_HZ, Variant
+from bench.device.cpu import available_memory_bytes
+from bench.families import catalogue
+from bench.families.tasks.transcription import TRANSCRIPTION
+from bench.jobs import memory
+from bench.jobs.evaluation import samples_file, transcribe
+from bench.jobs.memory import longest_pass
+from bench.sound.audio import Array
+from bench.workers.client import Cancelled, Pool, Worker, WorkerError
+from bench.workers.start import Limits, build, open_worker
+
+WARM_S = 300.0
+
+Say = Callable[[str], None]
+
+
+class Busy(EarbenchError):
+    """Somebody else is transcribing; the text says what to do."""
+
+
+class Transcriber:
+    """Keeps workers by variant; for use by several threads, one of which transcribes at a time."""
+
+    def __init__(
+        self, hold: Callable[[], AbstractContextManager[None]], limits: Limits | None = None, warm_s: float = WARM_S
+    ) -> None:
+        """`hold` holds the device while something is computed, and raises where it can't be had."""
+        self._hold, self._limits, self._warm_s = hold, limits or Limits(), warm_s
+        self._busy = threading.Lock()
+        self._workers: dict[Variant, Worker] = {}
+        self._pool = Pool()
+        self._timer: threading.Timer | None = None
+
+    @property
+    def warm(self) -> list[Variant]:
+        """The variants that cost only their forward pass."""
+        return list(self._workers)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being transcribed or opened."""
+        return self._busy.locked()
+
+    def transcribe(
+        self, samples: Array, variants: Sequence[Variant], say: Say = lambda _: None, wait_s: float = 60.0
+    ) -> list[VariantText]:
+        """One text a variant, in order; a variant that fails says so in its place, and the others go on.
+
+        samples: (n,) float32 at 16 kHz. `say` hears what is being done. Raises Busy, Cancelled, and what `hold` raises.
+        """
+        if not self._busy.acquire(timeout=wait_s):
+            raise Busy("Another recording is being transcribed. Wait for it to end, then press the button again.")
+        try:
+            self._begin()
+            with self._hold(), samples_file(samples) as path:
+                out = []
+                for v in variants:
+                    try:
+                        worker = self._worker(v, keep=variants, say=say)
+                        say(f"transcribing with {v.spelled}")
+                        answer = transcribe(
+                            worker,
+                            v.model,
+                            path,
+                            self._limits,
+                            lambda done, v=v: say(f"transcribing with {v.spelled}: chunk {done}"),  # type: ignore[misc]
+                        )
+                        out.append(VariantText(v, answer["seconds"], transcription_from(answer["output"])))
+                    except EarbenchError as e:
+                        if broken := self._workers.pop(v, None):
+                            broken.close()
+                        out.append(VariantText(v, error=str(e)))
+                    except BaseException:  # whoever asked left in the middle, and the answer would meet the next one
+                        if left := self._workers.pop(v, None):
+                            left.close()
+                        raise
+                return out
+        finally:
+            self._start_timer()
+            self._busy.release()
+
+    def warm_up(self, variants: Sequence[Variant], say: Say = lambda _: None) -> None:
+        """Open the variants, so that the next recording costs only the forward passes. Raises as `transcribe`."""
+        with self._busy:
+            self._begin()
+            try:
+                with self._hold():
+                    for v in variants:
+                        self._worker(v, keep=variants, say=say)
+            finally:
+                self._start_timer()
+
+    def cancel(self) -> None:
+        """Kill the workers: whoever waits for a text gets Cancelled."""
+        self._pool.cancel()
+
+    def close(self) -> None:
+        """End all workers, e.g. because a benchmark begins. What is being transcribed is cancelled."""
+        self._pool.cancel()
+        with self._busy:
+            self._begin()
+
+    def _worker(self, v: Variant, keep: Iterable[Variant], say: Say) -> Worker:
+        if self._pool.cancelled:
+            raise Cancelled
+        if found := self._workers.pop(v, None):
+            self._workers[v] = found  # now the last to be let go
+            return found
+        catalogue.check_task(TRANSCRIPTION.NAME, [v.model])
+        artefact, _ = build(v, self._pool, self._limits, say)
+        need = memory.open_bytes(v, artefact.size_bytes, longest_pass(v.model))
+        # The longest unused first; those of this recording have their turn one after another, so they can go too.
+        for other in sorted(self._workers, key=lambda w: w in keep):
+            if available_memory_bytes() >= need:
+                break
+            self._drop([other])
+        if available_memory_bytes() < need:
+            raise WorkerError(
+                "out of memory",
+                f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Leave it out, choose a "
+                "smaller model, or close other programs.",
+            )
+        worker, _ = open_worker(v, artefact, self._pool, self._limits, say)
+        try:
+            with samples_file(np.zeros(SAMPLE_RATE_HZ, np.float32)) as path:  # a cold pass
+                transcribe(worker, v.model, path, self._limits)
+        except BaseException:
+            worker.close()
+            raise
+        self._workers[v] = worker
+        return worker
+
+    def _begin(self) -> None:
+        """Nobody cools the workers now; those that a cancel killed are forgotten."""
+        self._stop_timer()
+        if self._pool.cancelled:
+            self._drop(list(self._workers))
+            self._pool = Pool()
+
+    def _drop(self, variants: list[Variant]) -> None:
+        for v in variants:
+            self._workers.pop(v).close()
+
+    def _start_timer(self) -> None:
+        self._timer = threading.Timer(self._warm_s, self._cool)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _cool(self) -> None:
+        """The workers were not wanted for a while."""
+        if self._busy.acquire(blocking=False):
+            try:
+                self._drop(list(self._workers))
+            finally:
+                self._busy.release()

@@ -1,0 +1,1 @@
+"""Modes on ONNX Runtime."""

@@ -1,0 +1,190 @@
+"""Static int8 of linear layers and convolutions on ONNX Runtime: ranges of activations are found while it is built.
+
+Weights are int8 with one scale an output channel. Linear layers read activations with one step a tensor, convolutions
+with one a channel (see `channel_scales`), as QuantizeLinear and DequantizeLinear around every product, which ONNX
+Runtime fuses into integer kernels. The products of attention, whose factors are both activations, stay float.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.core.specs import Setting
+from bench.families.family import Array, Family
+from bench.families.network import Feed, Network
+from bench.modes.mode import Cost, Data, ModeSpec, Needs, Option, Precision, Progress, calibration
+from bench.modes.onnx import channel_convs, engine, export, integers, watch
+
+_LINEAR_QUANTILE = 1e-5  # of the encoder's activations, which have few peaks and want them
+
+
+class Int8Static(engine.OnnxMode):
+    """See the module."""
+
+    SPEC = ModeSpec(
+        name="onnx-int8-static",
+        label="int8 static, linear layers and convolutions (ONNX Runtime)",
+        engine="onnx",
+        weights=Precision(
+            8,
+            "weights of the linear layers and of the feature extractor's convolutions become 8-bit integers, one scale "
+            "an output channel; its first convolution and the positional one stay fp32",
+        ),
+        activations=Precision(
+            8,
+            "8-bit integers inside what is quantized, in ranges found on calibration clips: one a channel in the "
+            "feature extractor, one a tensor in linear layers; fp32 elsewhere",
+        ),
+        needs=Needs(packages=("onnxruntime",), build_packages=("onnx",)),
+        cost=Cost(memory_bytes=200_000_000, memory_copies=4.2, disk_copies=1.2),
+        stores={"linear": 8, "convolution": 8, "": 32},
+        settings={
+            **calibration(16),
+            "float_convs": Option(
+                1, "how many of the feature extractor's first convolutions stay float: 7 are all", 0, 7
+            ),
+            "ranges": Option(
+                "channel",
+                "of the feature extractor's activations: one a channel with the least error, or one a tensor from the "
+                "least to the greatest value of all clips, as is usual",
+                allowed=("channel", "minmax"),
+            ),
+        },
+        offered=({"float_convs": 0, "ranges": "minmax"},),
+        base="onnx-fp32",
+        data="examples",
+        float_reference="onnx-fp32",
+        min_snr_db=15.0,
+        min_random_snr_db=3.0,  # frames of a random extractor differ by far less than their activations peak
+        version=2,
+        code=export.code(
+            """import onnx
+from onnxruntime.quantization import QuantType, quantize_static
+
+
+class Reader:
+    clips = iter([audio.numpy()])  # calibrate on speech of your own
+
+    def get_next(self):
+        x = next(self.clips, None)
+        return None if x is None else {session.get_inputs()[0].name: x}
+
+
+session = onnxruntime.InferenceSession("model.onnx")
+convs = [node.name for node in onnx.load("model.onnx").graph.node if node.op_type == "Conv"]
+# One range a tensor: Earbench gives the feature extractor's convolutions one a channel.
+quantize_static(
+    "model.onnx", "model.onnx", Reader(), per_channel=True, op_types_to_quantize=["MatMul", "Conv"],
+    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=[convs[0], convs[-1]],
+    extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "MatMulConstBOnly": True},
+)"""
+        ),
+        open_code=engine.OPEN_CODE,
+    )
+
+    def check(self) -> str:
+        """Tells where 8 bits are not quite 8."""
+        return integers.remark()
+
+    def build(
+        self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
+    ) -> dict[str, str]:
+        """Find ranges on the examples, then quantize every product with a weight but the first convolutions."""
+        for network in family.read_networks(out):
+            feeds = [family.crop(feed, family.CALIBRATION_SIZE) for feed in data.feeds[network.name]]
+            _quantize(source, network, feeds, settings, out, progress)
+        return {
+            "range": "7 bits" if integers.reduced() else "8 bits",
+            "calibrated on": f"{len(data.examples)} clips",
+        }
+
+
+MODE = Int8Static()
+
+
+def _quantize(
+    base: Path,
+    network: Network,
+    feeds: Sequence[Feed],
+    settings: Mapping[str, Setting],
+    out: Path,
+    progress: Progress,
+) -> None:
+    """Write one network."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
+
+    name = f"{network.name}{engine.ENDING}"
+    source, signed = base / name, not integers.x86()
+    with integers.scraps(out), tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        graph = onnx.load(source).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        # By name, what they read and what they give: nothing that holds the weights in memory.
+        convs = {
+            n.name: (n.input[0], n.output[0])
+            for n in watch.convolutions(graph, network.sensitive)[int(settings["float_convs"]) :]
+        }
+        linears = {n.name: n.input[0] for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights}
+        gelus = watch.into_gelu(graph)
+        del graph
+        by_channel = settings["ranges"] == "channel"
+        around = dict.fromkeys(name for both in convs.values() for name in both)
+        watched = {name: name in gelus for name in around} if by_channel else {}
+        grids = watch.grids(source, watched, feeds, folder, progress)
+        shares = dict.fromkeys(linears.values(), _LINEAR_QUANTILE)
+        if not by_channel:
+            shares |= dict.fromkeys(around, 0.0)
+        ranges = _ranges(source, shares, feeds, folder, progress)
+        found = folder / "ranges.json"
+        tensors = {name: tuple(np.array(end, np.float32) for end in ends) for name, ends in ranges.items()}
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, tensors), found)
+        progress("quantizing")
+        quantize_static(
+            source,
+            out / name,
+            nodes_to_quantize=[*linears] if by_channel else [*convs, *linears],
+            per_channel=True,
+            reduce_range=integers.reduced(),
+            activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibration_cache_path=found,
+            extra_options={
+                "ActivationSymmetric": signed,
+                # What a linear layer gives is never rounded: the sums of the residual path stay float.
+                "OpTypesToExcludeOutputQuantization": ["MatMul"],
+            },
+        )
+    made = onnx.load(out / name)
+    if by_channel:
+        levels = 63 if integers.reduced() else 127
+        for node in [node for node in made.graph.node if node.name in convs]:
+            read, given = (grids[tensor] for tensor in convs[node.name])
+            channel_convs.quantize(made.graph, node, read, given, signed=signed, levels=levels)
+    progress("writing the weights")
+    integers.save(made, out / name)
+
+
+def _ranges(
+    source: Path, shares: Mapping[str, float], feeds: Sequence[Feed], folder: Path, progress: Progress
+) -> dict[str, tuple[float, float]]:
+    """(lowest, highest) of every activation that is to be quantized with one step, by its name.
+
+    Each end is the mean over feeds of the feed's quantile, with that share of its values beyond; where the share is 0,
+    the outermost value of all feeds.
+    """
+    ends: dict[str, list[Any]] = {name: [] for name in shares}
+
+    def look(name: str, values: Array) -> None:
+        if values.size:  # a cache begins empty
+            ends[name].append(np.quantile(values, (shares[name], 1 - shares[name])))
+
+    watch.watch(source, shares, feeds, folder, progress, look)
+    outermost = {name: (np.min(e, axis=0)[0], np.max(e, axis=0)[1]) for name, e in ends.items()}
+    return {name: tuple(np.mean(e, axis=0)) if shares[name] else outermost[name] for name, e in ends.items()}

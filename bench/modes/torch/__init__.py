@@ -1,0 +1,1 @@
+"""Modes on PyTorch's own engine."""

@@ -1,0 +1,1 @@
+"""Modes that torchao quantizes and PyTorch runs."""

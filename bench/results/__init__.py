@@ -1,0 +1,1 @@
+"""Stored passes and predictions -> tables, sentences, charts and files. Statistics are computed when they are read."""

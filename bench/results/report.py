@@ -1,0 +1,189 @@
+"""A run with every figure computed from its stored passes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from bench import modes
+from bench.core import stats
+from bench.core.records import LIVE_STATES, Failure, Group, Run, RunState, VariantRecord, Visit
+from bench.core.specs import Placement
+from bench.core.stats import SAME, Interval, Summary
+from bench.core.store import Store
+from bench.device import host
+from bench.families import catalogue
+from bench.jobs.work import work
+
+BUSY_RATIO = 0.02  # CPU time of others above which a visit is flagged
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One variant at one batch and size, with its figures."""
+
+    position: int  # of the variant in the spec
+    record: VariantRecord
+    batch: int
+    size: float  # of an input, on the run's axis
+    group: Group
+    summary: Summary
+    cold_s: float | None
+    speedup: Interval | None  # None for the baseline, and where the baseline failed
+    # The same in two factors, where the engine's own fp32 was measured beside it: what the engine gives by itself
+    # (baseline over the engine's fp32), and what the lower precision adds (the engine's fp32 over this mode).
+    engine: Interval | None
+    precision: Interval | None
+    size_ratio: float | None
+    peak_rss_bytes: int | None
+    pss_bytes: int | None
+    busy_visits: int  # during which others took more than BUSY_RATIO of the CPU
+    visits: int
+    temperature_c: float | None  # the highest seen
+    clock_hz: float | None  # the lowest seen
+    throttled_visits: int
+    is_baseline: bool  # the variant that the others are compared with
+    rtf: float | None  # real-time factor: seconds of computing per second of input; None where inputs have no length
+    phases: dict[str, float]  # mean seconds of each phase of a kept pass, where the family has several
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run with everything computed from it."""
+
+    run: Run
+    variants: list[VariantRecord]
+    groups: list[Group]
+    cells: list[Cell]
+    failures: list[Failure]
+
+
+def report(store: Store, run_id: str) -> Report | None:
+    """A run's figures, provisional while it is live; None where there is no such run.
+
+    Computed once for all who ask while the store's revision stands.
+    """
+    return _report(store, run_id, store.revision())
+
+
+@lru_cache(maxsize=8)
+def _report(store: Store, run_id: str, revision: int) -> Report | None:
+    with store.snapshot():
+        run = store.run(run_id)
+        if run is None:
+            return None
+        variants, groups, failures = store.variants(run), store.groups(run_id), store.failures(run_id)
+    cells = [c for group in groups for c in _cells(run, group, variants)]
+    unique: dict[tuple[int, int, float], Cell] = {}
+    for c in cells:  # once, though memory made a baseline run in several blocks, or a variant died and was resumed
+        key = (c.position, c.batch, c.size)
+        if key not in unique or unique[key].visits < c.visits:
+            unique[key] = c
+    return Report(run, variants, groups, list(unique.values()), failures)
+
+
+def rates(store: Store) -> dict[tuple[str, Placement], float]:
+    """MAC/s that modes reached on this device, by mode and placement, from the newest finished run."""
+    here = host.device()
+    newest = next((x for x in store.runs() if x.state == "done" and x.device.id == here.id), None)
+    found = report(store, newest.id) if newest else None
+    return {
+        (c.record.variant.spelled, c.record.variant.placement): work(c.record.variant.model, c.batch, c.size)
+        / c.summary.median_s
+        for c in (found.cells if found else ())
+        if catalogue.exists(c.record.variant.model)
+    }
+
+
+def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterable[Cell]:
+    by_variant: dict[int, list[Visit]] = {}
+    for v in group.visits:
+        by_variant.setdefault(v.variant, []).append(v)
+    compared = next(ps for ps in run.spec.comparisons.values() if group.variants[0] in ps)
+    baseline = compared[0]
+    medians = {p: {v.round: statistics.median(v.kept_s) for v in vs} for p, vs in by_variant.items()}
+    base_artefact = variants[baseline].artefact
+    floats = {p: f for p in compared if (f := _float_of(run, compared, p)) in by_variant}
+
+    def split(slow: int, fast: int) -> Interval | None:
+        return SAME if slow == fast else stats.speedup(medians.get(slow, {}), medians[fast])
+
+    for position in group.variants:
+        visits = by_variant.get(position, [])
+        summary = stats.summarise([s for v in visits for s in v.kept_s])
+        if summary is None:
+            continue
+        artefact = variants[position].artefact
+        readings = [v.reading for v in visits]
+        yield Cell(
+            position=position,
+            record=variants[position],
+            batch=group.batch,
+            size=group.size,
+            group=group,
+            summary=summary,
+            cold_s=next((p.seconds for v in visits for p in v.passes if p.kind == "cold"), None),
+            speedup=stats.speedup(medians.get(baseline, {}), medians[position]) if position != baseline else None,
+            engine=split(baseline, floats[position]) if position in floats else None,
+            precision=split(floats[position], position) if position in floats else None,
+            size_ratio=base_artefact.size_bytes / artefact.size_bytes if base_artefact and artefact else None,
+            peak_rss_bytes=_highest(r.peak_rss_bytes for r in readings),
+            pss_bytes=_highest(r.pss_bytes for r in readings),
+            busy_visits=sum((r.others_cpu_ratio or 0) > BUSY_RATIO for r in readings),
+            visits=len(visits),
+            temperature_c=_highest(r.temperature_c for r in readings),
+            clock_hz=min((r.clock_hz for r in readings if r.clock_hz is not None), default=None),
+            throttled_visits=sum(r.throttled is True for r in readings),
+            is_baseline=position == baseline,
+            rtf=summary.mean_s / (group.size * group.batch) if run.spec.axis.unit == "s" else None,
+            phases=_phases(visits),
+        )
+
+
+def _float_of(run: Run, compared: Sequence[int], position: int) -> int | None:
+    """The variant that runs the same engine in fp32, by position; None where there is none or the mode is gone."""
+    mode = modes.modes().get(run.spec.variants[position].mode)
+    return next((p for p in compared if mode and run.spec.variants[p].mode == mode.SPEC.float_reference), None)
+
+
+def _phases(visits: Sequence[Visit]) -> dict[str, float]:
+    """Mean seconds of each phase over the kept passes; a phase that comes several times in a pass counts whole."""
+    kept = [p for v in visits for p in v.passes if p.kind == "kept" and p.phases]
+    sums: dict[str, float] = {}
+    for p in kept:
+        for name, seconds in p.phases:
+            sums[name] = sums.get(name, 0.0) + seconds
+    return {name: seconds / len(kept) for name, seconds in sums.items()}
+
+
+def when(seconds: float) -> str:
+    """A moment for people, in the device's own time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def state(now: RunState) -> str:
+    """For a table that is drawn once: live states change meanwhile."""
+    return "under way" if now in LIVE_STATES else now
+
+
+def label(run: Run, position: int) -> str:
+    """A variant's name within its run: the mode, and what else tells it from the others."""
+    v, vs = run.spec.variants[position], run.spec.variants
+    more = [v.model] if len({x.model for x in vs}) > 1 else []
+    more += [v.placement.label] if len({x.placement for x in vs}) > 1 else []
+    return ", ".join([v.spelled, *more])
+
+
+def title(run: Run) -> str:
+    """A run in a line: when and what."""
+    models = ", ".join(dict.fromkeys(v.model for v in run.spec.variants))
+    count = len(dict.fromkeys(v.spelled for v in run.spec.variants))
+    return f"{when(run.created_s)} · {models} · {count} mode{'s' if count > 1 else ''}"
+
+
+def _highest(values: Iterable[Any]) -> Any:
+    return max((v for v in values if v is not None), default=None)

@@ -1,0 +1,1 @@
+"""The launcher: the dashboard on this device alone, or on its network behind a token."""

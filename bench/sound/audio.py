@@ -1,0 +1,171 @@
+"""Any sound as 16 kHz mono float32, bounded in bytes, seconds and memory; and back to a WAV or a waveform.
+
+`decode` asks a short-lived child, `bench.sound.decoder`: what a file's author put into it can crash or starve the child
+alone, and the dashboard's process imports neither libsndfile nor the resampler.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import tempfile
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.core import paths, units
+from bench.core.child import ask
+from bench.core.errors import EarbenchError
+from bench.core.specs import SAMPLE_RATE_HZ
+
+Array = npt.NDArray[np.float32]
+
+MAX_FILE_BYTES = 200_000_000
+MAX_DURATION_S = 600.0
+DECODE_S = 60.0
+STALE_S = 3600.0  # a folder this old was left by a server that was killed
+
+SILENT_DBFS = -60.0  # peak, without the DC offset
+QUIET_DBFS = -35.0
+FULL_SCALE = 1 - 2.0**-15  # the highest that 16 bits can say
+CLIPPED_RATIO = 0.001
+DC_OFFSET = 0.02
+SHORT_S = 0.2
+_FFMPEG_FIX = "Debian: sudo apt install ffmpeg; macOS: brew install ffmpeg"
+_FORMATS = "WAV, FLAC, OGG, Opus and MP3, and M4A, AAC and WebM through ffmpeg"
+
+
+class AudioError(EarbenchError):
+    """A sound can't be had; the text says what came, what is allowed and how to fix it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sound:
+    """`samples`: (n,) float32 at 16 kHz in [-1, 1], n > 0. `remarks`: sentences on what may spoil a transcript."""
+
+    samples: Array
+    source_rate_hz: int
+    source_channels: int
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """How long it sounds."""
+        return len(self.samples) / SAMPLE_RATE_HZ
+
+
+def decode(path: Path, timeout_s: float = DECODE_S, name: str | None = None) -> Sound:
+    """A file as 16 kHz mono, whatever its container, rate and channels; its content decides, not its extension.
+
+    `name` stands in messages in place of the file's. Raises AudioError.
+    """
+    path, name = path.resolve(), name or path.name
+    if not path.is_file():
+        raise AudioError(f"{name}: there is no such file.")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise AudioError(
+            f"{name}: the file has {units.size(size)}; allowed: {units.size(MAX_FILE_BYTES)}. Cut it, or save it "
+            "as FLAC."
+        )
+    if not size:
+        raise AudioError(f"{name}: the file is empty.")
+    with _folder() as folder:
+        target = folder / "samples.npy"
+        answer = ask("bench.sound.decoder", str(path), str(target), str(timeout_s), timeout_s=timeout_s)
+        if "error" in answer:
+            raise AudioError(f"{name}: {answer['error']}")
+        samples: Array = np.load(target, allow_pickle=False)
+    return Sound(samples, answer["rate_hz"], answer["channels"], tuple(answer["remarks"]))
+
+
+def decode_bytes(data: bytes, name: str, timeout_s: float = DECODE_S) -> Sound:
+    """Like `decode`, for what a browser sent. Nothing of it stays on disk."""
+    with _folder() as folder:
+        source = folder / "source"
+        try:
+            source.write_bytes(data)
+        except OSError as e:
+            raise AudioError(f"{name}: can't be stored for decoding ({e.strerror}). Free some space.") from e
+        return decode(source, timeout_s, name)
+
+
+def remarks(samples: Array, clipped_ratio: float | None = None) -> tuple[str, ...]:
+    """Sentences on silence, level, clipping, DC offset and length of (n,) samples at 16 kHz.
+
+    `clipped_ratio` is the share at full scale before resampling; by default it is counted here.
+    """
+    found = []
+    if clipped_ratio is None:
+        clipped_ratio = float(np.mean(np.abs(samples) >= FULL_SCALE)) if len(samples) else 0.0
+    if len(samples) < SHORT_S * SAMPLE_RATE_HZ:
+        found.append(f"Only {len(samples) / SAMPLE_RATE_HZ:.3f} s long: too short for a word.")
+    if not len(samples):
+        return tuple(found)
+    offset = float(samples.mean(dtype=np.float64))
+    peak_dbfs = dbfs(max(float(samples.max()) - offset, offset - float(samples.min())))
+    if peak_dbfs < SILENT_DBFS:
+        found.append("Silence: there is nothing to hear. Check that the microphone is not muted.")
+    elif peak_dbfs < QUIET_DBFS:
+        found.append(f"Very quiet: it peaks at {peak_dbfs:.0f} dB of full scale. Go nearer or raise the gain.")
+    if clipped_ratio >= CLIPPED_RATIO:
+        found.append(f"Clipped: {clipped_ratio:.1%} of the samples are at full scale. Lower the gain.")
+    if abs(offset) > DC_OFFSET:
+        found.append(f"It has a DC offset of {offset:+.2f} of full scale, which points to a faulty input. It was kept.")
+    return tuple(found)
+
+
+def dbfs(amplitude: float) -> float:
+    """An amplitude in decibels of full scale, -100 at the least: zero is -infinity, which JSON can't say."""
+    return 20 * math.log10(max(amplitude, 1e-5))
+
+
+def wav_bytes(samples: Array) -> bytes:
+    """(n,) samples as a 16-bit mono WAV at 16 kHz. What came from 16 bits goes back to the same."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(SAMPLE_RATE_HZ)
+        f.writeframes(np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def write_wav(path: Path, samples: Array) -> None:
+    """`wav_bytes` in a file that is whole or not there."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(wav_bytes(samples))
+    part.replace(path)
+
+
+def peaks(samples: Array, count: int) -> Array:
+    """Lowest and highest sample of each of `count` equal stretches: (count, 2), for a waveform. Silence if empty."""
+    if not len(samples):
+        return np.zeros((count, 2), np.float32)
+    begins = np.arange(count) * len(samples) // count
+    return np.stack([np.minimum.reduceat(samples, begins), np.maximum.reduceat(samples, begins)], axis=1)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder of one's own in the cache, gone afterwards; those of servers that were killed go too."""
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    for left in paths.cache().glob("sound-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_S:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix="sound-", dir=paths.cache(), ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def ffmpeg_missing() -> str:
+    """What can't be read for want of ffmpeg, and the fix; "" if it is installed."""
+    if shutil.which("ffmpeg"):
+        return ""
+    return f"ffmpeg is not installed, so M4A, AAC and WebM can't be read; all else can. {_FFMPEG_FIX}"

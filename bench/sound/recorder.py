@@ -1,0 +1,240 @@
+"""The child processes that speak to PortAudio.
+
+`python -m bench.sound.recorder list` answers one line of JSON; `... record DEVICE SECONDS AUDIO STATUS` writes raw
+float32 samples at 16 kHz to one pipe and JSON lines to another, until its stdin closes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from bench.core.specs import SAMPLE_RATE_HZ
+from bench.sound.audio import Array, dbfs
+from bench.sound.microphone import GRACE_S, Input, MicrophoneError
+
+BLOCK_S = 0.05
+STATUS_S = 0.2
+NO_SOUND_S = 5.0  # a device that delivers nothing for so long is gone
+QUEUE_BLOCKS = 600
+
+_UNAVAILABLE = -9985  # PortAudio's code for a device that another program holds
+_NO_PORTAUDIO = (
+    "PortAudio is not installed. Debian, Ubuntu, Raspberry Pi OS: sudo apt install libportaudio2; Fedora: sudo dnf "
+    "install portaudio; macOS: brew install portaudio. Files and the browser's microphone work without it."
+)
+_NO_PERMISSION = (
+    "This user may not open the sound devices. Fix: sudo usermod -aG audio $USER, then log out and in again."
+)
+_NO_DEVICE = "No microphone was found. Plug one in and look again; {hint}. Files and the browser's microphone work too."
+
+
+# --- what follows runs in the children alone
+
+
+def _portaudio() -> Any:
+    """The module `sounddevice`, whose import starts PortAudio. Raises MicrophoneError."""
+    try:
+        import sounddevice  # type: ignore[import-untyped]
+    except ImportError as e:
+        raise MicrophoneError(
+            f"{e.name} can't be imported; fix: {sys.executable} -m pip install -r requirements.txt"
+        ) from e
+    except OSError as e:
+        raise MicrophoneError(_NO_PORTAUDIO) from e
+    except Exception as e:  # PortAudio's own error, whose class could not be imported
+        raise MicrophoneError(f"PortAudio can't start ({e}). Is the sound system of this device running?") from e
+    return sounddevice
+
+
+def _list() -> list[Input]:
+    """Every device with input channels. Raises MicrophoneError if there is none."""
+    sound = _portaudio()
+    apis = sound.query_hostapis()
+    default = next((api["default_input_device"] for api in apis if api["default_input_device"] >= 0), None)
+    found = [
+        Input(
+            index=d["index"],
+            name=d["name"],
+            host_api=apis[d["hostapi"]]["name"],
+            default_rate_hz=round(d["default_samplerate"]),
+            channels=d["max_input_channels"],
+            is_default=d["index"] == default,
+        )
+        for d in sound.query_devices()
+        if d["max_input_channels"] > 0
+    ]
+    if not found:
+        raise MicrophoneError(_absence())
+    return found
+
+
+def _absence() -> str:
+    """Why there is no microphone, and what to do."""
+    captures = list(Path("/dev/snd").glob("pcmC*c"))
+    if captures and not any(os.access(p, os.R_OK) for p in captures):
+        return _NO_PERMISSION
+    hint = "`arecord -l` shows what Linux sees"
+    if platform.system() == "Darwin":
+        hint = "allow the terminal the microphone in System Settings, Privacy & Security"
+    return _NO_DEVICE.format(hint=hint)
+
+
+class _Capture:
+    """An open device. Its callback only copies to a queue and counts what was lost."""
+
+    def __init__(self, device: int | None, stop: threading.Event) -> None:
+        """Open at 16 kHz mono, or as near to it as the device can; after `stop` nothing more is taken in.
+
+        Raises MicrophoneError.
+        """
+        self.overflows = 0
+        self._blocks: queue.Queue[Any] = queue.Queue(QUEUE_BLOCKS)
+        self._stop = stop
+        inputs = _list()
+        chosen = next((i for i in inputs if (i.is_default if device is None else i.index == device)), None)
+        if not chosen:
+            present = ", ".join(f"{i.index} ({i.name})" for i in inputs)
+            asked = "no default microphone" if device is None else f"no microphone {device}"
+            raise MicrophoneError(f"There is {asked}; there are: {present}.")
+        sound = _portaudio()
+        try:
+            self._stream = self._open(sound, chosen)
+            self._stream.start()
+        except sound.PortAudioError as e:
+            if len(e.args) > 1 and e.args[1] == _UNAVAILABLE:
+                why = "Another program holds it, or it was unplugged: close what else records, and try again."
+            else:
+                why = "Choose another microphone."
+            raise MicrophoneError(f"{chosen.name} can't be opened ({e}). {why}") from e
+        self.rate_hz = round(self._stream.samplerate)
+
+    def _open(self, sound: Any, chosen: Input) -> Any:
+        """The device's stream. USB microphones often know 44.1 or 48 kHz only, some cards stereo only."""
+        rates, channels = (SAMPLE_RATE_HZ, chosen.default_rate_hz), (1, min(2, chosen.channels))
+        for count, rate_hz in (shapes := list(dict.fromkeys((c, r) for c in channels for r in rates))):
+            try:
+                return sound.InputStream(
+                    samplerate=rate_hz,
+                    blocksize=round(rate_hz * BLOCK_S),
+                    device=chosen.index,
+                    channels=count,
+                    dtype="int16",  # what microphones deliver: nothing on the way has to convert it
+                    latency="high",  # captions can wait a tenth of a second; lost sound is lost
+                    callback=self._callback,
+                )
+            except sound.PortAudioError:
+                if (count, rate_hz) == shapes[-1]:
+                    raise
+        raise AssertionError("there is at least one shape")
+
+    def _callback(self, block: Any, frames: int, when: Any, status: Any) -> None:
+        if self._stop.is_set():
+            return
+        self.overflows += bool(status.input_overflow)
+        try:
+            self._blocks.put_nowait(block.copy())
+        except queue.Full:
+            self.overflows += 1
+
+    def next(self) -> Array | None:
+        """A block, mixed down: (frames,) at the device's rate. None once stopped and all is taken.
+
+        Raises MicrophoneError if none comes.
+        """
+        deadline = time.monotonic() + NO_SOUND_S
+        while time.monotonic() < deadline:
+            stopped = self._stop.is_set()
+            with suppress(queue.Empty):
+                block = self._blocks.get(timeout=None if stopped else BLOCK_S, block=not stopped)
+                mono: Array = block.mean(axis=1, dtype=np.float32) / np.float32(32768)
+                return mono
+            if stopped:
+                return None
+        raise MicrophoneError(f"No sound came for {NO_SOUND_S:g} s. Was the microphone unplugged?")
+
+
+def _record(device: int | None, seconds: float, out: IO[bytes], say: Callable[..., None]) -> None:
+    """Send what a microphone hears until it is enough or stdin closes. Raises MicrophoneError."""
+    stop = threading.Event()
+
+    def listen() -> None:
+        while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter ends
+            pass
+        stop.set()
+        time.sleep(2 * GRACE_S)
+        os._exit(1)  # the driver hangs, and nobody may be left to kill this process
+
+    threading.Thread(target=listen, daemon=True).start()
+    capture = _Capture(device, stop)
+    say(rates=[capture.rate_hz, SAMPLE_RATE_HZ])
+    resampler = None
+    if capture.rate_hz != SAMPLE_RATE_HZ:
+        import soxr  # type: ignore[import-untyped]
+
+        resampler = soxr.ResampleStream(capture.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+    left, last = max(1, round(seconds * SAMPLE_RATE_HZ)), False
+    recent: list[Array] = []
+    told_s = time.monotonic()
+    while left and not last:
+        block = capture.next()
+        last = block is None
+        samples = np.zeros(0, np.float32) if block is None else block
+        if resampler:
+            samples = resampler.resample_chunk(samples, last=last)
+        samples = np.clip(samples, -1, 1)[:left]
+        left -= len(samples)
+        out.write(samples.tobytes())
+        out.flush()
+        recent.append(samples)
+        if time.monotonic() - told_s >= STATUS_S or last or not left:
+            heard = np.concatenate(recent)
+            if len(heard):
+                say(
+                    peak_dbfs=dbfs(float(np.abs(heard).max())),
+                    rms_dbfs=dbfs(float(np.sqrt(np.mean(heard**2)))),
+                    overflows=capture.overflows,
+                )
+            recent, told_s = [], time.monotonic()
+    say(complete=True)
+
+
+def main() -> None:
+    """List, or record."""
+    do, *arguments = sys.argv[1:]
+    if do == "list":
+        try:
+            answer: dict[str, Any] = {"inputs": [asdict(found) for found in _list()]}
+        except MicrophoneError as e:
+            answer = {"inputs": [], "why": str(e)}
+        print("\n" + json.dumps(answer), flush=True)
+        os._exit(0)  # closing PortAudio may hang, and a process's end closes it too
+    device, seconds, audio, status = arguments
+    words = os.fdopen(int(status), "w", buffering=1)
+
+    def say(**told: Any) -> None:
+        words.write(json.dumps(told) + "\n")
+
+    try:
+        _record(None if device == "default" else int(device), float(seconds), os.fdopen(int(audio), "wb"), say)
+    except MicrophoneError as e:
+        say(error=str(e))
+    except BrokenPipeError:
+        pass  # nobody listens any more
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Choosing what to evaluate: the form of the Accuracy page, as an EvaluationSpec."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from bench.core import child, paths, scoring
+from bench.core.errors import EarbenchError
+from bench.core.specs import EvaluationSpec, Placement, Variant
+from bench.core.units import duration
+from bench.datasets import dataset, unzip
+from bench.datasets import folder as datasets_folder
+from bench.datasets.dataset import Dataset
+from bench.device import cpu
+from bench.families import catalogue
+from bench.jobs.forecast import evaluation_refusal, evaluation_s
+from bench.jobs.manager import Jobs
+from bench.results import report
+from bench.ui import benchmark_form
+from bench.ui.button import pressed
+
+BUNDLED, FOLDER, ZIP, HUB = "Bundled clips", "Folder", "Zip file", "Hugging Face"
+DEFAULTS = {
+    "source": BUNDLED,
+    "folder": "",
+    "hub_name": "",
+    "hub_split": "test",
+    "hub_limit": 100,
+    "split": "evaluate",
+    "limit": 0,
+    "clips_seed": 0,
+    "normaliser": "basic",
+}
+HUB_S = 900.0
+
+
+def form(jobs: Jobs) -> None:
+    """Everything that can be chosen, what it comes to, and the button that starts it.
+
+    While something is measured, on this dashboard or beside it, nothing of that is shown: looking through clips takes
+    time from what is measured.
+    """
+    if busy := _busy(jobs):
+        st.caption(busy)
+        return
+    for key, value in (DEFAULTS | {"accuracy_threads": cpu.default_threads()}).items():
+        st.session_state.setdefault(key, value)
+    where = _source(jobs)
+    one, two, three = st.columns(3)
+    split = one.text_input("Split", key="split", help="Where the manifest has a column “split”: the part to take.")
+    limit = two.number_input("Clips at most", 0, 10**6, key="limit", help="0: all of them.")
+    seed = three.number_input("Seed", 0, 2**32 - 1, key="clips_seed", help="Of the choice of clips, and the intervals.")
+    found = _found(where, split, int(limit), int(seed)) if where else None
+    if found:
+        st.markdown(f"**{len(found.clips)} clip{'s' if len(found.clips) > 1 else ''}** with {found.words:,} words.")
+        for remark in found.remarks:
+            st.caption(remark)
+    chosen_models = benchmark_form.pick_models("accuracy_models", catalogue.default())
+    chosen_modes = benchmark_form.pick_modes("accuracy_modes")
+    one, two = st.columns([2, 1])
+    normaliser = one.selectbox(
+        "Texts are compared after this normaliser",
+        list(scoring.NORMALISERS),
+        key="normaliser",
+        help="The raw texts are kept: another one can be chosen afterwards.",
+    )
+    one.caption(scoring.NORMALISERS[normaliser].note)
+    threads = two.number_input("Threads", 1, 256, key="accuracy_threads")
+    spec = None
+    if where and found:
+        try:
+            names = [catalogue.find(name).name for name in chosen_models]
+            variants = tuple(
+                dict.fromkeys(
+                    Variant.parse(m, mode, Placement("cpu", int(threads))) for m in names for mode in chosen_modes
+                )
+            )
+            spec = EvaluationSpec(variants, where, split, int(limit), int(seed), normaliser)
+            expected = evaluation_s(variants, [c.path for c in found.clips], report.rates(jobs.store))
+            refusal = evaluation_refusal(variants)
+        except EarbenchError as e:
+            st.error(str(e))
+        else:
+            if expected:
+                st.markdown(f"This will take about **{duration(expected)}**.")
+            if refusal:
+                st.error(refusal)
+                spec = None
+    start = pressed(
+        "Start",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="evaluate",
+        about=st.session_state.get("evaluated"),  # a second press must not begin another once this one has ended
+        disabled=spec is None,
+    )
+    if start and spec:
+        try:
+            st.session_state["evaluated"] = st.query_params["evaluation"] = jobs.start(spec, found)
+        except EarbenchError as e:
+            st.error(str(e))
+        else:
+            st.rerun()
+
+
+def _busy(jobs: Jobs) -> str:
+    return benchmark_form.occupied(jobs) or jobs.holder() or ""
+
+
+def _source(jobs: Jobs) -> str:
+    """Where the clips lie, as a path; "" until there is one. What is brought from elsewhere ends in a folder."""
+    source = st.segmented_control("Clips", [BUNDLED, FOLDER, ZIP, HUB], key="source", required=True)
+    if source == FOLDER:
+        where: str = st.text_input(
+            "Folder or manifest on this device",
+            key="folder",
+            placeholder="/home/me/clips",
+            help="A folder with a manifest (CSV, TSV or JSON lines: path and text) or in LibriSpeech's layout.",
+        )
+        if not where:
+            st.info("Type the path of a folder that holds audio and a manifest.csv with the columns path and text.")
+        return where
+    if source == ZIP:
+        st.file_uploader(
+            "Zip with audio and a manifest.csv",
+            type="zip",
+            key="zip",
+            on_change=_unpack,
+            args=(jobs,),
+            help="The manifest has the columns path and text. It is unpacked into the data folder of this device.",
+        )
+    elif source == HUB:
+        one, two, three = st.columns([2, 1, 1])
+        one.text_input("Data set", key="hub_name", placeholder="OWNER/NAME or OWNER/NAME:CONFIGURATION")
+        two.text_input("Split on the hub", key="hub_split")
+        three.number_input("Clips to fetch", 1, datasets_folder.MAX_FILES, key="hub_limit")
+        named = bool(st.session_state["hub_name"])
+        st.button("Fetch", icon=":material/download:", on_click=_fetch, args=(jobs,), disabled=not named)
+        st.caption("Fetched once by the package datasets, and kept on this device. It needs a network.")
+    if problem := st.session_state.pop("source_error", ""):
+        st.error(problem)
+    return str(dataset.bundled()) if source == BUNDLED else ""
+
+
+def _found(where: str, split: str, limit: int, seed: int) -> Dataset | None:
+    try:
+        found = _find(where, split)
+        return dataset.choose(found, limit, seed) if limit else found
+    except EarbenchError as e:
+        st.error(str(e))
+        return None
+
+
+@st.cache_data(ttl=10, max_entries=4, show_spinner="Reading the list of clips …")
+def _find(where: str, split: str) -> Dataset:
+    """Large lists take seconds to read, and a page is drawn anew with every touch."""
+    return dataset.find(where, split)
+
+
+def _unpack(jobs: Jobs) -> None:
+    if busy := _busy(jobs):  # a job that began after this page was drawn
+        st.session_state["source_error"] = busy
+    elif upload := st.session_state["zip"]:
+        try:
+            _take(unpacked(upload.getvalue(), upload.name))
+        except EarbenchError as e:
+            st.session_state["source_error"] = str(e)
+
+
+def unpacked(data: bytes, name: str) -> Path:
+    """The folder of a zip's clips; the same zip is unpacked once. Raises DatasetError."""
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    target = paths.data_folder() / "datasets" / f"{Path(name).stem}-{digest}"
+    if target.is_dir():
+        entries = list(target.iterdir())
+        return entries[0] if len(entries) == 1 and entries[0].is_dir() else target
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        archive = Path(folder, Path(name).name)
+        archive.write_bytes(data)
+        return unzip.unpack(archive, target)
+
+
+def _fetch(jobs: Jobs) -> None:
+    state = st.session_state
+    if busy := _busy(jobs):
+        state["source_error"] = busy
+        return
+    options = [f"--split={state['hub_split']}", f"--clips={state['hub_limit']}"]
+    command = ["fetch", *options, "--", state["hub_name"]]  # what begins with a dash is a name too
+    try:  # in a process of its own: the library is large, and brings torch along
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", *command],
+            capture_output=True,
+            text=True,
+            cwd=paths.ROOT,
+            timeout=HUB_S,
+            env=child.environment(),
+        )
+    except subprocess.TimeoutExpired:
+        state["source_error"] = f"The hub took more than {duration(HUB_S)}. Fetch fewer clips, or try again later."
+        return
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        state["source_error"] = last.removeprefix("Error: ")
+    else:
+        _take(Path(done.stdout.strip().splitlines()[-1]))
+
+
+def _take(folder: Path) -> None:
+    """Go on as if this folder had been typed."""
+    st.session_state["source"], st.session_state["folder"] = FOLDER, str(folder)

@@ -1,0 +1,245 @@
+"""The parent's handle on workers: start, ask, pause, kill, and say what a death was.
+
+A worker is a process group of its own within this session: the group can be stopped and killed whole, and should this
+process die, the kernel itself hangs up a stopped orphan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.core import child, paths
+from bench.core.errors import EarbenchError
+from bench.core.specs import Placement
+from bench.device import cpu, kinds
+
+LOW_MEMORY_RATIO = 0.02  # of the memory that may be used: under it a worker is ended before the device starves
+LOG_TAIL_LINES = 15
+
+
+class Cancelled(Exception):
+    """The job was cancelled; its workers are gone."""
+
+
+class WorkerError(EarbenchError):
+    """A worker can't answer. `kind` is a word for people, `log` the end of what it printed."""
+
+    def __init__(self, kind: str, message: str, log: str = "") -> None:
+        """See the class."""
+        super().__init__(message)
+        self.kind, self.log = kind, log
+
+
+def end_orphans() -> None:
+    """Kill workers of servers that died. Where a container's first process is in the server's session, the kernel does
+    not hang up those that were stopped. A worker is told by its log, whose name begins with its server's id.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        if "bench.workers.process" in (process.info["cmdline"] or ()):
+            with contextlib.suppress(OSError, ValueError):
+                log = Path(f"/proc/{process.pid}/fd/1").readlink()
+                server = int(log.name.split("-")[0])
+                if log.parent == paths.logs() and not psutil.pid_exists(server):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+class Pool:
+    """All workers of one job, so that a cancel reaches every one of them from another thread."""
+
+    def __init__(self) -> None:
+        """An empty pool."""
+        self._lock = threading.RLock()  # a signal's handler may cancel within `start` or `drop` of its own thread
+        self._live: list[Worker] = []
+        self._cancelled = False
+
+    def start(self, name: str, placement: Placement) -> Worker:
+        """A new worker. Raises Cancelled."""
+        with self._lock:
+            if self._cancelled:
+                raise Cancelled
+            worker = Worker(name, placement, self)
+            self._live.append(worker)
+            if self.cancelled:  # by a signal's handler, while the process was started
+                worker.signal(signal.SIGKILL)
+            return worker
+
+    def drop(self, worker: Worker) -> None:
+        """Forget a worker that ended."""
+        with self._lock:
+            if worker in self._live:
+                self._live.remove(worker)
+
+    def cancel(self) -> None:
+        """Kill every worker, now and hereafter: whoever asks one gets Cancelled."""
+        with self._lock:
+            self._cancelled = True
+            for worker in self._live:
+                worker.signal(signal.SIGKILL)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+
+class Worker:
+    """One worker process. Not for use by several threads at once, but for `signal`."""
+
+    def __init__(self, name: str, placement: Placement, pool: Pool) -> None:
+        """Start the process; `name` is for messages and the log file."""
+        self.name, self._pool = name, pool
+        self.log_path = paths.logs() / f"{os.getpid()}-{time.time_ns()}.log"
+        self._oom_kills = cpu.oom_kills()
+        request_read, request_write = os.pipe()
+        reply_read, reply_write = os.pipe()
+        environment = child.environment(
+            EARBENCH_DATA=str(paths.data_folder()), **kinds.find(placement.device).environment(placement)
+        )
+        try:
+            with self.log_path.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "bench.workers.process", str(request_read), str(reply_write)],
+                    pass_fds=(request_read, reply_write),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    process_group=0,
+                    env=environment,
+                    cwd=paths.ROOT,
+                )
+        except OSError as e:
+            os.close(request_write)
+            os.close(reply_read)
+            raise WorkerError(
+                "out of memory" if e.errno == errno.ENOMEM else "error", f"{name} can't start: {e}"
+            ) from e
+        finally:
+            os.close(request_read)
+            os.close(reply_write)
+        self._requests = os.fdopen(request_write, "wb", buffering=0)
+        self._replies = reply_read
+        self._buffer = b""
+
+    @property
+    def pid(self) -> int:
+        """The process's id, which is its group's too."""
+        return self._process.pid
+
+    def ask(self, do: str, timeout_s: float, on_progress: Callable[[str], None] | None = None, **what: Any) -> Any:
+        """Send a request and wait for its reply; progress starts the time limit anew.
+
+        Raises WorkerError if the worker fails, dies, hangs or takes the device's last memory, Cancelled if the pool
+        was cancelled.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.write(json.dumps({"do": do, **what}).encode() + b"\n")
+        for line in self._lines(timeout_s):
+            reply = json.loads(line)
+            if "progress" in reply:
+                if on_progress:
+                    on_progress(reply["progress"])
+            elif "error" in reply:
+                raise WorkerError(reply["error"]["kind"], reply["error"]["message"], self.log_tail())
+            else:
+                return reply["ok"]
+        raise self._death()
+
+    def pause(self) -> None:
+        """Stop the group: engines spin and collect garbage when idle."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the group run."""
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the group, if it still is there."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
+    def close(self) -> None:
+        """End the process for good."""
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+        self._requests.close()
+        with contextlib.suppress(OSError):
+            os.close(self._replies)
+        self._replies = -1
+        self._pool.drop(self)
+        self.log_path.unlink(missing_ok=True)
+
+    def log_tail(self) -> str:
+        """The last lines that the worker printed."""
+        try:
+            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        except OSError:
+            return ""
+
+    def _lines(self, timeout_s: float) -> Iterator[bytes]:
+        """Lines of the reply pipe until it closes; each must come within the limit. Raises WorkerError."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            while b"\n" in self._buffer:
+                line, self._buffer = self._buffer.split(b"\n", 1)
+                yield line
+                deadline = time.monotonic() + timeout_s
+            ready, _, _ = select.select([self._replies], [], [], min(1.0, max(0.0, deadline - time.monotonic())))
+            if ready:
+                chunk = os.read(self._replies, 65536)
+                if not chunk:
+                    return
+                self._buffer += chunk
+            elif time.monotonic() >= deadline:
+                raise self._end("hung", f"{self.name} gave no sign of life for too long and was ended")
+            elif cpu.available_memory_bytes() < LOW_MEMORY_RATIO * cpu.memory_bytes():
+                raise self._end(
+                    "out of memory",
+                    f"{self.name} took the last memory of this device and was ended. Close other programs, or choose "
+                    "a smaller model, batch or length.",
+                )
+
+    def _end(self, kind: str, message: str) -> WorkerError:
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+        if self._pool.cancelled:
+            raise Cancelled
+        return WorkerError(kind, message, self.log_tail())
+
+    def _death(self) -> WorkerError:
+        """What a closed pipe means."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # it closed the pipe and lingers
+            self.signal(signal.SIGKILL)
+            code = self._process.wait()
+        if self._pool.cancelled:
+            raise Cancelled
+        log = self.log_tail()
+        if code == -signal.SIGKILL:
+            now = cpu.oom_kills()
+            if now is not None and self._oom_kills is not None and now > self._oom_kills:
+                return WorkerError(
+                    "out of memory",
+                    f"{self.name} was killed by the system because memory ran out. Close other programs, or choose a "
+                    "smaller model, batch or length.",
+                    log,
+                )
+            return WorkerError("killed", f"{self.name} was killed from outside, probably for want of memory.", log)
+        if code < 0:
+            return WorkerError("crashed", f"{self.name} crashed ({signal.Signals(-code).name}).", log)
+        return WorkerError("died", f"{self.name} ended by itself with exit code {code}.", log)

@@ -1,0 +1,54 @@
+"""What the documents say of the code is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from bench import families, modes
+from bench.core.paths import ROOT
+
+DEVELOPMENT = (ROOT / "docs" / "development.md").read_text()
+
+
+def purpose(package: Path) -> str:
+    """The first sentences of a package's docstring, in one line."""
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text()))
+    assert docstring, package
+    return " ".join(docstring.split())
+
+
+def test_the_list_of_packages_is_what_is_there() -> None:
+    listed = dict(re.findall(r"^\| `bench/(\w+)` \| (.+?) \|$", DEVELOPMENT, re.MULTILINE))
+    assert set(listed) == {p.parent.name for p in (ROOT / "bench").glob("*/__init__.py")}
+    for name, text in listed.items():
+        assert purpose(ROOT / "bench" / name).startswith(text), name
+
+
+def test_the_list_is_in_the_order_of_the_layers() -> None:
+    listed = re.findall(r"^\| `bench/(\w+)` \|", DEVELOPMENT, re.MULTILINE)
+    contract = (ROOT / "pyproject.toml").read_text().partition("layers = [")[2].partition("]")[0]
+    assert listed == re.findall(r"\w+", contract)
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:bench|tests|docs)/[a-z_0-9/.]+)`", DEVELOPMENT))
+def test_what_is_named_is_there(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_what_a_family_must_define_is_what_the_contract_asks_for() -> None:
+    table = DEVELOPMENT.partition("What a family must define")[2].partition("\n- ")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
+    abstract = families.family.Family.__abstractmethods__  # type: ignore[attr-defined]
+    assert abstract <= named and all(hasattr(families.families()["wav2vec2"], name) for name in named)
+
+
+def test_the_example_of_a_mode_is_one() -> None:
+    code = re.findall(r"```python\n(.*?)```", DEVELOPMENT, re.DOTALL)[0]
+    namespace: dict[str, object] = {}
+    exec(compile(code, "docs/development.md", "exec"), namespace)
+    assert isinstance(namespace["MODE"], modes.mode.Mode)  # type: ignore[attr-defined]
