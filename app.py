@@ -1,4 +1,4 @@
-"""Home: this device, the newest result in one sentence, and the way in."""
+"""Home page: this device, the newest result in one sentence, and links to the other pages."""
 
 import streamlit as st
 
@@ -21,9 +21,11 @@ with st.container(horizontal=True):
 
 st.subheader("Newest result")
 newest = next((run for run in jobs.store.runs() if run.state == "done"), None)
-found = report.report(jobs.store, newest.id) if newest else None
-if newest and found:
-    st.markdown(f"**{sentences.headline(found) or 'There is nothing to compare in it: see what was measured.'}**")
+newest_report = report.report(jobs.store, newest.id) if newest else None
+if newest and newest_report:
+    st.markdown(
+        f"**{sentences.headline(newest_report) or 'There is nothing to compare in it: see what was measured.'}**"
+    )
     st.page_link(
         "pages/2_Results.py",
         label=report.title(newest),
@@ -37,12 +39,12 @@ else:
     )
 
 st.subheader("This device")
-d = host.device()
+this_device = host.device()
 one, two, three = st.columns(3)
-one.metric("Processor", f"{cpu.default_threads()} of {d.cores} cores")
-one.caption(d.cpu)
-two.metric("Memory", size(d.ram_bytes))
+one.metric("Processor", f"{cpu.default_threads()} of {this_device.cores} cores")
+one.caption(this_device.cpu)
+two.metric("Memory", size(this_device.ram_bytes))
 two.caption(f"{size(cpu.available_memory_bytes())} free now")
-three.metric("Device", d.name)
-three.caption(d.os)
-st.caption("Instructions that matter for quantization: " + (", ".join(d.isa) or "not told by this device"))
+three.metric("Device", this_device.name)
+three.caption(this_device.os)
+st.caption("Instructions that matter for quantization: " + (", ".join(this_device.isa) or "not told by this device"))

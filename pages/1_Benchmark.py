@@ -1,4 +1,4 @@
-"""Choose, start, cancel, watch live."""
+"""Benchmark page: choose, start, cancel, and follow a run live."""
 
 import streamlit as st
 
@@ -11,12 +11,12 @@ if jobs.live and jobs.live.kind == "benchmark":
 else:
     live.banner(jobs)
     benchmark_form.form(jobs)
-    shown = st.session_state.get("run")
-    if shown and jobs.store.run(shown):
+    run_id = st.session_state.get("run")
+    if run_id and jobs.store.run(run_id):
         st.divider()
         st.subheader("The run just measured")
-        from bench.ui import results  # altair and pandas: not before there is something to draw
+        from bench.ui import results  # imports altair and pandas: only when there is something to draw
 
-        results.figures(jobs.store, shown)
+        results.figures(jobs.store, run_id)
     else:
         st.caption("Size and latency charts fill in here while the benchmark runs. Earlier runs are under Results.")

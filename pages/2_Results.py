@@ -1,4 +1,4 @@
-"""One run's figures, all runs in a table, files to take home."""
+"""Results page: the results of one run, all runs in a table, and downloads."""
 
 import pandas as pd
 import streamlit as st
@@ -18,14 +18,16 @@ if not runs:
     st.page_link("pages/1_Benchmark.py", label="Start a benchmark", icon=":material/speed:")
     st.stop()
 
-asked = st.query_params.get("run")
-if asked and asked not in runs:
-    st.error(f"There is no run {asked} here: it was deleted, or measured on another device. The newest one is shown.")
+requested = st.query_params.get("run")
+if requested and requested not in runs:
+    st.error(
+        f"There is no run {requested} here: it was deleted, or measured on another device. The newest one is shown."
+    )
 ids = list(runs)
 chosen = st.selectbox(
     "Run",
     ids,
-    index=ids.index(asked) if asked in runs else 0,
+    index=ids.index(requested) if requested in runs else 0,
     format_func=lambda i: f"{report.title(runs[i])} · {report.state(runs[i].state)}",
     help="The address of this page leads back to the run that is shown.",
 )

@@ -1,4 +1,4 @@
-"""A recording, or what is being said, as text by two or more variants, side by side."""
+"""Transcribe page: a recording or live speech as text, by two or more variants side by side."""
 
 import streamlit as st
 

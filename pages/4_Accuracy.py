@@ -1,4 +1,4 @@
-"""Evaluate on a data set: choose, start, watch; then WER against time and size, and the worst clips."""
+"""Accuracy page: evaluate on a data set; then WER against time and size, and the worst clips."""
 
 import pandas as pd
 import streamlit as st
@@ -15,11 +15,11 @@ st.markdown(
     "The original and its quantized variants hear the same clips. How many words each gets wrong is set against the "
     "time and the space that it takes."
 )
-every = {e.id: e for e in jobs.store.evaluations()}
+evaluations = {e.id: e for e in jobs.store.evaluations()}
 job = jobs.live
 running = job.run_id if job and job.kind == "evaluation" else None
-ended = {i: e for i, e in every.items() if i != running}
-asked = st.query_params.get("evaluation")
+ended = {i: e for i, e in evaluations.items() if i != running}
+requested = st.query_params.get("evaluation")
 if running:
     live.card(jobs, "evaluation")
 else:
@@ -27,27 +27,27 @@ else:
     with st.expander("New evaluation", expanded=not ended, icon=":material/add:"):
         evaluation_form.form(jobs)
 page.tell_damaged(jobs.store)
-if not every:
+if not evaluations:
     st.caption("Press Start above: word error rates, charts and the worst clips fill in here.")
     st.stop()
 
-if asked and asked not in every:
-    st.error(f"There is no evaluation {asked} here: it was deleted, or made on another device.")
-if ended and (not running or asked in ended):
+if requested and requested not in evaluations:
+    st.error(f"There is no evaluation {requested} here: it was deleted, or made on another device.")
+if ended and (not running or requested in ended):
     ids = list(ended)
     chosen = st.selectbox(
         "Evaluation",
         ids,
-        index=ids.index(asked) if asked in ended else 0,
+        index=ids.index(requested) if requested in ended else 0,
         format_func=lambda i: f"{evaluation.title(ended[i])} · {ended[i].state}",
         help="The address of this page leads back to the evaluation that is shown.",
     )
     st.query_params["evaluation"] = chosen
     from bench.ui import accuracy, best
 
-    shown = accuracy.figures(jobs.store, chosen)
-    if shown and shown.evaluation.state == "done":
-        best.panel(jobs, shown)
+    result = accuracy.figures(jobs.store, chosen)
+    if result and result.evaluation.state == "done":
+        best.panel(jobs, result)
     with st.container(horizontal=True):
         if ended[chosen].state in RESUMABLE_STATES and pressed(
             "Resume",
@@ -82,7 +82,7 @@ st.dataframe(
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in e.spec.variants)),
             "Device": e.device.name,
         }
-        for e in every.values()
+        for e in evaluations.values()
     ),
     hide_index=True,
     width="stretch",

@@ -1,4 +1,4 @@
-"""What this device can do, what is missing with the fix for it, and the artefacts that were built here."""
+"""Device page: what this device can do, what is missing and how to fix it, and the artefacts that were built here."""
 
 import streamlit as st
 

@@ -22,8 +22,8 @@ def inputs(length_s: float, batch: int = 1, seed: int = 0, kind: Any = "speech")
 
 def opened(mode: str, directory: Path, threads: int = 2) -> Any:
     """The network of an artefact, opened."""
-    found = modes.find(mode).open(directory, Placement("cpu", threads), FAMILY, FAMILY.read_networks(directory))
-    return found["model"]
+    networks = modes.find(mode).open(directory, Placement("cpu", threads), FAMILY, FAMILY.read_networks(directory))
+    return networks["model"]
 
 
 def forward(mode: str, directory: Path, threads: int = 2) -> Callable[[Array], Array]:

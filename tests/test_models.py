@@ -52,14 +52,14 @@ def counted(config: dict[str, Any], samples: int) -> dict[str, int]:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.empty(1, samples))
     flops = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
-    own = dict(flops)
+    exclusive = dict(flops)
     for name, total in flops.items():  # module lists are never called: the nearest one above that was has its FLOPs
         above = [n for n in flops if name.startswith(f"{n}.")]
         if above:
-            own[max(above, key=len)] -= total
-    del own["Global"]
-    assert sum(own.values()) == counter.get_total_flops() and not any(f % 2 for f in own.values())
-    return {name.partition(".")[2]: f // 2 for name, f in own.items() if f}
+            exclusive[max(above, key=len)] -= total
+    del exclusive["Global"]
+    assert sum(exclusive.values()) == counter.get_total_flops() and not any(f % 2 for f in exclusive.values())
+    return {name.partition(".")[2]: f // 2 for name, f in exclusive.items() if f}
 
 
 @pytest.mark.parametrize("length_s", [1.0, 5.0, 7.3])

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -220,9 +221,12 @@ def test_a_resumed_training_equals_an_uninterrupted_one(corpus: Corpus, tmp_path
     assert json.loads((tmp_path / "training.jsonl").read_text().splitlines()[-1])["step"] == 4
 
 
-def test_a_training_ends_by_the_clock_and_once(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_training_ends_by_the_clock_and_once(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import train as module
     from training.train import Settings, train
 
+    ticks = itertools.count()  # a quarter of a second passes from look to look, however fast this machine is
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 4))
     settings = Settings(steps=1, minutes=0.01)
     done = train(Batches(corpus, 1), settings, tmp_path, **TINY)
     assert done.step > 1 and done.seconds >= 0.6, "not at its steps"

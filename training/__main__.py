@@ -23,9 +23,9 @@ def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None
     """Makes the corpus: about 21,000 synthetic utterances, and human speech where it is."""
     from training.corpus import make
 
-    made = make(cache, seed, speech)
-    hours = sum(utterance.length for utterance in made.utterances) / 16_000 / 3600
-    typer.echo(f"{len(made.utterances)} utterances, {hours:.1f} hours in {cache}")
+    result = make(cache, seed, speech)
+    hours = sum(utterance.length for utterance in result.utterances) / 16_000 / 3600
+    typer.echo(f"{len(result.utterances)} utterances, {hours:.1f} hours in {cache}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
-"""English digits as people say them whose first language is another: espeak-ng's voices of many languages.
+"""English digits with foreign accents: espeak-ng's voices of many languages.
 
 A voice is given phonemes rather than text, so the word is right and the sounds are those of its language. Only phonemes
-that every voice of espeak-ng knows are used; one that a voice lacks would be left out without a word.
+that every voice of espeak-ng has are used: a voice silently leaves out those that it lacks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _VARIANTS = (  # none of voices.UNSEEN
     *("max", "miguel", "norbert", "pablo", "paul", "quincy", "robert", "sandro", "travis", "victor", "klatt2"),
 )
 _VOICES = 300
-# The commonest first; the others are what a learner makes of th, w, v, r and the diphthongs.
+# The most common pronunciation first. The others are what learners make of th, w, v, r and the diphthongs.
 SAID = {
     "zero": ("z'iro", "z'i:ro", "z'i:rou", "z'ero", "s'iro", "z'irou"),
     "one": ("w'an", "w'an", "w'on", "v'an", "u'an"),
@@ -38,15 +38,15 @@ SAID = {
 
 
 def phonemes(text: str, rng: Random) -> str:
-    """Digits in words -> what espeak-ng is given, each pronounced in a way that is drawn."""
+    """Return espeak-ng's input for digits in words, each in a randomly drawn pronunciation."""
     return " ".join(f"[[{rng.choice(SAID[word])}]]" for word in text.split())
 
 
 def jobs(count: int, seed: int) -> list[tuple[str, str, str, str]]:
-    """What to say, as `corpus.synthetic`: strings of 1 to 4 digits by 300 voices in turn."""
+    """Return what to say, as `corpus.synthetic` does: strings of 1 to 4 digits, by 300 voices in turn."""
     rng = Random(f"{seed} accents")
-    every = [f"espeak:{language}+{variant}" for language in LANGUAGES for variant in _VARIANTS]
-    voices = rng.sample(every, _VOICES)
+    all_voices = [f"espeak:{language}+{variant}" for language in LANGUAGES for variant in _VARIANTS]
+    voices = rng.sample(all_voices, _VOICES)
     lengths = rng.choices((1, 2, 3, 4), weights=(45, 25, 20, 10), k=count)
     return [
         ("accents", voices[i % _VOICES], " ".join(rng.choices(DIGITS, k=length)), f"{seed} accents {i}")

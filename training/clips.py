@@ -1,4 +1,4 @@
-"""A set of clips to evaluate and to calibrate with: sentences that training never held, and a manifest."""
+"""A set of clips for evaluation and calibration: sentences that are never in the training data, and a manifest."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Clip = tuple[str, str, NDArray[np.int16]]  # voice's kind and name, text in the 
 
 
 def make(folder: Path, wanted_words: int, seed: int) -> int:
-    """Clips of 3 to 20 s until so many words are reached, every fourth for calibration. Returns how many.
+    """Write clips of 3 to 20 s until they have `wanted_words` words, every fourth for calibration. Return their number.
 
-    Seen and unseen voices take turns; a longer clip is several sentences of one voice with pauses.
+    Seen and unseen voices take turns. A longer clip is several sentences of one voice with pauses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
@@ -43,24 +43,24 @@ def make(folder: Path, wanted_words: int, seed: int) -> int:
 
 
 def one(index: int, seed: int) -> Clip:
-    """The clip of a number."""
+    """Return the clip with this index."""
     rng = Random(f"clip {seed} {index}")
-    kind, known = (("seen", voices.SEEN), ("unseen", voices.UNSEEN))[index % 2]
-    voice = voices.draw(known, rng)
+    kind, voice_names = (("seen", voices.SEEN), ("unseen", voices.UNSEEN))[index % 2]
+    voice = voices.draw(voice_names, rng)
     texts = words.sentences(rng.getrandbits(32), "evaluate")
-    wanted_s = rng.choice((3, 3, 3, 4, 4, 5, 6, 8, 15))
+    target_s = rng.choice((3, 3, 3, 4, 4, 5, 6, 8, 15))
     pieces = [np.zeros(0, dtype=np.int16)]
-    said: list[str] = []
-    for text, spoken in _spoken(texts, voice, rng):
+    sentences: list[str] = []
+    for text, speech in _spoken(texts, voice, rng):
         pause = np.zeros(round(rng.uniform(0.2, 0.7) * voices.RATE_HZ), dtype=np.int16)
-        if sum(map(len, pieces)) + len(spoken) + len(pause) > LONGEST_S * voices.RATE_HZ:
+        if sum(map(len, pieces)) + len(speech) + len(pause) > LONGEST_S * voices.RATE_HZ:
             break
-        pieces += [spoken, pause]
-        said.append(text)
-        if sum(map(len, pieces)) >= max(SHORTEST_S, wanted_s) * voices.RATE_HZ:
+        pieces += [speech, pause]
+        sentences.append(text)
+        if sum(map(len, pieces)) >= max(SHORTEST_S, target_s) * voices.RATE_HZ:
             break
     name = f"{kind}-{voice.replace(':', '-').replace('+', '-').lower()}"
-    return name, " ".join(said).upper(), np.concatenate(pieces)
+    return name, " ".join(sentences).upper(), np.concatenate(pieces)
 
 
 def _spoken(texts: Iterator[str], voice: str, rng: Random) -> Iterator[tuple[str, NDArray[np.int16]]]:

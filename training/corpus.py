@@ -29,7 +29,7 @@ PROMPTS_TEXT = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.g
 
 @dataclass(frozen=True)
 class Utterance:
-    """A stretch of the samples' file, and what is said there by whom. Text is lower case."""
+    """A stretch of the sample file, with its speaker and its text in lower case."""
 
     part: str
     voice: str
@@ -46,17 +46,17 @@ class Corpus:
     utterances: tuple[Utterance, ...]
 
     def audio(self, utterance: Utterance) -> NDArray[np.float32]:
-        """Samples within -1 and 1."""
+        """Return an utterance's samples, within -1 and 1."""
         stretch = self.samples[utterance.start : utterance.start + utterance.length]
         return np.asarray(stretch, dtype=np.float32) / np.float32(32768)
 
     def part(self, name: str) -> list[Utterance]:
-        """The utterances of one part."""
+        """Return the utterances of one part."""
         return [utterance for utterance in self.utterances if utterance.part == name]
 
 
 def load(folder: Path) -> Corpus:
-    """Opens what `make` wrote. Raises FileNotFoundError with the command to run."""
+    """Open what `make` wrote. Raises FileNotFoundError with the command to run."""
     if not (folder / "corpus.json").is_file():
         raise FileNotFoundError(f"no corpus in {folder}: run `python -m training corpus` first")
     index = json.loads((folder / "corpus.json").read_text())
@@ -65,7 +65,7 @@ def load(folder: Path) -> Corpus:
 
 
 def make(folder: Path, seed: int, speech: Path, parts: dict[str, int] | None = None) -> Corpus:
-    """Writes the corpus into a folder: synthetic parts, and human ones where the speech folder exists."""
+    """Write the corpus into a folder: synthetic parts, and human ones where the speech folder exists."""
     folder.mkdir(parents=True, exist_ok=True)
     index: list[tuple[str, str, str, int, int]] = []
     start = 0
@@ -82,28 +82,28 @@ Spoken = tuple[str, str, str, NDArray[np.int16]]  # part, voice, text, samples
 
 
 def synthetic(part: str, count: int, seed: int) -> list[tuple[str, str, str, str]]:
-    """What to say: (part, voice, text, seed of the voice's settings)."""
+    """Return what to say: (part, voice, text, seed of the voice's settings)."""
     if part == "accents":
         return accents.jobs(count, seed)
     if part == "diphones":
         return diphones.jobs(count, seed)
     rng = Random(f"{seed} {part}")
-    known = voices.UNSEEN if part == "unseen" else voices.SEEN
+    voice_names = voices.UNSEEN if part == "unseen" else voices.SEEN
     texts = words.sentences(seed, "train" if part == "train" else "evaluate")
-    if part != "train":  # the evaluation parts begin at different places of one stream of sentences
+    if part != "train":  # the evaluation parts start at different places in one stream of sentences
         rng.shuffle(pool := [next(texts) for _ in range(4 * count)])
         texts = iter(pool)
-    return [(part, voices.draw(known, rng), next(texts), f"{seed} {part} {i}") for i in range(count)]
+    return [(part, voices.draw(voice_names, rng), next(texts), f"{seed} {part} {i}") for i in range(count)]
 
 
 def say(job: tuple[str, str, str, str]) -> Spoken:
-    """One job of `synthetic`, spoken."""
+    """Synthesize one job of `synthetic`."""
     part, voice, text, seed = job
     rng = Random(seed)
     if part == "diphones":
         return part, voice, text, diphones.speak(text, voice, rng)
-    given = accents.phonemes(text, rng) if part == "accents" else text
-    return part, voice, text, voices.speak(given, voice, rng)
+    engine_input = accents.phonemes(text, rng) if part == "accents" else text
+    return part, voice, text, voices.speak(engine_input, voice, rng)
 
 
 def _everything(seed: int, speech: Path, parts: dict[str, int]) -> Iterator[Spoken]:
@@ -113,11 +113,11 @@ def _everything(seed: int, speech: Path, parts: dict[str, int]) -> Iterator[Spok
         print(f"{lacking}. The corpus goes without diphones.")
         parts = {**parts, "diphones": 0}
     jobs = [job for part, count in parts.items() for job in synthetic(part, count, seed)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a program that speaks
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread waits for a speech synthesizer
         yield from track(pool.map(say, jobs), "speaking", total=len(jobs))
-    for name, rows in (("digits_fsdd", _digits), ("an4_train", _an4)):
+    for name, read_utterances in (("digits_fsdd", _digits), ("an4_train", _an4)):
         if (speech / name / "manifest.csv").is_file():
-            yield from rows(speech / name)
+            yield from read_utterances(speech / name)
         else:
             print(f"{speech / name} is not there: the corpus goes without its human speech.")
     if PROMPTS.is_dir() and PROMPTS_TEXT.is_file():
@@ -133,21 +133,21 @@ def _digits(folder: Path) -> Iterator[Spoken]:
 
 
 def _an4(folder: Path) -> Iterator[Spoken]:
-    """Every third utterance is held out."""
+    """Yield the utterances of AN4. Every third one is held out."""
     for i, row in enumerate(sorted(_manifest(folder), key=lambda row: row["path"])):
         part = "an4-held-out" if i % 3 == 2 else "an4"
         yield part, row["path"].split("-")[1], row["text"].lower(), _read(folder / row["path"])
 
 
 def _prompts() -> Iterator[Spoken]:
-    """What Allison Smith says for Asterisk, as far as the vocabulary holds all its words."""
-    known = set(words.vocabulary())
+    """Yield Allison Smith's prompts for Asterisk whose words are all in the vocabulary."""
+    vocabulary = set(words.vocabulary())
     for line in gzip.decompress(PROMPTS_TEXT.read_bytes()).decode().splitlines():
         name, _, text = line.partition(":")
-        said = re.findall("[a-z']+", text.lower())
+        prompt_words = re.findall("[a-z']+", text.lower())
         path = PROMPTS / f"{name}.wav"
-        if known.issuperset(said) and said and not name.startswith("letters/") and path.is_file():
-            yield "prompts", "allison", " ".join(said), _read(path)
+        if vocabulary.issuperset(prompt_words) and prompt_words and not name.startswith("letters/") and path.is_file():
+            yield "prompts", "allison", " ".join(prompt_words), _read(path)
 
 
 def _manifest(folder: Path) -> Iterable[dict[str, str]]:

@@ -1,6 +1,7 @@
-"""Recorded people of other countries say English digits: Festival's diphone voices, given the sounds of their language.
+"""English digits by recorded people of other countries: Festival's diphone voices, given their language's sounds.
 
-Each voice is cut from one person's recordings, so unlike espeak-ng's it has a human throat. One of them speaks English.
+Each voice is cut from one person's recordings, so unlike espeak-ng's it has a human vocal tract. One of them speaks
+English.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from training.accents import SAID
 from training.voices import record
 
 ENGLISH = "ked_diphone"
-# What is said for a sound of `accents.SAID` that the language lacks, or lacks at a word's end (with a dot).
+# Substitutes for sounds of `accents.SAID` that the language lacks, or lacks at the end of a word (with a dot).
 _FINNISH = {"z": "s", "w": "v", "T": "t", "@": "e", "j": "i", "v.": "f", "d.": "t"}
 _CZECH = {"w": "v", "T": "t", "@": "e", "e:": "e", "v.": "f", "d.": "t"}
 _ITALIAN = {"T": "t", "@": "e", "j": "i", "a:": "a", "e:": "e", "i:": "i", "o:": "o", "u:": "u"}
-VOICES = {  # its median pitch in hertz, and what its language lacks
+VOICES = {  # median pitch in hertz, substitutes for the sounds that the language lacks
     "suo_fi_lj_diphone": (190, {**_FINNISH, "v.": "f e", "f.": "f e"}),
     "hy_fi_mv_diphone": (105, _FINNISH),
     "lp_diphone": (180, _ITALIAN),
@@ -44,7 +45,7 @@ _VOWELS = "aeiou@"
 
 @cache
 def missing() -> str:
-    """What is not installed and how to get it, or an empty string."""
+    """Return what is not installed and how to install it, or an empty string."""
     if not shutil.which("festival"):
         return f"festival not found: apt-get install {' '.join(PACKAGES)}"
     try:
@@ -57,36 +58,39 @@ def missing() -> str:
 
 
 def jobs(count: int, seed: int) -> list[tuple[str, str, str, str]]:
-    """What to say, as `corpus.synthetic`: strings of 1 to 3 digits by all in turn, and sentences by the English one."""
+    """Return what to say, as `corpus.synthetic` does.
+
+    Strings of 1 to 3 digits by all voices in turn, and sentences by the English one.
+    """
     rng = Random(f"{seed} diphones")
     texts = words.sentences(seed + 1, "train")
-    made = []
+    job_list = []
     for i in range(count):
         voice = (*VOICES, ENGLISH)[i % (len(VOICES) + 1)]
         text = next(texts) if voice == ENGLISH else " ".join(rng.choices(words.DIGITS, k=rng.choice((1, 1, 2, 3))))
-        made.append(("diphones", f"festival:{voice}", text, f"{seed} diphones {i}"))
-    return made
+        job_list.append(("diphones", f"festival:{voice}", text, f"{seed} diphones {i}"))
+    return job_list
 
 
 def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
-    """Text by a voice of this module at 16 kHz mono, its silent ends trimmed. Raises VoiceError."""
+    """Synthesize text by a voice of this module, at 16 kHz mono, silent ends trimmed. Raises VoiceError."""
     name = voice.removeprefix("festival:")
     if name == ENGLISH:
         pace = f"(Parameter.set 'Duration_Stretch {rng.uniform(0.85, 1.25):.2f})"
-        said = f'(Utterance Text "{text}")'
+        utterance = f'(Utterance Text "{text}")'
     else:
-        pace, said = "", f"(Utterance Segments ({segments(text, name, rng)}))"
+        pace, utterance = "", f"(Utterance Segments ({segments(text, name, rng)}))"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
-        commands = f'(voice_{name})\n{pace}\n(utt.save.wave (utt.synth {said}) "{path}" (quote riff))\n'
+        commands = f'(voice_{name})\n{pace}\n(utt.save.wave (utt.synth {utterance}) "{path}" (quote riff))\n'
         return record(["festival", "--pipe"], path, missing, commands)
 
 
 def segments(text: str, name: str, rng: Random) -> str:
-    """Festival's segments, each with its seconds and hertz, for digits in a drawn accent, pitch and pace."""
+    """Return Festival's segments for digits, each with its seconds and hertz, in a random accent, pitch and pace."""
     median, differs = VOICES[name]
     pitch, pace = median * rng.uniform(0.85, 1.2), rng.uniform(0.8, 1.35)
-    made = ["(# 0.1)"]
+    parts = ["(# 0.1)"]
     for word in text.split():
         sounds = sounds_of(rng.choice(SAID[word]))
         for place, (sound, stressed) in enumerate(sounds, start=1):
@@ -97,21 +101,21 @@ def segments(text: str, name: str, rng: Random) -> str:
             phones = differs.get(f"{sound}." if last else sound, differs.get(sound, sound))
             if differs is _ITALIAN and vowel and stressed:
                 phones += "1"
-            made += [f"({phone} {seconds:.3f} (0 {hertz:.0f}))" for phone in phones.split()]
-        made.append(f"(# {rng.uniform(0.05, 0.25):.2f})")
-    return " ".join(made)
+            parts += [f"({phone} {seconds:.3f} (0 {hertz:.0f}))" for phone in phones.split()]
+        parts.append(f"(# {rng.uniform(0.05, 0.25):.2f})")
+    return " ".join(parts)
 
 
 def sounds_of(said: str) -> list[tuple[str, bool]]:
-    """(sound, whether stressed) of a way that `accents.SAID` gives; a stress mark stands before its vowel."""
-    found: list[tuple[str, bool]] = []
+    """Split a pronunciation of `accents.SAID` into (sound, whether stressed). A stress mark precedes its vowel."""
+    sounds: list[tuple[str, bool]] = []
     stressed = False
     for letter in said:
         if letter == "'":
             stressed = True
         elif letter == ":":
-            found[-1] = (found[-1][0] + ":", found[-1][1])
+            sounds[-1] = (sounds[-1][0] + ":", sounds[-1][1])
         else:
-            found.append((letter, stressed))
+            sounds.append((letter, stressed))
             stressed = False
-    return found
+    return sounds

@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder in Hugging Face format."""
+"""Write a checkpoint as a folder in Hugging Face format."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from training.words import LABELS
 
 
 def export(training: Training, folder: Path, averaged: bool) -> None:
-    """Writes weights (float32), configuration, vocabulary and preparation; what only training needs stays behind."""
+    """Write weights (float32), configuration, vocabulary and preprocessing. What only training needs is left out."""
     config = copy.deepcopy(training.net.model.config)
-    config.hidden_dropout = 0.0  # a training's alone
+    config.hidden_dropout = 0.0  # for training only
     model = Wav2Vec2ForCTC(config)
     model.load_state_dict(training.weights(averaged))
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,9 +30,10 @@ def export(training: Training, folder: Path, averaged: bool) -> None:
 
 
 def average(models: Sequence[Path], folder: Path) -> None:
-    """Writes the mean of models' weights, one of whose trainings began where another ended (Wortsman et al. 2022).
+    """Write the mean of models' weights, where one's training began where another's ended (Wortsman et al. 2022).
 
-    Such a mean is often better than each of them, of speakers that none was trained on most of all. Raises ValueError.
+    Such a mean is often better than each of the models, most of all for speakers that none was trained on. Raises
+    ValueError.
     """
     if folder.resolve() in [model.resolve() for model in models]:
         raise ValueError(f"{folder} is one of the models: name another folder to write to.")

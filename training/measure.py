@@ -1,4 +1,4 @@
-"""Word error rates: greedy CTC, no language model."""
+"""Word error rates, with greedy CTC decoding and no language model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def transcribe(model: Wav2Vec2ForCTC, audio: NDArray[np.float32]) -> str:
-    """The best letter of every frame, repeats and blanks left out; lower case."""
+    """Return the best letter of every frame, in lower case, without repeats and blanks."""
     import torch
 
     from training.augment import normalized
@@ -32,14 +32,17 @@ def transcribe(model: Wav2Vec2ForCTC, audio: NDArray[np.float32]) -> str:
 
 
 def word_errors(pairs: Iterable[tuple[str, str]]) -> tuple[int, int]:
-    """(errors, words) over all pairs of reference and transcript."""
+    """Return (errors, words) over all pairs of reference and transcript."""
     rows: Sequence[tuple[str, str]] = list(pairs)
-    found = jiwer.process_words([said for said, _ in rows], [heard for _, heard in rows])
-    return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
+    counts = jiwer.process_words([reference for reference, _ in rows], [transcript for _, transcript in rows])
+    return (
+        counts.substitutions + counts.deletions + counts.insertions,
+        counts.hits + counts.substitutions + counts.deletions,
+    )
 
 
 def held_out(corpus: Corpus) -> Iterator[tuple[str, list[tuple[str, NDArray[np.float32]]]]]:
-    """The held-out sets that a corpus has: name, pairs of text and audio."""
+    """Yield the held-out sets that a corpus has: name, pairs of text and audio."""
     for part in ("seen", "unseen", "an4-held-out"):
         if utterances := corpus.part(part):
             yield part, [(utterance.text, corpus.audio(utterance)) for utterance in utterances]
@@ -48,13 +51,13 @@ def held_out(corpus: Corpus) -> Iterator[tuple[str, list[tuple[str, NDArray[np.f
 
 
 def digit_strings(corpus: Corpus, digits: list[Utterance]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every recording twice, in strings of 2 to 6 with pauses of 50 to 500 ms, nothing else done to them."""
+    """Yield every recording twice, in strings of 2 to 6 with pauses of 50 to 500 ms, otherwise unchanged."""
     rng = Random("digit strings")
     for _ in range(2):
-        left = rng.sample(digits, len(digits))
-        while left:
-            count = min(rng.randint(2, 6), len(left))
-            string, left = left[:count], left[count:]
+        remaining = rng.sample(digits, len(digits))
+        while remaining:
+            count = min(rng.randint(2, 6), len(remaining))
+            string, remaining = remaining[:count], remaining[count:]
             pieces = []
             for digit in string:
                 pieces += [np.zeros(round(rng.uniform(0.05, 0.5) * RATE_HZ), np.float32), corpus.audio(digit)]

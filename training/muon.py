@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal; matrices of one shape at once, for speed."""
+"""Muon (Jordan et al. 2024): momentum with orthogonalized updates. Matrices of one shape are batched, for speed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Optimizer):  # type: ignore[misc]
-    """For weight matrices. The update's root mean square is AdamW's usual, so that both can share a learning rate."""
+    """Optimizer for weight matrices.
+
+    The update's root mean square is AdamW's usual one, so that both can share a learning rate.
+    """
 
     def __init__(
         self, weights: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
@@ -19,7 +22,7 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Any = None) -> None:
-        """Moves every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:
@@ -39,7 +42,7 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Singular values drawn towards 1 by a quintic Newton-Schulz iteration, in bf16. (matrices, rows, columns)"""
+    """Move singular values of (matrices, rows, columns) towards 1 by a quintic Newton-Schulz iteration, in bf16."""
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonal(matrices.mT, iterations).mT
     x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()

@@ -1,4 +1,4 @@
-"""The model: a small Wav2Vec2 with a CTC head, and what only training adds to it."""
+"""The model: a small Wav2Vec2 with a CTC head, and what is added for training only."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ DEMO = {
     "ctc_zero_infinity": True,
 }
 MELS = 64
-_FFT, _HOP = 400, 320  # the extractor's receptive field and stride: one spectrum a frame
+_FFT, _HOP = 400, 320  # the extractor's receptive field and stride: one spectrum per frame
 
 
 def configuration(**changes: object) -> Wav2Vec2Config:
-    """The demo model's configuration. Dropout and the like are nought: they brought nothing (data/README.md)."""
-    nought = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
-    return Wav2Vec2Config(**{**DEMO, **dict.fromkeys(nought, 0.0), "layerdrop": 0.0, **changes})
+    """Return the demo model's configuration. Dropout and the like are 0: they brought no gain (data/README.md)."""
+    dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+    return Wav2Vec2Config(**{**DEMO, **dict.fromkeys(dropouts, 0.0), "layerdrop": 0.0, **changes})
 
 
 class Trainee(nn.Module):  # type: ignore[misc]
-    """The model with two heads that are dropped afterwards: CTC halfway up, a log-mel spectrum at the bottom."""
+    """The model with two heads for training only: CTC halfway up, and a log-mel spectrum at the bottom."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Trainee(nn.Module):  # type: ignore[misc]
         self.mel_head = nn.Linear(config.conv_dim[-1], MELS)
 
     def forward(self, audio: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, logits halfway, spectrum from audio (batch, samples) and frames to hide (batch, frames)."""
+        """Return logits, logits halfway and spectrum, from audio (batch, samples) and hidden frames (batch, frames)."""
         speech = self.model.wav2vec2
         features = speech.feature_extractor(audio).transpose(1, 2)  # (batch, frames, channels)
         hidden, _ = speech.feature_projection(features)  # (batch, frames, hidden)
@@ -67,7 +67,7 @@ class Trainee(nn.Module):  # type: ignore[misc]
 
 
 def log_mel(audio: Tensor) -> Tensor:
-    """Log-mel spectra (batch, frames, mels), one a frame of the model; zero mean, unit variance a band."""
+    """Return log-mel spectra (batch, frames, mels), one per frame of the model; zero mean, unit variance per band."""
     window = torch.hann_window(_FFT, device=audio.device)
     spectrum = torch.stft(audio, _FFT, _HOP, window=window, center=False, return_complex=True).abs().square()
     bands = torch.log(_filters().to(audio.device) @ spectrum + 1e-4).transpose(1, 2)
@@ -75,12 +75,12 @@ def log_mel(audio: Tensor) -> Tensor:
 
 
 def encode(text: str) -> list[int]:
-    """A text's labels."""
+    """Return the labels of a text."""
     return [LABELS.index(letter) for letter in text.upper().replace(" ", "|")]
 
 
 def ctc(logits: Tensor, texts: Sequence[str]) -> Tensor:
-    """Mean negative log-likelihood a letter."""
+    """Return the mean negative log-likelihood per letter."""
     labels = [encode(text) for text in texts]
     lengths = torch.tensor([len(row) for row in labels])
     flat = torch.tensor([label for row in labels for label in row]).to(logits.device)

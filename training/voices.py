@@ -25,26 +25,26 @@ UNSEEN = tuple(f"espeak:{accent}+{variant}" for accent in _ACCENTS for variant i
 
 
 class VoiceError(RuntimeError):
-    """A program that speaks is missing or failed."""
+    """A speech synthesizer is missing or failed."""
 
 
 def missing() -> str:
-    """What is not installed and how to get it, or an empty string."""
+    """Return what is not installed and how to install it, or an empty string."""
     absent = [program for program in ("espeak-ng", "flite") if not shutil.which(program)]
     return f"{' and '.join(absent)} not found: apt-get install {' '.join(absent)}" if absent else ""
 
 
 def draw(voices: tuple[str, ...], rng: Random) -> str:
-    """A voice from a list; of the seen ones, flite's few come nearly as often as espeak-ng's many."""
+    """Draw a voice from a list. Of the seen ones, flite's few come nearly as often as espeak-ng's many."""
     if voices == SEEN:
         return rng.choice(FLITE if rng.random() < 0.45 else ESPEAK)
     return rng.choice(voices)
 
 
 def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
-    """A sentence at 16 kHz mono, at a drawn speed (and pitch, where the voice allows), its silent ends trimmed.
+    """Synthesize a sentence at 16 kHz mono, silent ends trimmed.
 
-    Raises VoiceError.
+    The speed is drawn at random, and so is the pitch where the voice allows it. Raises VoiceError.
     """
     program, name = voice.split(":")
     with tempfile.TemporaryDirectory() as folder:
@@ -59,9 +59,9 @@ def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
 
 
 def record(command: list[str], path: Path, lacking: Callable[[], str], given: str | None = None) -> NDArray[np.int16]:
-    """What a program says into a file, at 16 kHz mono, its silent ends trimmed; `given` is its standard input.
+    """Run a synthesizer that writes a file. Return its samples at 16 kHz mono, silent ends trimmed.
 
-    Raises VoiceError: with what `lacking` tells, if it tells anything.
+    `given` is the program's standard input. Raises VoiceError, with the text that `lacking` returns, if any.
     """
     try:
         subprocess.run(command, input=given, text=True, check=True, capture_output=True, timeout=60)
@@ -72,7 +72,7 @@ def record(command: list[str], path: Path, lacking: Callable[[], str], given: st
 
 
 def resampled(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """At 16 kHz."""
+    """Resample to 16 kHz."""
     if rate == RATE_HZ:
         return samples
     divisor = int(np.gcd(rate, RATE_HZ))
@@ -80,7 +80,7 @@ def resampled(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
 
 
 def trimmed(samples: NDArray[np.float32], margin: int = 800) -> NDArray[np.float32]:
-    """Without the silence at both ends, but for a margin of 50 ms."""
+    """Trim the silence at both ends, except for a margin of 50 ms."""
     loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max(initial=1e-9))
     if not len(loud):
         return samples
@@ -88,5 +88,5 @@ def trimmed(samples: NDArray[np.float32], margin: int = 800) -> NDArray[np.float
 
 
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """At a peak of 0.8 of full scale."""
+    """Convert to int16, with a peak of 0.8 of full scale."""
     return np.asarray(samples * (0.8 * 32767 / max(float(np.abs(samples).max(initial=0)), 1e-4)), dtype=np.int16)

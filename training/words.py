@@ -1,6 +1,6 @@
 """The vocabulary and a seeded generator of sentences.
 
-A sentence belongs to training or to evaluation by a checksum of its text, so the two can never share one.
+A checksum of its text assigns a sentence to training or to evaluation, so the two never share one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from random import Random
 from typing import Literal
 
 Part = Literal["train", "evaluate"]
-LABELS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")  # as of wav2vec2-base-960h
+LABELS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")  # as in wav2vec2-base-960h
 
 
 def _of(text: str) -> tuple[str, ...]:
@@ -59,30 +59,30 @@ TEMPLATES = (
     "{weather} and {weather} on {day} {when}",
     "{number} hundred and {number} {unit}",
 )
-# Words that sound like another (to, two) or hide in their neighbours (a, the) come in templates alone.
+# Words that sound like another (to, two) or blend into their neighbours (a, the) occur only in templates.
 _TEMPLATES_ONLY = {"to", "a", "the", "and", "oh"}
 
 
 def number(rng: Random) -> str:
-    """A number below a hundred, in words."""
+    """Return a random number below a hundred, in words."""
     tens = rng.choice(TENS)
     return rng.choice((rng.choice(DIGITS), rng.choice(TEENS), tens, f"{tens} {rng.choice(DIGITS[1:])}"))
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word that a sentence can hold, sorted."""
+    """Return every word that a sentence can contain, sorted."""
     fixed = (word for template in TEMPLATES for word in template.split() if "{" not in word)
     slots = (word for words in SLOTS.values() for word in words)
     return tuple(sorted({*DIGITS, *TEENS, *TENS, *fixed, *slots, "oh"}))
 
 
 def part(sentence: str) -> Part:
-    """Where a sentence belongs, by its text alone: one in eight to evaluation."""
+    """Return the part of a sentence, by its text alone: one in eight belongs to evaluation."""
     return "evaluate" if zlib.crc32(sentence.encode()) % 8 == 0 else "train"
 
 
 def sentences(seed: int, wanted: Part) -> Iterator[str]:
-    """Endlessly many sentences of 1 to 8 words, lower case: templates, random words and digit strings."""
+    """Yield endless sentences of 1 to 8 words, in lower case: templates, random words and digit strings."""
     rng = Random(f"{seed} {wanted}")
     loose = tuple(word for word in vocabulary() if word not in _TEMPLATES_ONLY)
     kinds: tuple[Callable[[], str], ...] = (

@@ -1,6 +1,7 @@
-"""Building an artefact, or finding it in the cache; and counting what it quantizes.
+"""Build an artefact or take it from the cache, and count what it quantizes.
 
-It is built beside its place and moved there whole, so a half-written one is never seen.
+An artefact is built in a temporary folder beside its final one and renamed when it is complete, so a partial artefact
+is never visible.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from bench.modes.torch import engine as torch_engine
 def prepare(
     model: str, mode_name: str, settings: Mapping[str, Setting], progress: Progress
 ) -> tuple[Artefact, Coverage]:
-    """The artefact of a variant, from the cache or built now, and what it quantizes on this device.
+    """Return a variant's artefact, cached or newly built, and its coverage on this device.
 
     Call it in a process that may import engines. Raises EarbenchError, and whatever an engine raises.
     """
@@ -64,39 +65,39 @@ def _prepare(model: str, mode: Mode, settings: Mapping[str, Setting], progress: 
         raise ModeError(f"{mode.name} can't run here: {e}") from e
     family = catalogue.family(checkpoint)
     modes.refuse_unsupported(mode, family, checkpoint.config, checkpoint.name)
-    chosen = modes.complete(mode, settings)
-    bare = checkpoint.source == "imported"
-    identity, weights = (checkpoint.where, None) if bare else family.identity(checkpoint, progress)
+    full_settings = modes.complete(mode, settings)
+    imported_only = checkpoint.source == "imported"
+    identity, weights = (checkpoint.where, None) if imported_only else family.identity(checkpoint, progress)
     remember_identity(checkpoint, identity)
-    what = portable_recipe(identity, mode, chosen)
+    portable = portable_recipe(identity, mode, full_settings)
     progress("looking into the cache")
     try:
         _refuse_without_weights(checkpoint, spelled(mode.name, settings))
-        examples = _examples(mode, family, chosen)
+        examples = _examples(mode, family, full_settings)
     except ModeError:
-        if imported := from_elsewhere(what):
+        if imported := from_elsewhere(portable):
             return imported
         raise
-    recipe = full_recipe(what, mode, examples)
+    recipe = full_recipe(portable, mode, examples)
     digest = digest_of(recipe)
-    if kept := verified(digest) or from_elsewhere(what):
-        return kept
+    if artefact := verified(digest) or from_elsewhere(portable):
+        return artefact
     _refuse_what_cant_be_built(checkpoint, mode)
     base = _prepare(model, modes.find(mode.SPEC.base), {}, progress) if mode.SPEC.base else None
-    begun = time.monotonic()
-    place = folder(digest)
-    beside = place.with_name(f".{digest}.{os.getpid()}")
-    beside.mkdir(parents=True)
+    start_s = time.monotonic()
+    directory = folder(digest)
+    partial = directory.with_name(f".{digest}.{os.getpid()}")
+    partial.mkdir(parents=True)
     try:
         contents = family.describe(checkpoint, weights)
         for name, content in contents.items():
-            (beside / name).write_bytes(content)
+            (partial / name).write_bytes(content)
         if not base:
             progress("loading the float model")
         source = folder(base.digest) if base else family.load(checkpoint, weights)
-        data = _data(mode, family, family.parse_files(contents), examples, source, beside, progress)
-        with DiskPeak(beside) as disk:
-            details = mode.build(source, family, data, chosen, beside, progress)
+        data = _data(mode, family, family.parse_files(contents), examples, source, partial, progress)
+        with DiskPeak(partial) as disk:
+            details = mode.build(source, family, data, full_settings, partial, progress)
         if base and (elsewhere := base.details.get(ELSEWHERE)):
             details["built from"] = f"{mode.SPEC.base}, {elsewhere}"
         progress("taking digests")
@@ -107,21 +108,21 @@ def _prepare(model: str, mode: Mode, settings: Mapping[str, Setting], progress: 
             "details": details,
             "device": host.device().cpu,
             "built_s": time.time(),
-            "build_s": time.monotonic() - begun,
+            "build_s": time.monotonic() - start_s,
             "build_peak_rss_bytes": memory(os.getpid())[1],
             "build_disk_bytes": disk.bytes,
-            "files": {f.name: digest_of_file(f) for f in sorted(beside.iterdir())},
+            "files": {f.name: digest_of_file(f) for f in sorted(partial.iterdir())},
         }
-        (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        shutil.rmtree(place, ignore_errors=True)
-        beside.rename(place)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        shutil.rmtree(directory, ignore_errors=True)
+        partial.rename(directory)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return artefact_of(digest, manifest, from_cache=False)
 
 
 def _examples(mode: Mode, family: Family, settings: Mapping[str, Setting]) -> Sequence[Example]:
-    """The examples that a mode is to look at. Raises ModeError."""
+    """Return the calibration or tuning examples that a mode needs. Raises ModeError."""
     if not mode.SPEC.data:
         return ()
     try:
@@ -136,10 +137,10 @@ def _data(
     files: Mapping[str, Any],
     examples: Sequence[Example],
     source: Any,
-    beside: Path,
+    partial: Path,
     progress: Progress,
 ) -> Data:
-    """Examples as modes want them: prepared, and as they reach each network. Raises AudioError."""
+    """Return the examples as `Mode.build` takes them: prepared, and as each network's feeds. Raises AudioError."""
     prepared = []
     for number, example in enumerate(examples, 1):
         progress(f"reading clip {number} of {len(examples)}")
@@ -147,8 +148,8 @@ def _data(
         prepared.append((family.prepare(example.read(), files), target))
     if not prepared:
         return Data()
-    networks = family.read_networks(beside)
-    if len(networks) == 1 and not networks[0].state:  # what it is fed is what was prepared
+    networks = family.read_networks(partial)
+    if len(networks) == 1 and not networks[0].state:  # its feeds are the prepared inputs
         return Data(prepared, {networks[0].name: [feed for feed, _ in prepared]})
     return Data(prepared, _captured(mode, family, files, networks, [feed for feed, _ in prepared], source, progress))
 
@@ -162,7 +163,7 @@ def _captured(
     source: Any,
     progress: Progress,
 ) -> dict[str, list[Feed]]:
-    """What each network was fed while the float model ran the examples, its state included."""
+    """Return each network's feeds, state included, recorded while the float model runs the examples."""
     placement, stateless = kinds.default(), [n.stateless() for n in networks]
     opened: Mapping[str, Opened]
     if mode.SPEC.base:
@@ -177,18 +178,18 @@ def _captured(
     return feeds
 
 
-def _refuse_without_weights(checkpoint: Checkpoint, wanted: str) -> None:
-    """Raises ModeError for a checkpoint of which artefacts were imported, and nothing else."""
+def _refuse_without_weights(checkpoint: Checkpoint, variant: str) -> None:
+    """Raise ModeError for a checkpoint of which only imported artefacts are on this device."""
     if checkpoint.source == "imported":
         raise ModeError(
             f"The weights of {checkpoint.name} are not on this device, only what was imported of it "
-            f"({checkpoint.note}), so {wanted} can't be built here. Build it where the model is and bring it here: "
+            f"({checkpoint.note}), so {variant} can't be built here. Build it where the model is and bring it here: "
             "python -m bench artefacts export, then import."
         )
 
 
 def _refuse_what_cant_be_built(checkpoint: Checkpoint, mode: Mode) -> None:
-    """Raises ModeError where building takes packages that are missing, or more memory or disk than there is."""
+    """Raise ModeError if the build needs packages that are missing, or more memory or disk than is free."""
     if missing := missing_to_build(mode):
         raise ModeError(
             f"Building {mode.name} takes {' and '.join(missing)}, not installed here. Fix: {sys.executable} -m pip "
@@ -197,34 +198,34 @@ def _refuse_what_cant_be_built(checkpoint: Checkpoint, mode: Mode) -> None:
         )
     family = catalogue.family(checkpoint)
     weights_bytes = 4 * family.profile(checkpoint.config, family.COVERAGE_SIZE).parameters
-    for what, need, free in (
+    for resource, need, free in (
         ("memory", build_bytes(mode, weights_bytes), cpu.available_memory_bytes()),
         ("disk", round(mode.SPEC.cost.disk_copies * weights_bytes), shutil.disk_usage(paths.data_folder()).free),
     ):
         if need > free:
             raise ModeError(
-                f"Building {mode.name} of {checkpoint.name} takes about {need / 1e9:.1f} GB of {what}, and "
+                f"Building {mode.name} of {checkpoint.name} takes about {need / 1e9:.1f} GB of {resource}, and "
                 f"{free / 1e9:.1f} GB are free. Make room, choose a smaller model, or build it on a larger machine and "
                 "bring it here: python -m bench artefacts export, then import."
             )
 
 
 def missing_to_build(mode: Mode) -> list[str]:
-    """The packages without which the mode's artefacts can be opened, but not built."""
+    """Return the missing packages that building needs and opening does not."""
     return [name for name in mode.SPEC.needs.build_packages if importlib.util.find_spec(name) is None]
 
 
 def build_bytes(mode: Mode, weights_bytes: int) -> int:
-    """Resident memory that building takes at its peak, by what was measured for the mode."""
+    """Return the build's peak resident memory in bytes, from the mode's measured cost."""
     return mode.SPEC.cost.memory_bytes + round(mode.SPEC.cost.memory_copies * weights_bytes)
 
 
 class DiskPeak:
-    """The most bytes that a folder holds while this context is open, looked at every 0.2 s and at the end."""
+    """Context manager that records a folder's peak size in bytes, sampled every 0.2 s and at the end."""
 
     def __init__(self, directory: Path) -> None:
-        """Nothing is watched yet."""
-        self.bytes, self._directory, self._over = 0, directory, threading.Event()
+        """Sampling starts when the context is entered."""
+        self.bytes, self._directory, self._stop = 0, directory, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> DiskPeak:
@@ -232,35 +233,35 @@ class DiskPeak:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
-        self._look()
+        self._sample()
 
     def _watch(self) -> None:
-        while not self._over.wait(0.2):
-            self._look()
+        while not self._stop.wait(0.2):
+            self._sample()
 
-    def _look(self) -> None:
-        held = 0
+    def _sample(self) -> None:
+        total_bytes = 0
         for file in self._directory.rglob("*"):
             with contextlib.suppress(OSError):
-                held += file.stat().st_size
-        self.bytes = max(self.bytes, held)
+                total_bytes += file.stat().st_size
+        self.bytes = max(self.bytes, total_bytes)
 
 
 def _coverage(digest: str, progress: Progress) -> Coverage:
-    """What an artefact quantizes, counted once for this processor and these versions by opening it."""
-    known, place = manifest_of(digest), folder(digest)
-    mode = modes.find(known["mode"])
-    remembered = coverage_file(digest)
-    here = [cpu.cpu_name(), host.versions(mode.SPEC.needs.packages)]
+    """Return an artefact's coverage, counted by opening it and cached for this processor and these versions."""
+    manifest, directory = manifest_of(digest), folder(digest)
+    mode = modes.find(manifest["mode"])
+    cache_file = coverage_file(digest)
+    environment = [cpu.cpu_name(), host.versions(mode.SPEC.needs.packages)]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(remembered.read_text())
-        if kept["where"] == here:
-            return coverage_from(kept["coverage"])
+        cached = json.loads(cache_file.read_text())
+        if cached["where"] == environment:
+            return coverage_from(cached["coverage"])
     progress("counting what is quantized")
-    family = families()[known["family"]]
-    files = family.read_files(place)
+    family = families()[manifest["family"]]
+    files = family.read_files(directory)
     config = files[CONFIG_FILE]
 
     def exercise(networks: Mapping[str, Opened]) -> None:
@@ -268,11 +269,11 @@ def _coverage(digest: str, progress: Progress) -> Coverage:
         feed = family.inputs(size, 1, 0, "noise", files)
         family.run(networks, feed, files, family.steps(config, size), lambda phase: None)
 
-    opened = mode.open(place, kinds.default(), family, family.networks(config))
+    opened = mode.open(directory, kinds.default(), family, family.networks(config))
     try:
-        counted = mode.coverage(opened, family.profile(config, family.COVERAGE_SIZE), exercise)
-    except ImportError:  # counting may take what building takes: then what was counted elsewhere has to do
-        return coverage_from(known.get("coverage") or {"parts": ()})
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    remembered.write_text(json.dumps({"where": here, "coverage": asdict(counted)}))
-    return counted
+        coverage = mode.coverage(opened, family.profile(config, family.COVERAGE_SIZE), exercise)
+    except ImportError:  # counting may need the build packages: use the coverage counted on the other device
+        return coverage_from(manifest.get("coverage") or {"parts": ()})
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    cache_file.write_text(json.dumps({"where": environment, "coverage": asdict(coverage)}))
+    return coverage

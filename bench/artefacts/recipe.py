@@ -1,7 +1,7 @@
-"""What identifies an artefact: the digest of everything that it depends on.
+"""The identity of an artefact: the digest of its recipe, which is everything that it depends on.
 
-One that was built elsewhere (`bench.artefacts.transfer` brings it) stands in for the recipe's own, whatever library
-versions and clips it was built with.
+An imported artefact (see `bench.artefacts.transfer`) is used in place of the recipe's own, whatever library versions
+and clips it was built with.
 """
 
 from __future__ import annotations
@@ -26,49 +26,49 @@ PORTABLE_KEYS = (
     "mode",
     "mode version",
     "settings",
-)  # of a recipe: what an artefact is, wherever it was built
+)  # of a recipe: the part that does not depend on the device that builds
 KEYS = (*PORTABLE_KEYS, "versions", "clips", "base")
 
 
 def portable_recipe(identity: str, mode: Mode, chosen: Mapping[str, Setting]) -> dict[str, Any]:
-    """The part of a recipe that says what an artefact is, wherever it was built."""
+    """Return the part of a recipe that does not depend on the device that builds."""
     return dict(zip(PORTABLE_KEYS, (identity, mode.name, mode.SPEC.version, dict(chosen)), strict=True))
 
 
-def full_recipe(what: Mapping[str, Any], mode: Mode, examples: Sequence[Example]) -> dict[str, Any]:
-    """Everything that an artefact depends on."""
+def full_recipe(portable: Mapping[str, Any], mode: Mode, examples: Sequence[Example]) -> dict[str, Any]:
+    """Return the complete recipe: everything that an artefact depends on."""
     base = modes.find(mode.SPEC.base) if mode.SPEC.base else None
-    of_base = (
-        full_recipe(portable_recipe(what["checkpoint"], base, modes.complete(base, {})), base, ()) if base else None
+    base_recipe = (
+        full_recipe(portable_recipe(portable["checkpoint"], base, modes.complete(base, {})), base, ()) if base else None
     )
     return {
-        **what,
+        **portable,
         "versions": versions_of(mode),
         "clips": [example.digest for example in examples],
-        "base": digest_of(of_base) if of_base else None,
+        "base": digest_of(base_recipe) if base_recipe else None,
     }
 
 
 def versions_of(mode: Mode) -> dict[str, str]:
-    """Versions of the libraries that build and open a mode's artefacts."""
+    """Return the versions of the libraries that build and open a mode's artefacts."""
     return host.versions((*mode.SPEC.needs.packages, *mode.SPEC.needs.build_packages))
 
 
 def digest_of(recipe: Mapping[str, Any]) -> str:
-    """The digest by which an artefact of this recipe is found; a whole manifest will do for the recipe."""
+    """Return the digest that identifies the artefact of a recipe. A whole manifest is accepted as a recipe."""
     text = json.dumps({key: recipe[key] for key in KEYS}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def remember_identity(checkpoint: Checkpoint, identity: str) -> None:
-    """Note what a checkpoint's weights are, for glances: telling it may take a network, or reading all weights."""
+    """Cache a checkpoint's identity for quick lookups: finding it may need the network, or reading all weights."""
     note = _note(checkpoint)
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps([_stamp(checkpoint), identity]))
 
 
 def remembered_identity(checkpoint: Checkpoint) -> str | None:
-    """What `remember_identity` noted, if the files of the checkpoint look as they did then."""
+    """Return the identity that `remember_identity` cached, or None if the checkpoint's files have changed since."""
     if checkpoint.source == "imported":
         return checkpoint.where
     with contextlib.suppress(OSError, ValueError):
@@ -83,7 +83,7 @@ def _note(checkpoint: Checkpoint) -> Path:
 
 
 def _stamp(checkpoint: Checkpoint) -> list[list[Any]]:
-    """Names, sizes and times of a folder's files: while they are the same, so are the weights, as far as one sees."""
+    """Return names, sizes and modification times of a folder's files; unchanged, they imply unchanged weights."""
     if checkpoint.source != "folder":
         return []
     files = sorted(f for f in Path(checkpoint.where).iterdir() if f.is_file())
@@ -91,6 +91,6 @@ def _stamp(checkpoint: Checkpoint) -> list[list[Any]]:
 
 
 def digest_of_file(path: Path) -> dict[str, Any]:
-    """The size and the digest of a file, as a manifest has them."""
+    """Return a file's size in bytes and SHA-256, as a manifest stores them."""
     with path.open("rb") as f:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}

@@ -1,4 +1,4 @@
-"""The few plain lines that reproduce a result without Earbench, in PyTorch and the mode's engine."""
+"""A short script that reproduces a result without Earbench, with PyTorch and the mode's engine alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from bench.families import catalogue
 
 
 def code(record: VariantRecord, size: float, batch: int, repeats: int = 10) -> str:
-    """A script that times the variant as the lab asks: forward pass alone, first pass excluded, k repetitions.
+    """Return a script that times the variant as the lab does: forward pass alone, first pass excluded, k repetitions.
 
-    Raises ModelError or ModeError where the model or the mode is gone.
+    Raises ModelError or ModeError if the model or the mode no longer exists.
     """
     variant, artefact = record.variant, record.artefact
     checkpoint, mode = catalogue.find(variant.model), modes.find(variant.mode)

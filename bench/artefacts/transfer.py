@@ -1,8 +1,8 @@
-"""Artefacts as zips: written here, taken in on another device, and read there without Earbench too.
+"""Export of artefacts as zips and their import on another device; a zip can be used without Earbench too.
 
-What comes is data and is verified as such: names, kinds and sizes before anything is written, digests while it is
-written, the configuration by reading it. Nothing in it is ever unpickled or run. Nobody can verify that the weights
-are those of the checkpoint that it names: take in what you or people you trust have built.
+An imported zip is untrusted data. Names, kinds and sizes are checked before anything is written, digests while it is
+written, and the configuration by parsing it. Nothing in it is ever unpickled or executed. What can't be verified is
+that the weights are those of the checkpoint that the manifest names: import only artefacts from sources you trust.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from bench.families.family import CONFIG_FILE, ModelError, Progress
 from bench.modes.mode import ModeError
 
 README = "README.md"
-ENDINGS = (".json", ".txt", ".safetensors", ".pt", ".onnx", ".data", ".xml", ".bin")  # data in every case
+ENDINGS = (".json", ".txt", ".safetensors", ".pt", ".onnx", ".data", ".xml", ".bin")  # data formats only
 MAX_FILES = 64
-MAX_LISTED = 20_000  # with those of zips within: a .pt is one, with an entry a tensor
+MAX_LISTED = 20_000  # entries, nested zips included: a .pt is a zip with one entry per tensor
 MAX_BYTES = 20_000_000_000
 MAX_MANIFEST_BYTES = 1_000_000
-MAX_RATIO = 100  # unpacked over packed: weights hardly pack at all
+MAX_RATIO = 100  # unpacked over packed size: weights hardly compress
 RATIO_FROM_BYTES = 20_000_000
 _BLOCK_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-# What a manifest must have, and of which type.
+# The required keys of a manifest and their types.
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "checkpoint": str,
     "mode": str,
@@ -61,25 +61,25 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-# --- out
+# --- export
 
 
 def write(digest: str, path: Path) -> None:
-    """Write an artefact as a zip, wholly or not at all. Raises ArtefactError."""
-    place, beside = cache.folder(digest), path.with_name(f".{path.name}.{os.getpid()}")
+    """Write an artefact as a zip, atomically. Raises ArtefactError."""
+    directory, partial = cache.folder(digest), path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        known = cache.manifest_of(digest)
-        if cache.coverage_file(digest).is_file():  # a device that can't build it may not be able to count it either
-            known["coverage"] = json.loads(cache.coverage_file(digest).read_text())["coverage"]
+        manifest = cache.manifest_of(digest)
+        if cache.coverage_file(digest).is_file():  # a device without the build packages may be unable to count
+            manifest["coverage"] = json.loads(cache.coverage_file(digest).read_text())["coverage"]
         try:
-            with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as packed:  # weights don't get smaller
-                packed.writestr(MANIFEST, json.dumps(known, indent=1))
-                packed.writestr(README, readme(known))
-                for name in known["files"]:
-                    packed.write(place / name, name)
-            beside.replace(path)
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as packed:  # weights don't compress
+                packed.writestr(MANIFEST, json.dumps(manifest, indent=1))
+                packed.writestr(README, readme(manifest))
+                for name in manifest["files"]:
+                    packed.write(directory / name, name)
+            partial.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     except (OSError, ValueError, KeyError) as e:
         raise ArtefactError(
             f"{cache.folder(digest).name} can't be written to {path} ({e}). See that it still is in the list of "
@@ -87,17 +87,18 @@ def write(digest: str, path: Path) -> None:
         ) from e
 
 
-def file_name(known: Mapping[str, Any]) -> str:
-    """A name for a manifest's zip that tells what is in it."""
-    return re.sub(r"[^\w.=-]+", "-", f"{known['model']}-{_variant(known)}.zip")
+def file_name(manifest: Mapping[str, Any]) -> str:
+    """Return a descriptive file name for the zip of a manifest's artefact."""
+    return re.sub(r"[^\w.=-]+", "-", f"{manifest['model']}-{_variant(manifest)}.zip")
 
 
-def readme(known: Mapping[str, Any]) -> str:
-    """How to open an artefact, for people who find the zip: with Earbench, and in plain code."""
-    mode, family = modes.find(known["mode"]), families()[known["family"]]
-    versions = "".join(f"- {name} {version}\n" for name, version in known["versions"].items())
-    needs = " ".join(f"{p}=={known['versions'].get(p, '')}".removesuffix("==") for p in mode.SPEC.needs.packages)
+def readme(manifest: Mapping[str, Any]) -> str:
+    """Return the zip's README: how to open the artefact with Earbench and in plain code."""
+    mode, family = modes.find(manifest["mode"]), families()[manifest["family"]]
+    versions = "".join(f"- {name} {version}\n" for name, version in manifest["versions"].items())
+    needs = " ".join(f"{p}=={manifest['versions'].get(p, '')}".removesuffix("==") for p in mode.SPEC.needs.packages)
     skeleton = f"{family.SKELETON_CODE}\n\n" if mode.SPEC.engine == "torch" else ""
+    date = time.strftime("%Y-%m-%d", time.gmtime(manifest["built_s"]))
     plain = f"""## Without Earbench
 
 `pip install numpy soundfile {needs}`, unpack this zip, put a recording beside it as `speech.wav` (16 kHz, mono) and run
@@ -109,12 +110,12 @@ in its folder:
 {family.RUN_CODE}
 ```
 """
-    return f"""# {known["model"]}, {_variant(known)}
+    return f"""# {manifest["model"]}, {_variant(manifest)}
 
 {mode.SPEC.label}: {mode.SPEC.weights.text}. Activations: {mode.SPEC.activations.text}.
 
-- weights: {known["checkpoint"]}
-- built on {known["device"]}, {time.strftime("%Y-%m-%d", time.gmtime(known["built_s"]))}, in {known["build_s"]:.0f} s
+- weights: {manifest["checkpoint"]}
+- built on {manifest["device"]}, {date}, in {manifest["build_s"]:.0f} s
 
 with
 
@@ -124,7 +125,7 @@ with
 ## With Earbench
 
 ```sh
-python -m bench artefacts import {file_name(known)}
+python -m bench artefacts import {file_name(manifest)}
 ```
 
 On a device that has the same weights the mode is then opened from it instead of being built. Elsewhere the model is in
@@ -133,51 +134,51 @@ the list under a name of its own, which the command prints.
 {plain if family.RUN_CODE else ""}"""
 
 
-def _variant(known: Mapping[str, Any]) -> str:
-    mode = modes.modes().get(known["mode"])
-    usual = {name: option.default for name, option in mode.SPEC.settings.items()} if mode else {}
-    return spelled(known["mode"], {k: v for k, v in known["settings"].items() if usual.get(k) != v})
+def _variant(manifest: Mapping[str, Any]) -> str:
+    mode = modes.modes().get(manifest["mode"])
+    defaults = {name: option.default for name, option in mode.SPEC.settings.items()} if mode else {}
+    return spelled(manifest["mode"], {k: v for k, v in manifest["settings"].items() if defaults.get(k) != v})
 
 
-# --- in
+# --- import
 
 
 def read(archive: Path, progress: Progress = lambda _: None) -> tuple[str, str]:
-    """Take in a zip that `write` wrote -> (digest, the name by which its model can be asked for here).
+    """Import a zip that `write` wrote into the cache, atomically -> (digest, the name of its model on this device).
 
-    It is in the cache wholly or not at all. Raises ArtefactError.
+    Raises ArtefactError.
     """
     name = archive.name
     try:
-        many = f"{name} holds more than {MAX_FILES} files. Allowed: what `artefacts export` wrote."
+        too_many = f"{name} holds more than {MAX_FILES} files. Allowed: what `artefacts export` wrote."
         if unzip.directory_entries(archive) > MAX_LISTED:
-            raise ArtefactError(many)
+            raise ArtefactError(too_many)
         with zipfile.ZipFile(archive) as packed:
             if len(packed.infolist()) > MAX_FILES:
-                raise ArtefactError(many)
+                raise ArtefactError(too_many)
             entries = _entries(packed, name)
-            known = _manifest(packed, entries, name)
-            _check_files(entries, known, archive)
-            digest = recipe.digest_of(known)
+            manifest = _manifest(packed, entries, name)
+            _check_files(entries, manifest, archive)
+            digest = recipe.digest_of(manifest)
             if not (cache.folder(digest) / MANIFEST).is_file():
-                _unpack(packed, known, digest, name, progress)
+                _unpack(packed, manifest, digest, name, progress)
     except ArtefactError:
         raise
-    except Exception as e:  # what zipfile raises on a file made to break it is no short list
+    except Exception as e:  # zipfile raises many types of error on malformed files
         raise ArtefactError(
             f"{name} can't be read ({type(e).__name__}: {e}). Allowed: a zip that `python -m bench artefacts export` "
             "wrote. Copy it again, and see that this device has free space."
         ) from e
     try:
         mark = json.loads((cache.folder(digest) / catalogue.IMPORTED).read_text())
-    except OSError:  # it was built here before
+    except OSError:  # it was built on this device earlier
         mark = {"name": ""}
-    return digest, mark["name"] or known["model"]
+    return digest, mark["name"] or manifest["model"]
 
 
 def _entries(packed: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
-    """The files of the zip by name, each of them plain."""
-    found: dict[str, zipfile.ZipInfo] = {}
+    """Return the zip's entries by name. Raises ArtefactError for anything but plain, allowed files."""
+    entries: dict[str, zipfile.ZipInfo] = {}
     for entry in packed.infolist():
         file, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
         if not _NAME.fullmatch(file) or file != entry.orig_filename or file == catalogue.IMPORTED:
@@ -188,17 +189,17 @@ def _entries(packed: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
             raise ArtefactError(f"{name} holds “{file}”. Allowed endings: {', '.join(ENDINGS)}.")
         if entry.flag_bits & 1:
             raise ArtefactError(f"{name} is encrypted (“{file}”). Zip it without a password.")
-        # Other methods let a block of any size grow out of a few bytes before it could be counted.
+        # Other methods can expand a few bytes into a block of any size before it can be counted.
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ArtefactError(f"{name} packs “{file}” in an unusual way. Allowed: stored or deflated.")
-        if file in found:
+        if file in entries:
             raise ArtefactError(f"{name} holds “{file}” twice. Export the artefact again.")
-        found[file] = entry
-    return found
+        entries[file] = entry
+    return entries
 
 
 def _manifest(packed: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], name: str) -> dict[str, Any]:
-    """What the zip says that it is, of a mode and a family that are here."""
+    """Read and check the zip's manifest; its mode and family must exist here. Raises ArtefactError."""
     if MANIFEST not in entries:
         raise ArtefactError(
             f"{name} holds no {MANIFEST}, so it is no artefact. Allowed: a zip that `python -m bench artefacts export` "
@@ -208,63 +209,67 @@ def _manifest(packed: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], n
         text = file.read(MAX_MANIFEST_BYTES + 1)
     if len(text) > MAX_MANIFEST_BYTES:
         raise ArtefactError(f"{name}: {MANIFEST} has more than {in_words(MAX_MANIFEST_BYTES)}, which is the limit.")
-    known = json.loads(text)
-    if not isinstance(known, dict):
+    manifest = json.loads(text)
+    if not isinstance(manifest, dict):
         raise ArtefactError(f"{name}: {MANIFEST} is no JSON object. Export the artefact again.")
     for key, kind in _TYPES.items():
-        if not isinstance(known.get(key, ...), kind):
+        if not isinstance(manifest.get(key, ...), kind):
             raise ArtefactError(f"{name}: {MANIFEST} has no proper “{key}”. Export the artefact again.")
-    numbers = [known[key] for key in ("built_s", "build_s", "build_peak_rss_bytes", "build_disk_bytes")]
-    if not all(x is None or 0 <= x < 1e15 for x in numbers):  # neither is what is not a number
+    numbers = [manifest[key] for key in ("built_s", "build_s", "build_peak_rss_bytes", "build_disk_bytes")]
+    if not all(x is None or 0 <= x < 1e15 for x in numbers):  # false for NaN too
         raise ArtefactError(f"{name}: {MANIFEST} has numbers that can't be. Export the artefact again.")
-    plain = all(isinstance(text, str) for key in ("versions", "details") for text in known[key].values())
-    if not plain or not re.fullmatch(r"[^\x00-\x1f]{1,200}", known["model"]):
+    plain = all(isinstance(text, str) for key in ("versions", "details") for text in manifest[key].values())
+    if not plain or not re.fullmatch(r"[^\x00-\x1f]{1,200}", manifest["model"]):
         raise ArtefactError(f"{name}: {MANIFEST} has other things than texts where texts belong. Export it again.")
-    known["details"].pop(cache.ELSEWHERE, None)
-    mode = modes.modes().get(known["mode"])
-    if mode is None or known["family"] not in families():
+    manifest["details"].pop(cache.ELSEWHERE, None)
+    mode = modes.modes().get(manifest["mode"])
+    if mode is None or manifest["family"] not in families():
         raise ArtefactError(
-            f"{name} holds {known['mode']} of a {known['family']} model, which this Earbench does not know. Allowed: "
-            f"{', '.join(modes.modes())} of {', '.join(families())}. Use the same version of Earbench on both "
+            f"{name} holds {manifest['mode']} of a {manifest['family']} model, which this Earbench does not know. "
+            f"Allowed: {', '.join(modes.modes())} of {', '.join(families())}. Use the same version of Earbench on both "
             "devices."
         )
-    if known["mode version"] != mode.SPEC.version:
+    if manifest["mode version"] != mode.SPEC.version:
         raise ArtefactError(
-            f"{name} holds {known['mode']} as version {known['mode version']} of that mode writes it, and here is "
-            f"version {mode.SPEC.version}. Use the same version of Earbench on both devices, and build it anew."
+            f"{name} holds {manifest['mode']} as version {manifest['mode version']} of that mode writes it, and "
+            f"here is version {mode.SPEC.version}. Use the same version of Earbench on both devices, and build it anew."
         )
     try:
-        complete = modes.complete(mode, known["settings"])
+        complete = modes.complete(mode, manifest["settings"])
     except ModeError as e:
         raise ArtefactError(f"{name} does not fit this Earbench: {e}") from e
-    if complete != known["settings"]:
-        raise ArtefactError(f"{name} lacks settings of {known['mode']}. Export the artefact again.")
-    if "coverage" in known:
-        coverage_from(known["coverage"])
-    return known
+    if complete != manifest["settings"]:
+        raise ArtefactError(f"{name} lacks settings of {manifest['mode']}. Export the artefact again.")
+    if "coverage" in manifest:
+        coverage_from(manifest["coverage"])
+    return manifest
 
 
-def _check_files(entries: Mapping[str, zipfile.ZipInfo], known: Mapping[str, Any], archive: Path) -> None:
-    """Raises ArtefactError where the files are not those of the manifest, or too large."""
-    name, files = archive.name, known["files"]
-    for file, told in files.items():
-        if not isinstance(told, dict) or type(told.get("bytes")) is not int or not isinstance(told.get("sha256"), str):
+def _check_files(entries: Mapping[str, zipfile.ZipInfo], manifest: Mapping[str, Any], archive: Path) -> None:
+    """Raise ArtefactError if the files differ from the manifest's, or are too large."""
+    name, files = archive.name, manifest["files"]
+    for file, expected in files.items():
+        if (
+            not isinstance(expected, dict)
+            or type(expected.get("bytes")) is not int
+            or not isinstance(expected.get("sha256"), str)
+        ):
             raise ArtefactError(
                 f"{name}: {MANIFEST} tells no size or no digest of “{file}”. Export the artefact again."
             )
-    there = set(entries) - {MANIFEST, README}
-    carried = families()[known["family"]].FILES
-    if missing := sorted({*files, *carried} - there):
+    present = set(entries) - {MANIFEST, README}
+    required = families()[manifest["family"]].FILES
+    if missing := sorted({*files, *required} - present):
         raise ArtefactError(f"{name} lacks {', '.join(missing)}. Copy it again, or export the artefact again.")
-    if added := sorted(there - set(files)):
-        raise ArtefactError(f"{name} holds what {MANIFEST} does not name: {', '.join(added)}. Export it again.")
-    for file, told in files.items():
-        if entries[file].file_size != told["bytes"]:
+    if extra := sorted(present - set(files)):
+        raise ArtefactError(f"{name} holds what {MANIFEST} does not name: {', '.join(extra)}. Export it again.")
+    for file, expected in files.items():
+        if entries[file].file_size != expected["bytes"]:
             raise ArtefactError(
-                f"{name}: “{file}” has {entries[file].file_size} bytes where {MANIFEST} says {told['bytes']}. Copy it "
-                "again, or export the artefact again."
+                f"{name}: “{file}” has {entries[file].file_size} bytes where {MANIFEST} says {expected['bytes']}. "
+                "Copy it again, or export the artefact again."
             )
-    total = sum(told["bytes"] for told in files.values())
+    total = sum(expected["bytes"] for expected in files.values())
     if total > MAX_BYTES:
         raise ArtefactError(f"{name} unpacks to {in_words(total)}; allowed: {in_words(MAX_BYTES)}.")
     if total > max(MAX_RATIO * archive.stat().st_size, RATIO_FROM_BYTES):
@@ -274,49 +279,49 @@ def _check_files(entries: Mapping[str, zipfile.ZipInfo], known: Mapping[str, Any
         raise ArtefactError(f"{name} unpacks to {in_words(total)}, and {in_words(free)} are free here. Make room.")
 
 
-def _unpack(packed: zipfile.ZipFile, known: Mapping[str, Any], digest: str, name: str, progress: Progress) -> None:
-    """The files into the cache, each compared with its digest while it is written."""
-    place = cache.folder(digest)
-    beside = place.with_name(f".{digest}.{os.getpid()}")
-    beside.mkdir(parents=True)
+def _unpack(packed: zipfile.ZipFile, manifest: Mapping[str, Any], digest: str, name: str, progress: Progress) -> None:
+    """Unpack the files into the cache, checking each against its digest as it is written. Raises ArtefactError."""
+    directory = cache.folder(digest)
+    partial = directory.with_name(f".{digest}.{os.getpid()}")
+    partial.mkdir(parents=True)
     try:
-        for file, told in known["files"].items():
+        for file, expected in manifest["files"].items():
             progress(f"reading {file}")
-            with packed.open(file) as source, (beside / file).open("xb") as sink:
-                if _copy(source, sink, told["bytes"]) != told["sha256"]:
+            with packed.open(file) as source, (partial / file).open("xb") as sink:
+                if _copy(source, sink, expected["bytes"]) != expected["sha256"]:
                     raise ArtefactError(
                         f"{name}: “{file}” is not what {MANIFEST} says: it was damaged or changed on the way. Copy it "
                         "again, or export the artefact again."
                     )
-        family = families()[known["family"]]
+        family = families()[manifest["family"]]
         for file in family.FILES:
-            if file.endswith(".json") and not isinstance(json.loads((beside / file).read_text()), dict):
+            if file.endswith(".json") and not isinstance(json.loads((partial / file).read_text()), dict):
                 raise ArtefactError(f"{name}: {file} is no JSON object. Export the artefact again.")
-        config = json.loads((beside / CONFIG_FILE).read_text())
+        config = json.loads((partial / CONFIG_FILE).read_text())
         try:
             family.check(config, name)
             family.networks(config), family.profile(config, family.COVERAGE_SIZE)
         except ModelError as e:
             raise ArtefactError(str(e)) from e
         except Exception as e:
-            raise ArtefactError(f"{name}: {CONFIG_FILE} describes no {known['family']} model ({e!r}).") from e
-        (beside / MANIFEST).write_text(json.dumps(known, indent=1))
+            raise ArtefactError(f"{name}: {CONFIG_FILE} describes no {manifest['family']} model ({e!r}).") from e
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         mark = {
-            "name": _name_here(known),
-            "mode": _variant(known),
-            "family": known["family"],
-            "checkpoint": known["checkpoint"],
+            "name": _name_here(manifest),
+            "mode": _variant(manifest),
+            "family": manifest["family"],
+            "checkpoint": manifest["checkpoint"],
             "imported_s": time.time(),
         }
-        (beside / catalogue.IMPORTED).write_text(json.dumps(mark, indent=1))
-        shutil.rmtree(place, ignore_errors=True)  # half of one, without a manifest
-        beside.rename(place)
+        (partial / catalogue.IMPORTED).write_text(json.dumps(mark, indent=1))
+        shutil.rmtree(directory, ignore_errors=True)  # a partial artefact, without a manifest
+        partial.rename(directory)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _copy(source: Any, sink: BinaryIO, limit: int) -> str:
-    """Copy at most so many bytes and one -> the digest of what was copied."""
+    """Copy at most `limit` + 1 bytes -> the SHA-256 of the bytes copied."""
     digest, left = hashlib.sha256(), limit + 1
     while left and (block := source.read(min(left, _BLOCK_BYTES))):
         digest.update(block)
@@ -325,14 +330,14 @@ def _copy(source: Any, sink: BinaryIO, limit: int) -> str:
     return digest.hexdigest()
 
 
-def _name_here(known: Mapping[str, Any]) -> str:
-    """What the checkpoint is to be called here; "" if it is here under its own name, with the same weights."""
+def _name_here(manifest: Mapping[str, Any]) -> str:
+    """Return the checkpoint's name on this device; "" if it exists here under its own name with the same weights."""
     for checkpoint in catalogue.catalogue():
-        # What a hub's name stands for may change, and asking takes a network.
-        if checkpoint.name == known["model"] and checkpoint.source in ("random", "folder"):
+        # Hub names are left out: their weights may change, and checking needs the network.
+        if checkpoint.name == manifest["model"] and checkpoint.source in ("random", "folder"):
             identity, _ = catalogue.family(checkpoint).identity(checkpoint, lambda _: None)
-            if identity == known["checkpoint"]:
+            if identity == manifest["checkpoint"]:
                 return ""
-    plain = re.sub(r"[^\w./-]+", "-", known["model"])[:60]
-    state = re.sub(r"\W", "", known["checkpoint"].split()[-1] if known["checkpoint"].split() else "")
+    plain = re.sub(r"[^\w./-]+", "-", manifest["model"])[:60]
+    state = re.sub(r"\W", "", manifest["checkpoint"].split()[-1] if manifest["checkpoint"].split() else "")
     return f"{plain}@{state[:8]}"

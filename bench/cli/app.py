@@ -28,7 +28,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 
 def main() -> None:
-    """Run a command; a known error becomes a sentence and exit code 2."""
+    """Run the command line. A known error is printed as one sentence, with exit code 2."""
     app(prog_name="python -m bench")
 
 
@@ -48,12 +48,12 @@ def list_models() -> None:
 def list_modes() -> None:
     """List the quantization modes and whether they run here."""
     table = console.table("here", "what it quantizes", first="mode")
-    found = console.availability()
+    availabilities = console.availability()
     for name, mode in all_modes.modes().items():
-        a = found[name]
-        set_by = "".join(f"\n  :{k}={o.default or '…'} ({o.range}): {o.help}" for k, o in mode.SPEC.settings.items())
-        what = f"{mode.SPEC.weights.text}. Activations: {mode.SPEC.activations.text}{set_by}"
-        table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", what)
+        a = availabilities[name]
+        settings = "".join(f"\n  :{k}={o.default or '…'} ({o.range}): {o.help}" for k, o in mode.SPEC.settings.items())
+        description = f"{mode.SPEC.weights.text}. Activations: {mode.SPEC.activations.text}{settings}"
+        table.add_row(name, f"{a.state}{': ' if a.remark else ''}{a.remark}", description)
     console.out.print(table)
     if any(mode.SPEC.settings for mode in all_modes.modes().values()):
         console.out.print("Settings are written behind the mode: MODE:setting=value:setting=value")
@@ -120,7 +120,7 @@ def run(
                 repeats=repeats,
                 precision_target=target,
                 seed=seed,
-                input_kind=input_,  # type: ignore[arg-type]  # RunSpec says what is allowed
+                input_kind=input_,  # type: ignore[arg-type]  # RunSpec checks the value
                 axis=axis,
             )
             expected = estimate(spec, report.rates(console.jobs().store))
@@ -130,13 +130,13 @@ def run(
             )
             run_id = console.jobs().start(spec)
     console.follow(run_id)
-    found = report.report(console.jobs().store, run_id)
-    assert found
+    run_report = report.report(console.jobs().store, run_id)
+    assert run_report
     with console.sentences():
-        console.write(csv, tables.to_csv(tables.summary_rows(found)))
-        console.write(json, tables.to_json(found))
-    _print_summary(found)
-    if found.run.state != "done":
+        console.write(csv, tables.to_csv(tables.summary_rows(run_report)))
+        console.write(json, tables.to_json(run_report))
+    _print_summary(run_report)
+    if run_report.run.state != "done":
         raise typer.Exit(1)
 
 
@@ -145,24 +145,24 @@ def runs(ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, ne
     """List the runs and evaluations of this data folder, the newest first."""
     with console.sentences():
         store = console.jobs().store
-        found: list[Run | Evaluation] = sorted(
+        all_runs: list[Run | Evaluation] = sorted(
             [*store.runs(), *store.evaluations()], key=lambda r: r.created_s, reverse=True
         )
     if ids:
-        for r in found:
+        for r in all_runs:
             print(r.id)
         return
-    if not found:
+    if not all_runs:
         console.out.print("No runs yet. Begin with: python -m bench run")
         return
     table = console.table("models", "modes", "input", first="run")
     table.add_column("state", no_wrap=True)
-    for r in found:
-        vs, spec = r.spec.variants, r.spec
+    for r in all_runs:
+        variants, spec = r.spec.variants, r.spec
         table.add_row(
             r.id,
-            ", ".join(dict.fromkeys(v.model for v in vs)),
-            ", ".join(dict.fromkeys(v.spelled for v in vs)),
+            ", ".join(dict.fromkeys(v.model for v in variants)),
+            ", ".join(dict.fromkeys(v.spelled for v in variants)),
             _sizes(spec) if isinstance(spec, RunSpec) else spec.dataset,
             r.state,
         )
@@ -180,31 +180,31 @@ def export(
     with console.sentences():
         store = console.jobs().store
         if run := report.report(store, run_id):
-            summary, rows, whole = tables.summary_rows(run), tables.raw_rows(run), tables.to_json(run)
+            summary, rows, json_text = tables.summary_rows(run), tables.raw_rows(run), tables.to_json(run)
         elif result := evaluation.result(store, run_id):
             summary, rows = evaluation.summary_rows(result), evaluation.clip_rows(result)
-            whole = evaluation.to_json(result)
+            json_text = evaluation.to_json(result)
         else:
             raise SpecError(f"There is no run {run_id}. `python -m bench runs` lists them.")
         if not (csv or raw or json):
             print(tables.to_csv(summary), end="")
         console.write(csv, tables.to_csv(summary))
         console.write(raw, tables.to_csv(rows))
-        console.write(json, whole)
+        console.write(json, json_text)
 
 
 @app.command()
 def doctor() -> None:
     """Tell what this device is, what it can do, and what is missing with the fix for it."""
-    d = host.device()
+    device = host.device()
     for name, value in (
-        ("device", f"{d.name} ({d.id}){', a virtual machine' if d.virtual else ''}"),
-        ("processor", f"{d.cpu}, {d.cores} cores, {cpu.default_threads()} usable"),
-        ("instructions", " ".join(d.isa) or "unknown"),
-        ("memory", f"{d.ram_bytes / 1e9:.1f} GB, {cpu.available_memory_bytes() / 1e9:.1f} GB available"),
-        ("governor", d.governor or "not told here"),
-        ("system", d.os),
-        ("versions", ", ".join(f"{k} {v}" for k, v in d.versions.items())),
+        ("device", f"{device.name} ({device.id}){', a virtual machine' if device.virtual else ''}"),
+        ("processor", f"{device.cpu}, {device.cores} cores, {cpu.default_threads()} usable"),
+        ("instructions", " ".join(device.isa) or "unknown"),
+        ("memory", f"{device.ram_bytes / 1e9:.1f} GB, {cpu.available_memory_bytes() / 1e9:.1f} GB available"),
+        ("governor", device.governor or "not told here"),
+        ("system", device.os),
+        ("versions", ", ".join(f"{k} {v}" for k, v in device.versions.items())),
         ("data folder", str(paths.data_folder())),
     ):
         console.out.print(f"{name:13} {value}")
@@ -212,12 +212,12 @@ def doctor() -> None:
         store = console.jobs().store
         console.out.print(f"{'database':13} {len(store.runs())} runs, {len(store.evaluations())} evaluations")
         console.out.print(f"{'in use':13} {console.jobs().holder() or 'no'}")
-    if d.governor == "powersave":
+    if device.governor == "powersave":
         console.out.print("The clock governor is “powersave”: latencies will vary. Set “performance” while measuring.")
-    found = console.availability()
-    console.out.print(f"{'modes':13} {sum(a.state == 'available' for a in found.values())} of {len(found)} available")
+    states = console.availability()
+    console.out.print(f"{'modes':13} {sum(a.state == 'available' for a in states.values())} of {len(states)} available")
     missing = console.table("here", first="mode")
-    for name, a in found.items():
+    for name, a in states.items():
         if a.remark:
             missing.add_row(name, f"{a.state}: {a.remark}")
     if missing.row_count:
@@ -249,27 +249,27 @@ def _sizes(spec: RunSpec) -> str:
 
 
 def _print_summary(r: report.Report) -> None:
-    """The table of the run; what is the same in every row stands above it."""
+    """Print the run's table. A column with the same value in every row is printed above the table instead."""
     columns: dict[str, list[str]] = {
         "model": [c.record.variant.model for c in r.cells],
         "threads": [str(c.record.variant.placement.threads) for c in r.cells],
         "batch": [str(c.batch) for c in r.cells],
     }
-    same = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
-    if same:
-        console.out.print(", ".join(f"{name} {value}" for name, value in same.items()))
-    table = console.table(*(name for name in columns if name not in same), first="mode", fold=True)
+    constant = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
+    if constant:
+        console.out.print(", ".join(f"{name} {value}" for name, value in constant.items()))
+    table = console.table(*(name for name in columns if name not in constant), first="mode", fold=True)
     console.add_numbers(
         table, r.run.spec.axis.unit or r.run.spec.axis.name, "k", "ms, mean ± std", "speed-up [95 %]", "RTF", "MB"
     )
     for i, c in enumerate(r.cells):
-        s, artefact = c.summary, c.record.artefact
+        summary, artefact = c.summary, c.record.artefact
         table.add_row(
             c.record.variant.spelled,
-            *(values[i] for name, values in columns.items() if name not in same),
+            *(values[i] for name, values in columns.items() if name not in constant),
             f"{c.size:g}",
-            str(s.passes),
-            f"{s.mean_s * 1e3:.1f} ± {(s.std_s or 0) * 1e3:.1f}{' *' if s.noisy else ''}",
+            str(summary.passes),
+            f"{summary.mean_s * 1e3:.1f} ± {(summary.std_s or 0) * 1e3:.1f}{' *' if summary.noisy else ''}",
             "1" if c.is_baseline else str(c.speedup or "–"),
             "–" if c.rtf is None else f"{c.rtf:.3f}",
             f"{artefact.size_bytes / 1e6:.1f}" if artefact else "–",
@@ -281,10 +281,10 @@ def _print_summary(r: report.Report) -> None:
             f"* noisy: the middle half of the passes spreads over more than {NOISY_IQR_RATIO:.0%} of the median"
         )
     compared = [c for c in r.cells if not c.is_baseline]
-    short = sum((c.group.ended or "").startswith(NOT_REACHED) for c in compared)
-    if short:
+    missed = sum((c.group.ended or "").startswith(NOT_REACHED) for c in compared)
+    if missed:
         console.out.print(
-            f"Intervals of ±{100 * r.run.spec.precision_target:g} % were not reached in {short} of {len(compared)} "
+            f"Intervals of ±{100 * r.run.spec.precision_target:g} % were not reached in {missed} of {len(compared)} "
             "rows: the device was not quiet enough, or a pass is too short."
         )
     for f in r.failures:

@@ -48,11 +48,11 @@ def build(
         with (
             console.jobs().hold("building artefacts"),
             console.on_interrupt(pool.cancel),
-            console.err.status("starting") as shown,
+            console.err.status("starting") as status,
         ):
             for v in dict.fromkeys(variants):
                 try:
-                    artefact, _ = build_variant(v, pool, Limits(), lambda text: shown.update(text))
+                    artefact, _ = build_variant(v, pool, Limits(), lambda text: status.update(text))
                 except WorkerError as e:
                     failed += 1
                     console.err.print(f"{v.spelled} of {v.model} failed ({e.kind}): {e}")
@@ -60,9 +60,11 @@ def build(
                     console.err.print("Cancelled. What was built is kept.")
                     raise typer.Exit(1) from None
                 else:
-                    how = "was there" if artefact.from_cache else f"built in {duration(artefact.build_s)}"
+                    origin = "was there" if artefact.from_cache else f"built in {duration(artefact.build_s)}"
                     peak = "" if artefact.from_cache else f", {_bytes(artefact.build_peak_rss_bytes)} of memory"
-                    console.out.print(f"{artefact.digest[:8]} {v.spelled} of {v.model}: {how}{peak}, {_mb(artefact)}")
+                    console.out.print(
+                        f"{artefact.digest[:8]} {v.spelled} of {v.model}: {origin}{peak}, {_mb(artefact)}"
+                    )
     if failed:
         raise typer.Exit(1)
 
@@ -70,14 +72,14 @@ def build(
 @app.command("list")
 def list_artefacts() -> None:
     """List what is in the cache, the newest first."""
-    found = cache.kept()
-    if not found:
+    kept = cache.kept()
+    if not kept:
         console.out.print("No artefacts yet. Build some with: python -m bench artefacts build")
         return
     table = console.table("model", "mode", first="digest")
     console.add_numbers(table, "MB", "built", "in", "memory")
     table.add_column("use")
-    for k in found:
+    for k in kept:
         table.add_row(
             k.digest[:8],
             k.model or k.checkpoint,
@@ -90,7 +92,7 @@ def list_artefacts() -> None:
         )
     console.out.print(table)
     console.out.print(
-        f"{size(sum(k.size_bytes for k in found))} in {cache.home()}. memory: the peak while it was built."
+        f"{size(sum(k.size_bytes for k in kept))} in {cache.home()}. memory: the peak while it was built."
     )
 
 
@@ -103,10 +105,10 @@ def export(
 ) -> None:
     """Write an artefact as a zip, with a README on how to open it with Earbench and without."""
     with console.sentences():
-        chosen = _named(digest) if digest else _at_hand(model, mode)
-        path = out or Path(transfer.file_name(cache.manifest_of(chosen)))
+        chosen_digest = _full_digest(digest) if digest else _digest_of(model, mode)
+        path = out or Path(transfer.file_name(cache.manifest_of(chosen_digest)))
         console.check_folders(path)
-        transfer.write(chosen, path)
+        transfer.write(chosen_digest, path)
     print(path)
 
 
@@ -118,8 +120,8 @@ def import_(
     with console.sentences(), console.jobs().hold("taking artefacts in"):
         for file in files:
             digest, model = transfer.read(file)
-            found = next(k for k in cache.kept() if k.digest == digest)
-            console.out.print(f"Took in {digest[:8]}. Use it by: --model {model} --modes {found.mode}")
+            artefact = next(k for k in cache.kept() if k.digest == digest)
+            console.out.print(f"Took in {digest[:8]}. Use it by: --model {model} --modes {artefact.mode}")
 
 
 @app.command()
@@ -137,33 +139,35 @@ def clear(
             and (not mode or mode in (k.mode, k.mode.partition(":")[0]))
         ]
         if not chosen:
-            had = ", ".join(dict.fromkeys(f"{k.mode} of {k.model}" for k in cache.kept() if k.model)) or "nothing"
-            raise ArtefactError(f"There is nothing to remove for that. In the cache: {had}.")
-        brought = sum(k.imported for k in chosen)
-        told = f"{len(chosen)} artefact{'s' * (len(chosen) > 1)}" + (f", {brought} of them imported" if brought else "")
-        if not yes and not typer.confirm(f"Remove {told} and free {size(sum(k.size_bytes for k in chosen))}?"):
+            in_cache = ", ".join(dict.fromkeys(f"{k.mode} of {k.model}" for k in cache.kept() if k.model)) or "nothing"
+            raise ArtefactError(f"There is nothing to remove for that. In the cache: {in_cache}.")
+        imported_count = sum(k.imported for k in chosen)
+        description = f"{len(chosen)} artefact{'s' * (len(chosen) > 1)}" + (
+            f", {imported_count} of them imported" if imported_count else ""
+        )
+        if not yes and not typer.confirm(f"Remove {description} and free {size(sum(k.size_bytes for k in chosen))}?"):
             raise typer.Exit(1)
         with console.jobs().hold("clearing artefacts"):
             freed = cache.remove([k.digest for k in chosen])
-        console.out.print(f"Removed {told}: {size(freed)} are free again.")
+        console.out.print(f"Removed {description}: {size(freed)} are free again.")
 
 
-def _named(digest: str) -> str:
-    """The digest of which this is the beginning. Raises ArtefactError."""
-    found = [k.digest for k in cache.kept() if k.digest.startswith(digest)]
-    if len(found) != 1:
-        problem = "Several artefacts begin" if found else "No artefact begins"
-        raise ArtefactError(f"{problem} with “{digest}”. `python -m bench artefacts list` shows them.")
-    return found[0]
+def _full_digest(prefix: str) -> str:
+    """Return the full digest that begins with this prefix. Raises ArtefactError."""
+    digests = [k.digest for k in cache.kept() if k.digest.startswith(prefix)]
+    if len(digests) != 1:
+        problem = "Several artefacts begin" if digests else "No artefact begins"
+        raise ArtefactError(f"{problem} with “{prefix}”. `python -m bench artefacts list` shows them.")
+    return digests[0]
 
 
-def _at_hand(model: str, mode: str) -> str:
-    """The digest of what a variant would be opened from. Raises ArtefactError."""
+def _digest_of(model: str, mode: str) -> str:
+    """Return the digest of the artefact that a variant would be opened from. Raises ArtefactError."""
     if not (model and mode):
         raise ArtefactError("Say which artefact: its digest, or --model and --mode.")
     v = Variant.parse(catalogue.find(model).name, mode, Placement())
-    if found := cache.at_hand(v.model, v.mode, complete(find(v.mode), dict(v.settings))):
-        return found
+    if digest := cache.at_hand(v.model, v.mode, complete(find(v.mode), dict(v.settings))):
+        return digest
     raise ArtefactError(
         f"There is no artefact of {model} as {mode} yet. Build it with: python -m bench artefacts build "
         f"--model {model} --modes {mode}"

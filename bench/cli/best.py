@@ -43,42 +43,42 @@ def best(
                 f"{name} has random weights, so its texts mean nothing and no loss can be judged. "
                 "Choose a trained model: demo, one of the hub, or a folder of yours."
             )
-        chosen = [m for m in console.chosen_modes(modes) if m != next(iter(all_modes()))]
-        variants = variants_of(name, ",".join([next(iter(all_modes())), *chosen]), threads)
+        candidates = [m for m in console.chosen_modes(modes) if m != next(iter(all_modes()))]
+        variants = variants_of(name, ",".join([next(iter(all_modes())), *candidates]), threads)
         manager = console.jobs()
-        where = dataset or str(datasets_dataset.bundled())
-        spec = EvaluationSpec(variants, where, limit=clips, seed=seed)
-        found_clips = datasets_dataset.of(spec)
-        tell(spec, found_clips)
-        heard = manager.start(spec, found_clips)
-    if console.follow(heard).state != "done":
+        dataset_path = dataset or str(datasets_dataset.bundled())
+        spec = EvaluationSpec(variants, dataset_path, limit=clips, seed=seed)
+        chosen_clips = datasets_dataset.of(spec)
+        tell(spec, chosen_clips)
+        evaluation_id = manager.start(spec, chosen_clips)
+    if console.follow(evaluation_id).state != "done":
         raise typer.Exit(1)
-    result = evaluation.result(manager.store, heard)
+    result = evaluation.result(manager.store, evaluation_id)
     assert result
-    measured = _measured(manager, result, name, limit / 100, length, seed) if minimise != "size" else None
+    run_id = _measure(manager, result, name, limit / 100, length, seed) if minimise != "size" else None
     goal: results_best.Goal = "size" if minimise == "size" else "memory" if minimise == "memory" else "latency"
-    found = results_best.choose(
-        result, report.report(manager.store, measured) if measured else None, name, goal, limit / 100
+    choice = results_best.choose(
+        result, report.report(manager.store, run_id) if run_id else None, name, goal, limit / 100
     )
-    _print(found)
+    _print(choice)
     for doubt in evaluation.doubts(result):
         console.out.print(doubt)
-    for sentence in found.sentences:
+    for sentence in choice.sentences:
         console.out.print(sentence)
-    if found.winner is None:
+    if choice.winner is None:
         raise typer.Exit(1)
 
 
-def _measured(manager: Jobs, result: Result, model: str, limit: float, length_s: float, seed: int) -> str:
-    """The id of a short run of those that are not surely over the limit."""
-    left = [c.name for c in results_best.choose(result, None, model, "size", limit).candidates if c.loss != "over"]
-    order = [v.spelled for v in result.evaluation.spec.variants if v.spelled in left]
+def _measure(manager: Jobs, result: Result, model: str, limit: float, length_s: float, seed: int) -> str:
+    """Benchmark the modes that are not surely over the limit. Return the id of this short run."""
+    remaining = [c.name for c in results_best.choose(result, None, model, "size", limit).candidates if c.loss != "over"]
+    order = [v.spelled for v in result.evaluation.spec.variants if v.spelled in remaining]
     placement = result.evaluation.spec.variants[0].placement
     with console.sentences():
         spec = RunSpec.grid([model], order, [length_s], placements=[placement], seed=seed)
-        about = duration(estimate(spec, report.rates(manager.store)).duration_s)
+        expected = duration(estimate(spec, report.rates(manager.store)).duration_s)
         console.err.print(
-            f"{len(order)} of {len(result.scores)} modes may be within the limit; to measure them, about {about}."
+            f"{len(order)} of {len(result.scores)} modes may be within the limit; to measure them, about {expected}."
         )
         run_id = manager.start(spec)
     if console.follow(run_id).state != "done":
@@ -86,13 +86,13 @@ def _measured(manager: Jobs, result: Result, model: str, limit: float, length_s:
     return run_id
 
 
-def _print(found: results_best.Choice) -> None:
+def _print(choice: results_best.Choice) -> None:
     table = console.table(first="mode", fold=True)
     console.add_numbers(table, "points lost [95 %]", "limit", "speed-up", "MB", "peak MB")
-    for c in found.candidates:
+    for c in choice.candidates:
         speedup = c.cell.speedup if c.cell else None
         artefact = c.cell.record.artefact if c.cell else None
-        size = c.amount if found.goal == "size" else artefact.size_bytes if artefact else None
+        size = c.amount if choice.goal == "size" else artefact.size_bytes if artefact else None
         peak = c.cell.peak_rss_bytes if c.cell else None
         table.add_row(
             c.name,

@@ -1,4 +1,4 @@
-"""The commands on speech: how well variants hear a data set, what they make of one recording, fetching a data set."""
+"""The speech commands: evaluate variants on a data set, transcribe one recording, fetch a data set."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ def evaluate(
                 raise SpecError(f"{resume} is a benchmark run. Go on with it by: python -m bench run --resume {resume}")
             run_id = console.jobs().resume(resume)
         else:
-            where = dataset or str(datasets_dataset.bundled())
+            dataset_path = dataset or str(datasets_dataset.bundled())
             if normaliser not in scoring.NORMALISERS:
                 raise SpecError(f"Normaliser: got {normaliser}; allowed: {', '.join(scoring.NORMALISERS)}.")
-            spec = EvaluationSpec(variants_of(model, modes, threads), where, split, limit, seed, normaliser)
+            spec = EvaluationSpec(variants_of(model, modes, threads), dataset_path, split, limit, seed, normaliser)
             clips = datasets_dataset.of(spec)
             tell(spec, clips)
             run_id = console.jobs().start(spec, clips)
-    ended = console.follow(run_id)
-    found = evaluation.result(console.jobs().store, run_id)
-    assert found
+    record = console.follow(run_id)
+    result = evaluation.result(console.jobs().store, run_id)
+    assert result
     with console.sentences():
-        console.write(csv, tables.to_csv(evaluation.summary_rows(found)))
-        console.write(clips_csv, tables.to_csv(evaluation.clip_rows(found)))
-    _print_result(found)
-    if ended.state != "done":
+        console.write(csv, tables.to_csv(evaluation.summary_rows(result)))
+        console.write(clips_csv, tables.to_csv(evaluation.clip_rows(result)))
+    _print_result(result)
+    if record.state != "done":
         raise typer.Exit(1)
 
 
@@ -94,8 +94,8 @@ def transcribe(
             console.err.print(remark)
         transcriber = console.jobs().transcriber
         try:
-            with console.on_interrupt(transcriber.cancel), console.err.status("starting") as shown:
-                texts = transcriber.transcribe(sound.samples, variants, shown.update)
+            with console.on_interrupt(transcriber.cancel), console.err.status("starting") as status:
+                texts = transcriber.transcribe(sound.samples, variants, status.update)
         except Cancelled:
             console.err.print("Cancelled.")
             raise typer.Exit(1) from None
@@ -121,19 +121,19 @@ def fetch(
 
 
 def variants_of(model: str, modes: str, threads: int) -> tuple[Variant, ...]:
-    """Every model in every mode, as a command's options name them. Raises ModelError, ModeError or SpecError."""
-    found = [catalogue.find(name).name for name in names(model or catalogue.default())]
+    """Return every model in every mode, as a command's options name them. Raises ModelError, ModeError or SpecError."""
+    models = [catalogue.find(name).name for name in names(model or catalogue.default())]
     placement = Placement("cpu", threads or cpu.default_threads())
-    chosen = console.chosen_modes(modes)
-    catalogue.check_task(TRANSCRIPTION.NAME, found)
-    variants = tuple(dict.fromkeys(Variant.parse(m, mode, placement) for m in found for mode in chosen))
+    mode_names = console.chosen_modes(modes)
+    catalogue.check_task(TRANSCRIPTION.NAME, models)
+    variants = tuple(dict.fromkeys(Variant.parse(m, mode, placement) for m in models for mode in mode_names))
     for variant in variants:
         check_mode(variant)
     return variants
 
 
 def tell(spec: EvaluationSpec, clips: Dataset) -> None:
-    """What will be heard, and for how long."""
+    """Print the data set's remarks, its clips and words, and the expected duration of the evaluation."""
     for remark in clips.remarks:
         console.err.print(remark)
     expected = forecast.evaluation_s(spec.variants, [c.path for c in clips.clips], report.rates(console.jobs().store))
@@ -157,7 +157,7 @@ def _print_result(r: Result) -> None:
             *([s.record.variant.model] if len(models) > 1 else []),
             as_points(c.wer),
             "baseline" if s.is_baseline else as_points(c.delta, c.delta_low, c.delta_high, "+"),
-            _kinds(s.words),
+            _error_counts(s.words),
             as_points(s.characters.rate),
             "–" if s.rtf is None else f"{s.rtf:.3f}",
             "–" if s.size_bytes is None else f"{s.size_bytes / 1e6:.1f}",
@@ -165,8 +165,8 @@ def _print_result(r: Result) -> None:
     if r.scores:
         console.out.print(table)
         console.out.print("points: WER minus the original's, with its interval. S/D/I: substituted, deleted, inserted.")
-    if said := evaluation.headline(r):
-        console.out.print(said)
+    if headline := evaluation.headline(r):
+        console.out.print(headline)
     for f in r.failures:
         name = evaluation.label(r.evaluation, spec.variants[f.variant]) if f.variant is not None else "evaluation"
         console.err.print(f"{name} failed ({f.stage}, {f.kind}): {f.message}")
@@ -177,21 +177,24 @@ def _print_text(text: VariantText, length_s: float, reference: str, *, several: 
     if text.transcription is None or text.seconds is None:
         console.err.print(f"{name} failed: {text.error}")
         return
-    told = [f"{text.seconds * 1e3:.0f} ms", f"RTF {text.seconds / length_s:.3f}"]
+    figures = [f"{text.seconds * 1e3:.0f} ms", f"RTF {text.seconds / length_s:.3f}"]
     if reference:
         words = scoring.words(reference, text.transcription.text)
-        letters = scoring.characters(reference, text.transcription.text)
-        told += [f"WER {as_points(words.rate)} % (S/D/I {_kinds(words)})", f"CER {as_points(letters.rate)} %"]
-    console.out.print(f"{name}: {', '.join(told)}")
+        characters = scoring.characters(reference, text.transcription.text)
+        figures += [
+            f"WER {as_points(words.rate)} % (S/D/I {_error_counts(words)})",
+            f"CER {as_points(characters.rate)} %",
+        ]
+    console.out.print(f"{name}: {', '.join(figures)}")
     console.out.print(f"  {text.transcription.text or '(no words)'}")
 
 
-def _kinds(e: scoring.Errors) -> str:
+def _error_counts(e: scoring.Errors) -> str:
     return f"{e.substitutions}/{e.deletions}/{e.insertions}"
 
 
 def as_points(value: float | None, low: float | None = None, high: float | None = None, sign: str = "") -> str:
-    """A fraction in percent or points, with its interval."""
+    """Format a fraction in percent or in percentage points, with its interval."""
     if value is None:
         return "–"
     interval = "" if low is None or high is None else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"

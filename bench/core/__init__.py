@@ -1,1 +1,1 @@
-"""What everything else stands on: records, the database, statistics, scoring, units. Imports no other package."""
+"""Records, the database, statistics, scoring and units, on which every package builds. Imports no other package."""

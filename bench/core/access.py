@@ -1,7 +1,7 @@
-"""Whether every request that reaches this process has passed the token.
+"""Whether every request that reaches this process has passed the token check.
 
-The pages' scripts run in the server's own process and find this very module in `sys.modules`. A copy of it, or a server
-that was started otherwise, says no, which refuses.
+The pages' scripts run in the server's own process and get this same module from `sys.modules`. In a second copy of the
+module, or in a server that was started another way, the flag is False and access is refused.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ _protected = False
 
 
 def protected() -> bool:
-    """Whether the token is asked for; pages ask through `bench.ui.guard`."""
+    """Whether requests must carry the token. Pages check it through `bench.ui.guard`."""
     return _protected
 
 
 def set_protected(value: bool) -> None:
-    """For the launcher alone, once the token stands in front of the application."""
+    """Set the flag. Only the launcher does so, once the token check is in front of the application."""
     global _protected
     _protected = value

@@ -1,4 +1,4 @@
-"""Short-lived child processes that answer one question with one line of JSON."""
+"""Short-lived child processes that answer one request with one line of JSON."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import IO, Any
 
 from bench.core import paths
 
-# Whoever holds one of these may look at the dashboard, or act on the Hugging Face hub as its owner.
+# Each of these grants access to the dashboard, or to the Hugging Face hub as its owner.
 SECRETS = ("EARBENCH_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment for a child: without secrets, with what is added."""
+    """The environment for a child process: this process's own without the secrets, plus `more`."""
     return {name: value for name, value in os.environ.items() if name not in SECRETS} | more
 
 
 def ask(module: str, *arguments: str, timeout_s: float) -> dict[str, Any]:
-    """The JSON object that `python -m MODULE ...` prints last. If it can't answer: {"error": what became of it}."""
+    """Run `python -m MODULE ...` and return the JSON object that it prints last; {"error": cause} if it fails."""
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
@@ -53,26 +53,26 @@ def ask(module: str, *arguments: str, timeout_s: float) -> dict[str, Any]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a child and its group, if it was not collected yet. Waits a second at most."""
+    """Kill a child and its process group, unless it was already reaped. Waits at most 1 s."""
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):  # the kernel may hold it in a driver
+    with suppress(subprocess.TimeoutExpired):  # a driver may block it in the kernel
         process.wait(1)
 
 
 def death(code: int | None, log: IO[bytes]) -> str:
-    """What the exit code and the end of the log say of a child that gave no answer."""
+    """Why a child gave no answer, as a sentence from its exit code and the last 2000 bytes of its log."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
-    words = log.read().decode(errors="replace").strip().splitlines()
-    said = f' It said last: "{words[-1]}"' if words else ""
+    log_lines = log.read().decode(errors="replace").strip().splitlines()
+    last_words = f' It said last: "{log_lines[-1]}"' if log_lines else ""
     if code is None:
-        return f"its process can't be ended.{said}"
+        return f"its process can't be ended.{last_words}"
     if code == -signal.SIGXCPU:
         return "it took too much processor time and was given up."
     if code == -signal.SIGKILL:
-        return f"its process was killed, probably for want of memory.{said}"
+        return f"its process was killed, probably for want of memory.{last_words}"
     if code < 0:
-        return f"its process crashed ({signal.Signals(-code).name}).{said}"
-    return f"its process ended with exit code {code}.{said}"
+        return f"its process crashed ({signal.Signals(-code).name}).{last_words}"
+    return f"its process ended with exit code {code}.{last_words}"

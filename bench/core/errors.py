@@ -1,10 +1,10 @@
-"""The base of all errors that people cause and can mend."""
+"""The base class of all errors that users cause and can fix."""
 
 from __future__ import annotations
 
 
 class EarbenchError(Exception):
-    """The text is one or more sentences for people: what came, what is allowed, and how to fix it.
+    """An error whose text is one or more sentences for users: what was received, what is allowed, how to fix it.
 
-    Pages and the command line show it as it is. A package's own errors derive from it.
+    Pages and the command line show the text unchanged. Each package's errors derive from this class.
     """

@@ -1,7 +1,7 @@
-"""Families and modes from elsewhere: EARBENCH_EXTRA=package.module,package.module names the files that define them.
+"""Families and modes from outside Earbench: EARBENCH_EXTRA=package.module,package.module names their modules.
 
-A file of a family defines `FAMILY`, one of a mode `MODE`, exactly as those of Earbench do. The variable is inherited by
-child processes, and no page can set it.
+A family's module defines `FAMILY` and a mode's module defines `MODE`, exactly as Earbench's own do. Child processes
+inherit the variable, and no page can set it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ExtraError(EarbenchError):
 
 
 def named(attribute: str) -> list[Any]:
-    """What the named modules define under this name, in their order. Raises ExtraError."""
+    """The values of an attribute in all modules of EARBENCH_EXTRA that define it, in their order. Raises ExtraError."""
     return [
         getattr(module, attribute) for module in _modules(os.environ.get(VARIABLE, "")) if hasattr(module, attribute)
     ]

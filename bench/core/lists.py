@@ -1,4 +1,4 @@
-"""Lists that people type, for the command line and the pages."""
+"""Parsers for lists that users type, for the command line and the pages."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from bench.core.specs import Axis, Placement, SpecError
 
 
 def names(text: str, what: str = "Names") -> list[str]:
-    """What stands between commas; `what` names it in the error. Raises SpecError where there is none."""
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    if not found:
+    """Non-empty parts between commas; `what` names the list in the error. Raises SpecError if there are none."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
         raise SpecError(f"{what}: nothing was given. Allowed: one or several, separated by commas.")
-    return found
+    return parts
 
 
 def sizes(text: str, axis: Axis) -> list[float]:
-    """Sizes separated by commas, and ranges FROM:TO:HOW_MANY: `1,2,5`, `1:20:5`. Raises SpecError."""
+    """Sizes separated by commas, and ranges FROM:TO:COUNT, such as `1,2,5` and `1:20:5`. Raises SpecError."""
     allowed = f"Allowed: {axis.units} separated by commas, such as 1,2,5, or a range from:to:how many, such as 1:20:5."
-    found: list[float] = []
+    values: list[float] = []
     for part in names(text, axis.label):
         try:
             if ":" in part:
                 first, last, count = part.split(":")
-                found += _spread(float(first), float(last), int(count))
+                values += _spread(float(first), float(last), int(count))
             else:
-                found.append(float(part))
+                values.append(float(part))
         except ValueError as e:
             raise SpecError(f"{axis.label}: got “{part}”. {allowed}") from e
-    return found
+    return values
 
 
 def whole_numbers(text: str, what: str) -> list[int]:
-    """Whole numbers separated by commas; `what` names them in the error. Raises SpecError."""
+    """Whole numbers separated by commas; `what` names the list in the error. Raises SpecError."""
     try:
         return [int(part) for part in names(text, what)]
     except ValueError as e:
@@ -38,7 +38,7 @@ def whole_numbers(text: str, what: str) -> list[int]:
 
 
 def placements(text: str) -> list[Placement]:
-    """Thread counts or placements separated by commas: `1,2`, `cpu/2`. Raises SpecError."""
+    """Thread counts or placements separated by commas, such as `1,2` or `cpu/2`. Raises SpecError."""
     try:
         return [Placement.parse(part) for part in names(text, "Threads")]
     except SpecError as e:

@@ -1,4 +1,4 @@
-"""The database's schema, step by step, from its first version to today's."""
+"""The database's schema as migrations, from its first version to the current one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from bench.core import schema4
 
-# Each entry brings a database from the version of its index to the next one: SQL, or a function that is called within
-# the transaction. Never change one that was released.
+# The entry at index N migrates a database from version N to N + 1. It is SQL, or a function that is called within the
+# transaction. Never change an entry that was released.
 MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     CREATE TABLE meta (revision INTEGER NOT NULL);
@@ -58,7 +58,7 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
 
 
 def apply(db: sqlite3.Connection, version: int, steps: tuple[str | Callable[[sqlite3.Connection], None], ...]) -> None:
-    """Bring a database from a version to the newest one, within the transaction that the caller has begun."""
+    """Migrate a database from a version to the newest one, within the caller's open transaction."""
     for step in steps[version:]:
         if callable(step):
             step(db)

@@ -1,4 +1,4 @@
-"""Where things lie: the repository, what it ships, and the data folder of this device."""
+"""Paths of the repository, of the data that it ships, and of this device's data folder."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ SPEECH_CLIP = SHIPPED / "clips" / "benchmark-5s.wav"
 
 
 def data_folder() -> Path:
-    """The folder of the database, the cache and the logs: `data/`, or what EARBENCH_DATA names. Made if absent."""
+    """The folder of the database, the cache and the logs: `data/`, or EARBENCH_DATA if set. Created if absent."""
     folder = Path(os.environ.get("EARBENCH_DATA") or SHIPPED).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def database() -> Path:
-    """The SQLite file."""
+    """The path of the SQLite file."""
     return data_folder() / "earbench.db"
 
 
 def cache() -> Path:
-    """Artefacts and other things that can be made again."""
+    """The folder of artefacts and other files that can be built again."""
     return data_folder() / "cache"
 
 
 def logs() -> Path:
-    """What workers print."""
+    """The folder of the workers' logs. Created if absent."""
     folder = data_folder() / "logs"
     folder.mkdir(exist_ok=True)
     return folder

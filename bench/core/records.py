@@ -1,7 +1,7 @@
-"""What is measured and predicted: frozen records with units in their names, on the standard library alone.
+"""Measurements and predictions: frozen records with units in their field names. Needs only the standard library.
 
-What is asked for stands in `bench.core.specs`. A value that is not known is None, never 0 or -1. Times are seconds,
-sizes are bytes, SI throughout.
+Requests are defined in `bench.core.specs`. An unknown value is None, never 0 or -1. Units are SI; times are in seconds
+and sizes in bytes.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Pass:
 
     kind: PassKind
     seconds: float
-    phases: tuple[tuple[str, float], ...] = ()  # seconds of its phases by name, where the family has several
+    phases: tuple[tuple[str, float], ...] = ()  # (name, seconds), if the family's pass has several
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The device and one worker between two visits. What can't be read here is None."""
+    """The state of the device and of one worker between two visits. None: can't be read on this device."""
 
     rss_bytes: int | None = None
     peak_rss_bytes: int | None = None
     pss_bytes: int | None = None
-    others_cpu_ratio: float | None = None  # CPU time of all other processes during the visit, of all cores' time
+    others_cpu_ratio: float | None = None  # CPU time of all other processes during the visit / CPU time of all cores
     temperature_c: float | None = None
     clock_hz: float | None = None
     throttled: bool | None = None
@@ -49,14 +49,14 @@ class Visit:
 
     variant: int  # position in the spec
     round: int
-    position: int  # the place in the round's order
+    position: int  # place in the round's order
     started_s: float  # since the epoch
     passes: tuple[Pass, ...]
     reading: Reading = Reading()
 
     @property
     def kept_s(self) -> list[float]:
-        """Seconds of the passes that count."""
+        """Seconds of the kept passes."""
         return [p.seconds for p in self.passes if p.kind == "kept"]
 
 
@@ -71,73 +71,73 @@ class Group:
     size: float
     variants: tuple[int, ...]  # positions in the spec, the baseline first
     state: GroupState
-    ended: str | None = None  # why it ended, in words
+    ended: str | None = None  # why it ended, as text
     visits: tuple[Visit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the network at one precision, counted from the opened artefact."""
+    """A part of the network at one precision, as counted in the opened artefact."""
 
     name: str
     weight_bits: int | None  # None: the part has no weights
     activation_bits: int
     parameters: int
-    macs: int  # of one pass at batch 1, at the size for which the family counts it
-    nodes: int | None = None  # modules or graph nodes that run so
+    macs: int  # of one pass at batch 1, at the size that the family uses for counting
+    nodes: int | None = None  # modules or graph nodes that run at this precision
 
 
-LOSS_CURVE = "loss by step"  # the detail of an artefact that was tuned: numbers with spaces between
+LOSS_CURVE = "loss by step"  # key in `Artefact.details` of a tuned artefact; the value is numbers separated by spaces
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What is really quantized."""
+    """What is really quantized in an artefact."""
 
     parts: tuple[Part, ...]
 
     def macs_ratio(self, activation_bits: int) -> float | None:
-        """Share of the multiply-accumulates that run with activations of so many bits."""
+        """Share of the MACs that run with activations of this bit width; None if there are no MACs."""
         total = sum(p.macs for p in self.parts)
         return sum(p.macs for p in self.parts if p.activation_bits == activation_bits) / total if total else None
 
     def parameters_ratio(self, weight_bits: int) -> float | None:
-        """Share of the parameters that are stored in so many bits."""
+        """Share of the parameters that are stored at this bit width; None if there are no parameters."""
         total = sum(p.parameters for p in self.parts)
         return sum(p.parameters for p in self.parts if p.weight_bits == weight_bits) / total if total else None
 
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A variant on disk."""
+    """A variant on disk, with what building it took."""
 
     digest: str
-    checkpoint: str  # what the weights are: repository and commit, digest of a folder, or architecture and seed
-    size_bytes: int  # all files that opening it needs
+    checkpoint: str  # identity of the weights: repository and commit, digest of a folder, or architecture and seed
+    size_bytes: int  # of all files that are needed to open it
     build_s: float
     build_peak_rss_bytes: int | None
     from_cache: bool
-    details: dict[str, str] = field(default_factory=dict)  # what the builder chose, e.g. the quantized engine
-    build_disk_bytes: int | None = None  # the most that building held on disk
+    details: dict[str, str] = field(default_factory=dict)  # choices made by the builder, e.g. the quantized engine
+    build_disk_bytes: int | None = None  # peak disk use of the build
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What it took to open an artefact in a fresh process."""
+    """Time and memory of opening an artefact in a fresh process."""
 
     start_s: float  # process start and imports
     load_s: float  # files -> callable
     rss_bytes: int | None
     peak_rss_bytes: int | None
-    remark: str = ""  # how the mode runs here, e.g. which quantized engine multiplies
+    remark: str = ""  # how the mode runs on this device, e.g. which quantized engine is used
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that did not work, kept with the run: the difficulties are results too."""
+    """A failure, stored with the run: failures are results too."""
 
     variant: int | None
-    stage: str  # build, open, or the shape that was measured
+    stage: str  # build, open, or the measured shape
     kind: str  # out of memory, killed, hung, unavailable, error
     message: str
     log: str = ""
@@ -145,7 +145,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class VariantRecord:
-    """A variant of a run with what is known of its artefact."""
+    """A variant of a run, with its artefact, opening and coverage once they exist."""
 
     variant: Variant
     artefact: Artefact | None = None
@@ -160,12 +160,12 @@ class Word:
     text: str
     begin_s: float
     end_s: float
-    confidence: float  # 0 to 1; what exactly, says the family
+    confidence: float  # 0 to 1; the family defines its meaning
 
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """The text of one clip, and its words with their times."""
+    """The transcribed text of one clip, and its words with their times."""
 
     text: str
     words: tuple[Word, ...]
@@ -173,7 +173,7 @@ class Transcription:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a run was measured."""
+    """The device on which a run was measured."""
 
     id: str
     name: str
@@ -190,7 +190,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's head; groups, variants and failures are read apart."""
+    """A run without its groups, variants and failures, which are read separately."""
 
     id: str
     created_s: float
@@ -204,7 +204,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation's head; predictions are read apart."""
+    """An evaluation without its predictions, which are read separately."""
 
     id: str
     created_s: float
@@ -218,7 +218,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """A clip of an evaluation: its place in it, what is said, and how long it is once it was decoded."""
+    """A clip of an evaluation: its position, its reference text, and its length once it was decoded."""
 
     position: int
     id: str
@@ -229,18 +229,18 @@ class ClipRecord:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one variant made of one clip, and the seconds of its forward passes alone."""
+    """One variant's output for one clip, and the seconds of its forward passes alone."""
 
     variant: int  # position in the spec
     clip: int  # position in the evaluation
     seconds: float
-    output: Any  # what the evaluation's task says a prediction is, such as a Transcription
-    paired: bool = True  # timed right before or after the original; not where memory or a resume set them apart
+    output: Any  # of the type that the evaluation's task defines, such as a Transcription
+    paired: bool = True  # timed right before or after the original; False if memory limits or a resume separated them
 
 
 @dataclass(frozen=True, slots=True)
 class VariantText:
-    """One variant's transcription of a recording, or the sentence that says why there is none."""
+    """One variant's transcription of a recording, or an error sentence that says why there is none."""
 
     variant: Variant
     seconds: float | None = None  # of the forward passes alone
@@ -250,20 +250,20 @@ class VariantText:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A recording and what the variants made of it."""
+    """A recording and the variants' transcriptions of it."""
 
     created_s: float
-    source: str  # where the audio came from, for people
+    source: str  # where the audio came from, as shown to users
     length_s: float
-    reference: str  # what was said, if somebody typed it in
-    texts: tuple[VariantText, ...]  # the first is what the others are compared with where there is no reference
-    audio: str | None = None  # a WAV file, kept only if asked
+    reference: str  # the reference text, if a user entered one
+    texts: tuple[VariantText, ...]  # if there is no reference, the others are compared with the first
+    audio: str | None = None  # a WAV file, kept only on request
     id: int | None = None
-    device: Device | None = None  # where it was transcribed; None for those of an Earbench that did not keep it
+    device: Device | None = None  # where it was transcribed; None if stored by an Earbench that did not record it
 
 
 def to_json(record: Any) -> str:
-    """A record as JSON, keys in the order of its fields."""
+    """A record as JSON, with keys in field order."""
     return json.dumps(asdict(record), ensure_ascii=False)
 
 

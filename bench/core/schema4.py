@@ -1,6 +1,6 @@
-"""Schema 4: sizes on an axis in place of lengths, placements in place of thread counts, predictions, phases of a pass.
+"""Schema 4: sizes on an axis replace lengths, placements replace thread counts; adds predictions and phases of a pass.
 
-What a row of JSON held under the old names is kept under the new ones; nothing is dropped.
+Values in JSON columns move from the old keys to the new ones. Nothing is dropped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _COLUMNS = (
     "ALTER TABLE prediction RENAME COLUMN transcription TO output",
     "ALTER TABLE pass ADD COLUMN phases TEXT",
 )
-# What a length meant to the only family that there was.
+# The axis of the only family that existed before schema 4.
 _AXIS = {
     "name": "length",
     "unit": "s",
@@ -31,28 +31,28 @@ _AXIS = {
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring a database from schema 3 to schema 4. A row that can't be read stays as it is, damaged as it was."""
+    """Migrate a database from schema 3 to schema 4. A damaged row, which can't be parsed, stays unchanged."""
     for statement in _COLUMNS:
         db.execute(statement)
     _rewrite(db, "run", "spec", _spec)
     _rewrite(db, "transcript", "texts", _texts)
 
 
-def _rewrite(db: sqlite3.Connection, table: str, column: str, change: Any) -> None:
+def _rewrite(db: sqlite3.Connection, table: str, column: str, convert: Any) -> None:
     for rowid, text in db.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
         try:
-            changed = change(json.loads(text))
+            value = convert(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-        db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (json.dumps(changed, ensure_ascii=False), rowid))
+        db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (json.dumps(value, ensure_ascii=False), rowid))
 
 
 def _spec(spec: dict[str, Any]) -> dict[str, Any]:
-    changed = {**spec, "variants": [_variant(v) for v in spec["variants"]]}
+    new_spec = {**spec, "variants": [_variant(v) for v in spec["variants"]]}
     if "lengths_s" not in spec:  # an evaluation
-        return {**changed, "task": "transcription"}
-    changed["sizes"] = changed.pop("lengths_s")
-    return {**changed, "axis": _AXIS}
+        return {**new_spec, "task": "transcription"}
+    new_spec["sizes"] = new_spec.pop("lengths_s")
+    return {**new_spec, "axis": _AXIS}
 
 
 def _texts(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -60,6 +60,6 @@ def _texts(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _variant(variant: dict[str, Any]) -> dict[str, Any]:
-    changed = dict(variant)
-    changed["placement"] = {"device": "cpu", "threads": changed.pop("threads")}
-    return changed
+    new_variant = dict(variant)
+    new_variant["placement"] = {"device": "cpu", "threads": new_variant.pop("threads")}
+    return new_variant

@@ -1,4 +1,4 @@
-"""What is asked for: placements, variants, runs and evaluations, each checked as it is made."""
+"""Requests: placements, variants, runs and evaluations, each validated on construction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_REPEATS = 1000
 
 
 class SpecError(EarbenchError):
-    """A run that was asked for can't be written."""
+    """A requested run, evaluation or part of one is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Placement:
 
     @classmethod
     def parse(cls, text: str) -> Placement:
-        """The inverse of `str`; a number alone is that many threads of the CPU. Raises SpecError."""
+        """The inverse of `str`; a number alone means threads of the CPU. Raises SpecError."""
         device, slash, threads = text.strip().partition("/")
         if not slash:
             device, threads = "cpu", device
@@ -48,49 +48,49 @@ class Placement:
 
     @property
     def label(self) -> str:
-        """The placement in words."""
+        """The placement as shown to users."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return threads if self.device == "cpu" else f"{self.device}, {threads}"
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What the size of an input means to a model family: its name, unit and bounds."""
+    """The meaning of an input's size in a model family: its name, unit and bounds."""
 
-    name: str  # of a column: length, side, tokens
-    unit: str  # s, px; "" where the name says it all
-    label: str  # for people: "Input length"
+    name: str  # as in a column name: length, side, tokens
+    unit: str  # s, px; "" if the name is enough
+    label: str  # as shown to users: "Input length"
     low: float
     high: float
-    defaults: tuple[float, ...]  # of a first run
-    sweep: tuple[float, ...]  # of a run that shows how latency grows
+    defaults: tuple[float, ...]  # for a first run
+    sweep: tuple[float, ...]  # for a run that shows how latency grows
 
     @property
     def column(self) -> str:
-        """The name of its column in tables."""
+        """The name of the size's column in tables."""
         return f"{self.name}_{self.unit}" if self.unit else self.name
 
     @property
     def title(self) -> str:
-        """Label and unit, as a chart's axis has them."""
+        """Label and unit, as on a chart's axis."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
     @property
     def plural(self) -> str:
-        """The label of several."""
+        """The label in the plural."""
         return self.label if self.label.endswith("s") else f"{self.label}s"
 
     @property
     def units(self) -> str:
-        """What sizes are counted in, as a word."""
+        """The unit of sizes as a word in the plural; the name if there is no unit."""
         return {"s": "seconds", "px": "pixels"}.get(self.unit, self.unit or self.name)
 
     def show(self, size: float) -> str:
-        """A size with its unit, or with the axis's name where it has none."""
+        """A size with its unit, or with the axis's name if it has no unit."""
         return f"{size:g} {self.unit or self.name}"
 
 
-# What a size meant before families said it themselves.
+# The axis from before families defined their own.
 LENGTH = Axis("length", "s", "Input length", 0.1, 60.0, (1.0, 5.0), (1.0, 2.0, 5.0, 10.0, 20.0))
 
 
@@ -101,11 +101,11 @@ class Variant:
     model: str
     mode: str
     placement: Placement
-    settings: tuple[tuple[str, Setting], ...] = ()  # what differs from the mode's defaults, by name
+    settings: tuple[tuple[str, Setting], ...] = ()  # (name, value) of those that differ from the mode's defaults
 
     @classmethod
     def parse(cls, model: str, text: str, placement: Placement) -> Variant:
-        """The variant of a mode as people spell it: MODE, or MODE:setting=value:setting=value. Raises SpecError."""
+        """Parse a mode as users write it: MODE, or MODE:setting=value:setting=value. Raises SpecError."""
         mode, *parts = text.split(":")
         settings: dict[str, Setting] = {}
         for part in parts:
@@ -117,16 +117,16 @@ class Variant:
 
     @property
     def spelled(self) -> str:
-        """The mode with its settings, as `parse` reads it: how a variant is told from others of its mode."""
+        """The mode with its settings, as `parse` reads it. Distinguishes variants of the same mode."""
         return spelled(self.mode, dict(self.settings))
 
 
-Comparison = tuple[str, Placement]  # what variants share that are compared with one another: model and placement
+Comparison = tuple[str, Placement]  # model and placement, which the variants of one comparison share
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What is to be measured. The first variant of a model and placement is its baseline."""
+    """A requested benchmark. The first variant of each model and placement is the baseline."""
 
     variants: tuple[Variant, ...]
     sizes: tuple[float, ...]  # of inputs, on the axis
@@ -164,8 +164,9 @@ class RunSpec:
         input_kind: InputKind = "speech",
         axis: Axis = LENGTH,
     ) -> RunSpec:
-        """Every model in every mode (as `Variant.parse` reads it) at every placement; doubles are dropped, sizes and
-        batches sorted.
+        """Every model in every mode at every placement, without duplicates; sizes and batches are sorted.
+
+        Modes are written as `Variant.parse` reads them.
         """
         variants = [Variant.parse(model, mode, p) for model in models for p in placements for mode in modes]
         return cls(
@@ -182,14 +183,14 @@ class RunSpec:
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> RunSpec:
         """The inverse of `to_json` for a RunSpec."""
-        rest = {k: v for k, v in d.items() if k not in ("variants", "sizes", "batches", "axis")}
+        other_fields = {k: v for k, v in d.items() if k not in ("variants", "sizes", "batches", "axis")}
         axis = axis_from(d["axis"])
         variants = tuple(variant_from(v) for v in d["variants"])
-        return cls(variants, tuple(d["sizes"]), tuple(d["batches"]), axis=axis, **rest)
+        return cls(variants, tuple(d["sizes"]), tuple(d["batches"]), axis=axis, **other_fields)
 
     @property
     def comparisons(self) -> dict[Comparison, list[int]]:
-        """Positions of the variants that are compared with one another, in listed order."""
+        """Positions of the variants in each comparison, in listed order."""
         out: dict[Comparison, list[int]] = {}
         for i, v in enumerate(self.variants):
             out.setdefault((v.model, v.placement), []).append(i)
@@ -197,22 +198,22 @@ class RunSpec:
 
     @property
     def shapes(self) -> list[tuple[int, float]]:
-        """(batch, size) of every group of a comparison, the shortest first."""
+        """(batch, size) of every group of a comparison, shortest first."""
         return sorted(((b, s) for b in self.batches for s in self.sizes), key=lambda x: (x[0] * x[1], x[1]))
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """Which variants are to transcribe which clips. The first variant of a model is its baseline."""
+    """A requested evaluation: variants and clips. The first variant of each model is the baseline."""
 
     variants: tuple[Variant, ...]
-    dataset: str  # a folder on this device, or a manifest in one; stored as its whole path
+    dataset: str  # a folder on this device, or a manifest in one; stored as an absolute path
     split: str = "evaluate"
-    limit: int = 0  # clips at most, drawn by the seed; 0: all
+    limit: int = 0  # maximum number of clips, drawn by the seed; 0: all
     seed: int = 0
-    normaliser: str = "basic"  # the one that was chosen at the start; what is stored is raw text
-    digest: str = ""  # of the clips as they were at the start; "" before
-    task: str = "transcription"  # which tells what a prediction is and how errors are counted
+    normaliser: str = "basic"  # chosen at the start; the stored texts are raw
+    digest: str = ""  # of the clips at the start; "" before
+    task: str = "transcription"  # defines the type of a prediction and how errors are counted
 
     def __post_init__(self) -> None:
         check_each("variants", self.variants, lambda v: isinstance(v, Variant), "at least one model and mode")
@@ -228,7 +229,7 @@ class EvaluationSpec:
 
     @property
     def comparisons(self) -> dict[str, list[int]]:
-        """Positions of the variants that are compared with one another, by model, in listed order."""
+        """Positions of the variants by model, in listed order. Variants of one model are compared."""
         out: dict[str, list[int]] = {}
         for i, v in enumerate(self.variants):
             out.setdefault(v.model, []).append(i)
@@ -247,7 +248,7 @@ def variant_from(d: Mapping[str, Any]) -> Variant:
 
 
 def spelled(mode: str, settings: Mapping[str, Setting]) -> str:
-    """A mode with settings as text, the inverse of what `Variant.parse` reads."""
+    """A mode with settings as text, in the form that `Variant.parse` reads."""
     texts = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in sorted(settings.items())}
     return ":".join([mode, *(f"{k}={v}" for k, v in texts.items())])
 
@@ -261,21 +262,21 @@ def _literal(text: str) -> Setting:
 
 
 def whole(low: int, high: int) -> Callable[[Any], bool]:
-    """A test for whole numbers in a range, both ends included."""
+    """A predicate for whole numbers from `low` to `high`, both included."""
     return lambda x: isinstance(x, int) and not isinstance(x, bool) and low <= x <= high
 
 
 def check_each(name: str, values: Iterable[Any], good: Callable[[Any], object], allowed: str) -> None:
-    """Raises SpecError where there is no value, or one that is not allowed."""
-    given = list(values)
-    if not given:
+    """Raise SpecError if there is no value, or if one is not finite or not `good`."""
+    items = list(values)
+    if not items:
         raise SpecError(f"No {name} given; allowed: {allowed}.")
-    for x in given:
+    for x in items:
         if (isinstance(x, float) and not math.isfinite(x)) or not good(x):
             raise SpecError(f"{name.capitalize()}: got {x}; allowed: {allowed}.")
 
 
 def check_threads(variants: Iterable[Variant]) -> None:
-    """Raises SpecError for a number of threads that no device has."""
+    """Raise SpecError unless all thread counts are from 1 to MAX_THREADS."""
     threads = [v.placement.threads for v in variants]
     check_each("threads", threads, whole(1, MAX_THREADS), f"whole numbers from 1 to {MAX_THREADS}")

@@ -1,6 +1,6 @@
-"""Raw times -> the figures that are shown, and the rule that ends a group.
+"""Statistics of raw pass times, and the rule that ends a group.
 
-Everything here is computed when read; only raw passes are stored. Seconds in, seconds out.
+All statistics are computed when read; only raw passes are stored. Inputs and outputs are in seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 NOISY_IQR_RATIO = 0.1
 CONFIDENCE = 0.95
-NOT_REACHED = "target not reached"  # begins why a group ended whose intervals stayed wider than was asked for
+NOT_REACHED = "target not reached"  # prefix of a group's end reason if its intervals stayed wider than the target
 FEWEST_LOOKED_AT = 10  # rounds before the first look at the intervals
 
 
@@ -30,7 +30,7 @@ class Summary:
     p25_s: float
     p75_s: float
     p95_s: float
-    outliers: int  # beyond 1.5 IQR from the quartiles (Tukey 1977); kept in every figure
+    outliers: int  # beyond 1.5 IQR from the quartiles (Tukey 1977); included in every statistic
 
     @property
     def iqr_ratio(self) -> float:
@@ -39,13 +39,13 @@ class Summary:
 
     @property
     def noisy(self) -> bool:
-        """The spread is so wide that a reader should know."""
+        """Whether the IQR exceeds NOISY_IQR_RATIO of the median, which users should be told."""
         return self.iqr_ratio > NOISY_IQR_RATIO
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its 95 % confidence interval; low and high are None before two rounds."""
+    """An estimate with its 95 % confidence interval; low and high are None for fewer than two rounds."""
 
     value: float
     low: float | None
@@ -53,31 +53,31 @@ class Interval:
     rounds: int
 
     def __str__(self) -> str:
-        """For people: the estimate, and the interval if it is known."""
+        """The estimate, followed by the interval if known, as shown to users."""
         return f"{self.value:.2f}" + (f" [{self.span(', ')}]" if self.span() else "")
 
     def span(self, between: str = " to ") -> str:
-        """The interval for people, empty if unknown. Two rounds that differ can give one over many powers of ten."""
+        """The interval as shown to users, "" if unknown. Ends are capped: two unlike rounds can span many decades."""
         if self.low is None or self.high is None:
             return ""
         return f"{_bound(self.low)}{between}{_bound(self.high)}"
 
     @property
     def half_width_ratio(self) -> float:
-        """How far the interval reaches from the estimate, as a ratio minus 1 (0.02 is 2 %); infinite if unknown."""
+        """Upper end over estimate, minus 1 (0.02 is 2 %); infinite if the interval is unknown."""
         return math.inf if self.high is None else self.high / self.value - 1
 
 
-SAME = Interval(1.0, 1.0, 1.0, 0)  # of something with itself
+SAME = Interval(1.0, 1.0, 1.0, 0)  # the speed-up of a variant over itself
 
 
 def summarise(seconds: Sequence[float]) -> Summary | None:
-    """Statistics of the kept passes; None where there are none."""
+    """Statistics of the kept passes, in seconds; None if there are none."""
     if not seconds:
         return None
     x = np.asarray(seconds, dtype=float)
     p5, p25, p50, p75, p95 = (float(p) for p in np.percentile(x, [5, 25, 50, 75, 95]))
-    reach = 1.5 * (p75 - p25)
+    whisker_s = 1.5 * (p75 - p25)
     return Summary(
         passes=len(x),
         mean_s=float(x.mean()),
@@ -87,28 +87,28 @@ def summarise(seconds: Sequence[float]) -> Summary | None:
         p25_s=p25,
         p75_s=p75,
         p95_s=p95,
-        outliers=int(((x < p25 - reach) | (x > p75 + reach)).sum()),
+        outliers=int(((x < p25 - whisker_s) | (x > p75 + whisker_s)).sum()),
     )
 
 
 def geometric_mean(values: Sequence[float]) -> Interval | None:
-    """Exp of the mean of the logarithms, with Student's t interval over the values (one a round)."""
+    """Geometric mean with Student's t interval over the logarithms of the values, one per round; None if empty."""
     if not values:
         return None
     logs = np.log(np.asarray(values, dtype=float))
     mean, n = float(logs.mean()), len(logs)
     if n < 2:
         return Interval(math.exp(mean), None, None, n)
-    reach = _t(n - 1) * float(logs.std(ddof=1)) / math.sqrt(n)
-    return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), n)
+    half_width = _t(n - 1) * float(logs.std(ddof=1)) / math.sqrt(n)
+    return Interval(math.exp(mean), math.exp(mean - half_width), math.exp(mean + half_width), n)
 
 
 def speedup(baseline_s: Mapping[int, float], variant_s: Mapping[int, float]) -> Interval | None:
-    """Baseline over variant, paired by round.
+    """The speed-up, baseline time over variant time, paired by round.
 
-    Both map a round to the median of its visit's kept passes, in seconds. Rounds that only one of them has are left
-    out. The estimate is exp of the mean over rounds of log(baseline / variant); the interval is Student's t over
-    rounds, since passes within a visit are not independent of one another (Kalibera and Jones 2013).
+    Both arguments map a round to the median of its visit's kept passes, in seconds. Rounds that are not in both are
+    ignored. The estimate is exp of the mean over rounds of log(baseline / variant). The interval is Student's t over
+    rounds, because passes within a visit are not independent of one another (Kalibera and Jones 2013).
     """
     rounds = sorted(baseline_s.keys() & variant_s.keys())
     return geometric_mean([baseline_s[r] / variant_s[r] for r in rounds])
@@ -116,12 +116,13 @@ def speedup(baseline_s: Mapping[int, float], variant_s: Mapping[int, float]) -> 
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """When a group has been measured enough.
+    """The rule that decides when a group has been measured enough.
 
-    Stopping at a look whose interval happens to be narrow costs coverage (Anscombe 1952): with looks every five rounds
-    from the tenth on, a 95 % interval holds the truth in 93 to 97 % of runs, least where the target is met near round
-    25. Begun at five rounds it is 92.5 %, at two 90 %, so a run that asks for fewer than ten passes gets a fixed number
-    of rounds and no further look. `tests/perf/interval.py` is the simulation behind these figures.
+    Stopping at a look whose interval happens to be narrow costs coverage (Anscombe 1952). With looks every five rounds
+    from the tenth on, a 95 % interval covers the true value in 93 to 97 % of runs, least where the target is met near
+    round 25. With the first look at five rounds the coverage is 92.5 %, at two rounds 90 %. So a run that asks for
+    fewer than ten passes gets a fixed number of rounds and no further look. These figures come from the simulation in
+    `tests/perf/interval.py`.
     """
 
     target_ratio: float = 0.02
@@ -132,19 +133,19 @@ class StopRule:
 
     @property
     def min_rounds(self) -> int:
-        """Rounds that are always measured: ten, or fewer where fewer passes were asked for."""
+        """Rounds that are always measured: ten, or fewer if fewer passes are requested."""
         return min(FEWEST_LOOKED_AT, self.repeats)
 
     def ended(self, rounds: int, passes: int, elapsed_s: float, intervals: Sequence[Interval | None]) -> str | None:
-        """Why the group is over after so many whole rounds, or None to go on.
+        """The reason to end the group after this number of whole rounds, or None to continue.
 
-        `passes` is the smallest number of kept passes among the group's cells; `intervals` are the speed-ups of all
-        variants but the baseline, or the single variant's own interval.
+        `passes` is the smallest number of kept passes among the group's cells. `intervals` are the speed-ups of all
+        variants but the baseline, or the interval of the only variant.
         """
         if rounds < self.min_rounds or passes < self.repeats:
             return None
-        looked = (rounds - self.min_rounds) % self.look_every == 0
-        if looked and all(i is not None and i.half_width_ratio <= self.target_ratio for i in intervals):
+        is_look = (rounds - self.min_rounds) % self.look_every == 0
+        if is_look and all(i is not None and i.half_width_ratio <= self.target_ratio for i in intervals):
             return "target reached"
         if rounds >= self.max_rounds or self.repeats < FEWEST_LOOKED_AT:
             return f"{NOT_REACHED} in {rounds} rounds"
@@ -154,11 +155,11 @@ class StopRule:
 
 
 @lru_cache(maxsize=256)
-def _t(freedom: int) -> float:
-    """The two-sided quantile of Student's t."""
+def _t(degrees_of_freedom: int) -> float:
+    """The two-sided Student's t quantile at CONFIDENCE."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return float(stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
 
 
 def _bound(ratio: float) -> str:

@@ -1,7 +1,7 @@
-"""SQLite: the only file that speaks SQL. Raw passes in, records out; no statistic is stored.
+"""The SQLite store. Takes raw passes, returns records; no statistic is stored. All other SQL is in the migrations.
 
-Every write is one transaction with `synchronous=FULL`, so what was committed survives a pulled plug. `revision` grows
-with each write: who has seen it need not read again.
+Every write is one transaction with `synchronous=FULL`, so committed data survives a power cut. `revision` grows with
+each write: a reader that has seen the current one need not read again.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ T = TypeVar("T")
 
 
 class StoreError(EarbenchError):
-    """The database can't be used as asked."""
+    """The database can't do what was requested."""
 
 
 class Store:
-    """The runs of this data folder. Safe to use from several threads and processes.
+    """The database of a data folder. Safe to use from several threads and processes.
 
-    Every method that writes raises StoreError where nothing could be written, as on a full disk: then nothing changed.
+    Every method that writes raises StoreError if the write fails, for example on a full disk; then nothing changed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the database, made or migrated if need be. Raises StoreError for one of a newer Earbench."""
+        """Open the database; create or migrate it if needed. Raises StoreError for one of a newer Earbench."""
         self.path = path
         self._local = threading.local()
         self._migrate()
@@ -68,7 +68,7 @@ class Store:
     # --- runs
 
     def create_run(self, spec: RunSpec | EvaluationSpec, device: Device) -> str:
-        """A new run or evaluation in the state `preparing`; returns its id, which sorts by time."""
+        """Create a run or an evaluation in the state `preparing`; returns its id, which sorts by time."""
         now = time.time()
         run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(2)
         with self._write() as db:
@@ -82,55 +82,55 @@ class Store:
         return run_id
 
     def set_state(self, run_id: str, state: RunState, message: str | None = None) -> None:
-        """Move a run to a state; the clock starts with the first `running` and stops with an end state.
+        """Set a run's state. The first `running` sets the start time; an end state sets the finish time.
 
-        A cancel that comes after the end changes nothing, and a run that is being cancelled runs no more.
+        `cancelling` has no effect on a finished run, nor `running` on one that is being cancelled.
         """
         now = time.time()
-        finished = None if state in records.LIVE_STATES else now
+        finished_s = None if state in records.LIVE_STATES else now
         with self._write() as db:
             db.execute(
                 "UPDATE run SET state = ?, message = ?, finished_s = ?, "
                 "started_s = CASE WHEN started_s IS NULL AND ? = 'running' THEN ? ELSE started_s END WHERE id = ? AND "
                 "NOT (? = 'cancelling' AND finished_s IS NOT NULL) AND NOT (? = 'running' AND state = 'cancelling')",
-                (state, message, finished, state, now, run_id, state, state),
+                (state, message, finished_s, state, now, run_id, state, state),
             )
 
     def interrupt_live(self, message: str) -> list[str]:
-        """Mark all that claims to be live as interrupted. Only for who holds the device. Returns their ids."""
+        """Mark all runs in a live state as interrupted; returns their ids. Only for the holder of the lease."""
         rows = self._db.execute("SELECT id, state FROM run").fetchall()
-        found = [row["id"] for row in rows if row["state"] in records.LIVE_STATES]
-        for run_id in found:
+        run_ids = [row["id"] for row in rows if row["state"] in records.LIVE_STATES]
+        for run_id in run_ids:
             self.set_state(run_id, "interrupted", message)
-        return found
+        return run_ids
 
     def run(self, run_id: str) -> Run | None:
-        """One benchmark run, or None. Raises StoreError for a damaged one."""
+        """A benchmark run, or None. Raises StoreError if it is damaged."""
         return next((_run(row) for row in self._rows("benchmark", run_id)), None)
 
     def runs(self) -> list[Run]:
-        """All benchmark runs that can be read, the newest first."""
+        """All benchmark runs that can be read, newest first."""
         return list(_readable(_run, self._rows("benchmark")))
 
     def evaluation(self, run_id: str) -> Evaluation | None:
-        """One evaluation, or None. Raises StoreError for a damaged one."""
+        """An evaluation, or None. Raises StoreError if it is damaged."""
         return next((_evaluation(row) for row in self._rows("evaluation", run_id)), None)
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations that can be read, the newest first."""
+        """All evaluations that can be read, newest first."""
         return list(_readable(_evaluation, self._rows("evaluation")))
 
     def damaged(self) -> list[str]:
-        """The ids of the runs and evaluations that can't be read, and so stand in no list."""
-        read = {*(run.id for run in self.runs()), *(e.id for e in self.evaluations())}
-        return [row["id"] for kind in _KINDS.values() for row in self._rows(kind) if row["id"] not in read]
+        """The ids of the runs and evaluations that can't be read and so are in no list."""
+        readable_ids = {*(run.id for run in self.runs()), *(e.id for e in self.evaluations())}
+        return [row["id"] for kind in _KINDS.values() for row in self._rows(kind) if row["id"] not in readable_ids]
 
     def delete_run(self, run_id: str) -> None:
-        """Remove a run or an evaluation and all that belongs to it. Raises StoreError while it is live."""
+        """Delete a run or an evaluation and all its rows. Raises StoreError while it is live."""
         with self._write() as db:
-            found = db.execute("SELECT state FROM run WHERE id = ?", (run_id,)).fetchone()
-            if found and found["state"] in records.LIVE_STATES:
-                raise StoreError(f"Run {run_id} is {found['state']}; cancel it before deleting it.")
+            row = db.execute("SELECT state FROM run WHERE id = ?", (run_id,)).fetchone()
+            if row and row["state"] in records.LIVE_STATES:
+                raise StoreError(f"Run {run_id} is {row['state']}; cancel it before deleting it.")
             db.execute("DELETE FROM run WHERE id = ?", (run_id,))
 
     # --- variants and failures
@@ -144,7 +144,7 @@ class Store:
         opening: Opening | None = None,
         coverage: Coverage | None = None,
     ) -> None:
-        """Store what became known of a variant; what is None stays as it was."""
+        """Update a variant's record; arguments that are None leave the stored value unchanged."""
         values = [None if x is None else to_json(x) for x in (artefact, opening, coverage)]
         with self._write() as db:
             db.execute(
@@ -154,7 +154,7 @@ class Store:
             )
 
     def variants(self, run: Run | Evaluation) -> list[VariantRecord]:
-        """The variants of a run in the spec's order."""
+        """The variants of a run, in the spec's order."""
         rows = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
         return [
             VariantRecord(
@@ -167,7 +167,7 @@ class Store:
         ]
 
     def add_failure(self, run_id: str, failure: Failure) -> None:
-        """Keep a difficulty with its run."""
+        """Store a failure with its run."""
         with self._write() as db:
             db.execute(
                 "INSERT INTO failure (run_id, variant, stage, kind, message, log) VALUES (?, ?, ?, ?, ?, ?)",
@@ -175,7 +175,7 @@ class Store:
             )
 
     def failures(self, run_id: str) -> list[Failure]:
-        """What went wrong in a run, in order."""
+        """The failures of a run in order, without superseded ones."""
         rows = self._db.execute("SELECT * FROM failure WHERE run_id = ? AND NOT superseded ORDER BY id", (run_id,))
         return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in rows]
 
@@ -184,7 +184,7 @@ class Store:
     def start_group(
         self, run_id: str, model: str, placement: Placement, batch: int, size: float, variants: Sequence[int]
     ) -> int:
-        """A new group; returns its id."""
+        """Create a group; returns its id."""
         with self._write() as db:
             row = db.execute(
                 "INSERT INTO measured_group (run_id, model, placement, batch, size, variants, state) "
@@ -194,14 +194,14 @@ class Store:
             return int(row[0])
 
     def end_group(self, group_id: int, ended: str) -> None:
-        """The group is measured; `ended` says why it is enough."""
+        """Mark a group as done; `ended` is the reason why it ended."""
         with self._write() as db:
             db.execute("UPDATE measured_group SET state = 'done', ended = ? WHERE id = ?", (ended, group_id))
 
     def supersede_unfinished(self, run_id: str) -> None:
-        """Set the unfinished groups and the failures of a run aside, as it is resumed.
+        """Mark the unfinished groups and the failures of a run as superseded, when the run is resumed.
 
-        A resumed variant can't be paired with old baseline passes, and what failed is tried again.
+        A resumed variant can't be paired with old baseline passes, and variants that failed are tried again.
         """
         with self._write() as db:
             db.execute("UPDATE failure SET superseded = 1 WHERE run_id = ?", (run_id,))
@@ -210,7 +210,7 @@ class Store:
             )
 
     def add_visit(self, group_id: int, visit: Visit) -> None:
-        """One visit with its passes in one commit."""
+        """Store a visit with its passes in one commit."""
         with self._write() as db:
             row = db.execute(
                 "INSERT INTO visit (group_id, variant, round, position, started_s, reading) VALUES (?, ?, ?, ?, ?, ?) "
@@ -226,14 +226,14 @@ class Store:
             )
 
     def groups(self, run_id: str, *, superseded: bool = False) -> list[Group]:
-        """The groups of a run with visits and passes, in the order they were begun."""
+        """The groups of a run with visits and passes, in the order they were started."""
         with self.snapshot():
             return self._groups(run_id, superseded)
 
     # --- evaluations
 
     def set_clips(self, run_id: str, clips: Sequence[ClipRecord]) -> None:
-        """The clips of an evaluation, stored once at its start."""
+        """Store the clips of an evaluation, once at its start."""
         with self._write() as db:
             db.executemany(
                 "INSERT INTO clip (run_id, position, id, path, text, length_s) VALUES (?, ?, ?, ?, ?, ?)",
@@ -241,12 +241,12 @@ class Store:
             )
 
     def clips(self, run_id: str) -> list[ClipRecord]:
-        """The clips of an evaluation in order."""
+        """The clips of an evaluation, in order."""
         rows = self._db.execute("SELECT * FROM clip WHERE run_id = ? ORDER BY position", (run_id,))
         return [ClipRecord(r["position"], r["id"], r["path"], r["text"], r["length_s"]) for r in rows]
 
     def add_predictions(self, run_id: str, length_s: float, predictions: Sequence[Prediction]) -> None:
-        """What the variants made of one clip of so many seconds, in one commit."""
+        """Store the variants' predictions for one clip, and the clip's length, in one commit."""
         with self._write() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO prediction (run_id, variant, clip, seconds, output, paired) "
@@ -259,7 +259,7 @@ class Store:
             )
 
     def predictions(self, run_id: str, output: Callable[[Any], Any] = records.transcription_from) -> list[Prediction]:
-        """All predictions of an evaluation, by clip and variant; `output` makes one of what `to_json` wrote."""
+        """All predictions of an evaluation, by clip and variant; `output` turns the parsed JSON into a record."""
         rows = self._db.execute("SELECT * FROM prediction WHERE run_id = ? ORDER BY clip, variant", (run_id,))
         return [
             Prediction(r["variant"], r["clip"], r["seconds"], output(json.loads(r["output"])), bool(r["paired"]))
@@ -269,7 +269,7 @@ class Store:
     # --- transcripts
 
     def add_transcript(self, transcript: Transcript) -> int:
-        """Keep a transcript; returns its id. The id that it came with is not looked at."""
+        """Store a transcript; returns its new id. The id in the record is ignored."""
         t = transcript
         with self._write() as db:
             row = db.execute(
@@ -288,7 +288,7 @@ class Store:
             return int(row[0])
 
     def transcripts(self) -> list[Transcript]:
-        """All transcripts, the newest first."""
+        """All transcripts, newest first."""
         return [
             Transcript(
                 id=r["id"],
@@ -304,18 +304,18 @@ class Store:
         ]
 
     def set_reference(self, transcript_id: int, reference: str) -> None:
-        """Somebody typed in what was said."""
+        """Set the reference text of a transcript."""
         with self._write() as db:
             db.execute("UPDATE transcript SET reference = ? WHERE id = ?", (reference, transcript_id))
 
     def delete_transcript(self, transcript_id: int) -> None:
-        """Forget a transcript."""
+        """Delete a transcript."""
         with self._write() as db:
             db.execute("DELETE FROM transcript WHERE id = ?", (transcript_id,))
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything read within is of one moment, whatever others write meanwhile. May be nested."""
+        """Read a consistent snapshot within the block, whatever others write meanwhile. May be nested."""
         db = self._db
         if db.in_transaction:
             yield
@@ -329,8 +329,8 @@ class Store:
     # --- plumbing
 
     def _rows(self, kind: str, run_id: str | None = None) -> list[Any]:
-        one, arguments = (" AND id = ?", (kind, run_id)) if run_id is not None else ("", (kind,))
-        query = f"SELECT * FROM run WHERE kind = ?{one} ORDER BY created_s DESC, rowid DESC"
+        id_clause, arguments = (" AND id = ?", (kind, run_id)) if run_id is not None else ("", (kind,))
+        query = f"SELECT * FROM run WHERE kind = ?{id_clause} ORDER BY created_s DESC, rowid DESC"
         return self._db.execute(query, arguments).fetchall()
 
     def _groups(self, run_id: str, superseded: bool) -> list[Group]:
@@ -375,7 +375,7 @@ class Store:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        """This thread's connection."""
+        """This thread's connection, opened on first use."""
         if not hasattr(self._local, "db"):
             db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             db.row_factory = sqlite3.Row
@@ -396,7 +396,7 @@ class Store:
                 db.execute("UPDATE meta SET revision = revision + 1")
                 db.execute("COMMIT")
             except BaseException:
-                if db.in_transaction:  # SQLite itself rolls back where the disk is full
+                if db.in_transaction:  # SQLite rolls back by itself if the disk is full
                     db.execute("ROLLBACK")
                 raise
         except sqlite3.OperationalError as e:
@@ -406,14 +406,14 @@ class Store:
             ) from e
 
     def _copy(self, version: int) -> None:
-        """Keep the file as it is beside itself, for an Earbench of before. Raises StoreError."""
-        kept = self.path.with_name(f"{self.path.name}.schema{version}")
+        """Copy the unmigrated database to a file beside it, for an older Earbench. Raises StoreError."""
+        backup = self.path.with_name(f"{self.path.name}.schema{version}")
         try:
-            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(kept)) as target:
+            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(backup)) as target:
                 source.backup(target)
         except sqlite3.Error as e:
             raise StoreError(
-                f"{self.path} is of an older Earbench and can't be copied to {kept} before it is brought up to date "
+                f"{self.path} is of an older Earbench and can't be copied to {backup} before it is brought up to date "
                 f"({e}). Free some space there, then start again."
             ) from e
 
@@ -446,18 +446,18 @@ class Store:
 
 
 def _run(row: Any) -> Run:
-    with _intact(row):
-        return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_head(row))
+    with _parsing(row):
+        return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_common_fields(row))
 
 
 def _evaluation(row: Any) -> Evaluation:
-    with _intact(row):
-        return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_head(row))
+    with _parsing(row):
+        return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_common_fields(row))
 
 
 @contextmanager
-def _intact(row: Any) -> Iterator[None]:
-    """What can't be read of a row is a StoreError. Its spec may be cut off, or one that this Earbench does not know."""
+def _parsing(row: Any) -> Iterator[None]:
+    """Turn errors in parsing a row into StoreError. Its spec may be truncated, or unknown to this Earbench."""
     try:
         yield
     except (EarbenchError, ValueError, KeyError, TypeError, AttributeError) as e:
@@ -468,12 +468,12 @@ def _intact(row: Any) -> Iterator[None]:
 
 
 def _readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterator[T]:
-    """One damaged row must not hide all others."""
+    """Parse the rows and skip damaged ones, so that one does not hide all others."""
     for row in rows:
         with suppress(StoreError):
             yield read(row)
 
 
-def _head(row: Any) -> dict[str, Any]:
-    names = ("id", "created_s", "state", "message", "started_s", "finished_s")
-    return {**{name: row[name] for name in names}, "device": records.device_from(json.loads(row["device"]))}
+def _common_fields(row: Any) -> dict[str, Any]:
+    columns = ("id", "created_s", "state", "message", "started_s", "finished_s")
+    return {**{name: row[name] for name in columns}, "device": records.device_from(json.loads(row["device"]))}

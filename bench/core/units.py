@@ -1,10 +1,10 @@
-"""Durations and sizes in words."""
+"""Durations and sizes as text."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """A duration in seconds, minutes or hours, depending on its length."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 5400:
@@ -13,5 +13,5 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in MB or GB, powers of ten."""
+    """A number of bytes in MB or GB (powers of ten)."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

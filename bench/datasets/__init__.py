@@ -1,1 +1,1 @@
-"""Data sets: clips with reference texts, one file per layout, and how they are fetched and unpacked."""
+"""Data sets: clips with reference texts. One file per layout, and ways to fetch and unpack data sets."""

@@ -1,7 +1,7 @@
-"""Audio with reference texts: clips found in a folder, by its manifest or in LibriSpeech's layout.
+"""Data sets of clips with reference texts, read from a folder by its manifest or in LibriSpeech's layout.
 
-On the standard library alone, as the dashboard's process imports it. What a manifest says is not trusted: no path
-leaves its folder, and sizes have limits. unzip and hub bring such a folder from elsewhere.
+Uses only the standard library, because the dashboard's process imports it. Manifests are not trusted: no path leaves
+the manifest's folder, and sizes have limits. `unzip` and `hub` create such folders from other sources.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.datasets.manifest import MANIFESTS, find_manifest, read_manifest
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A recording and what was said. `id` is its path within the data set's folder, with slashes."""
+    """A recording and its reference text. `id` is its path within the data set's folder, with forward slashes."""
 
     id: str
     path: Path
@@ -31,7 +31,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Clips in the order of their list. `remarks`: sentences on what was left out."""
+    """Clips in listed order. `remarks`: sentences on what was left out."""
 
     name: str
     where: str
@@ -41,71 +41,71 @@ class Dataset:
 
     @property
     def words(self) -> int:
-        """Words of all references, separated by white space."""
+        """Number of words in all references, separated by white space."""
         return sum(len(clip.text.split()) for clip in self.clips)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over ids, texts and all bytes; another one means that the set has changed."""
-        found = hashlib.sha256()
+        """SHA-256 of ids, texts and file contents; changes whenever the data set does."""
+        hasher = hashlib.sha256()
         for clip in self.clips:
-            found.update(json.dumps([clip.id, clip.text, sha256(clip.path)]).encode())
-        return found.hexdigest()
+            hasher.update(json.dumps([clip.id, clip.text, sha256(clip.path)]).encode())
+        return hasher.hexdigest()
 
 
 def bundled() -> Path:
-    """The folder of the clips that the repository ships, for `find`."""
+    """The folder of the clips that the repository ships, as input for `find`."""
     return paths.SHIPPED / "clips"
 
 
 def find(where: str, split: str = "evaluate") -> Dataset:
-    """The data set of a folder or a manifest file; `split` chooses where a manifest has that column.
+    """The data set in a folder or of a manifest file. `split` selects rows if a manifest has that column.
 
     Layouts: a manifest (CSV, TSV or JSON lines), or LibriSpeech's. Raises DatasetError.
     """
-    place = _place(where)
-    if place.is_file():
-        return _dataset(place.stem, place, "manifest", read_manifest(place, split))
-    if manifest := find_manifest(place):
-        return _dataset(place.name, place, "manifest", read_manifest(manifest, split))
-    if transcripts := find_transcripts(place):
-        return _dataset(place.name, place, "LibriSpeech", read_transcripts(place, transcripts))
+    source = _resolve(where)
+    if source.is_file():
+        return _dataset(source.stem, source, "manifest", read_manifest(source, split))
+    if manifest := find_manifest(source):
+        return _dataset(source.name, source, "manifest", read_manifest(manifest, split))
+    if transcripts := find_transcripts(source):
+        return _dataset(source.name, source, "LibriSpeech", read_transcripts(source, transcripts))
     raise DatasetError(
-        f"{place} holds no data set of a known layout. Looked for: manifest.csv, manifest.tsv, manifest.jsonl or a "
+        f"{source} holds no data set of a known layout. Looked for: manifest.csv, manifest.tsv, manifest.jsonl or a "
         f"single file of these kinds, and LibriSpeech's SPEAKER/CHAPTER/*{TRANSCRIPTS}. To fix it, put a manifest.csv "
         "beside the audio files: the line path,text and then one line for each clip."
     )
 
 
 def of(spec: EvaluationSpec) -> Dataset:
-    """The clips that an evaluation asks for. Raises DatasetError."""
-    found = find(spec.dataset, spec.split)
-    return choose(found, spec.limit, spec.seed) if spec.limit else found
+    """The data set of an evaluation, reduced to its limit of clips. Raises DatasetError."""
+    dataset = find(spec.dataset, spec.split)
+    return choose(dataset, spec.limit, spec.seed) if spec.limit else dataset
 
 
 def choose(dataset: Dataset, limit: int, seed: int) -> Dataset:
-    """At most `limit` clips, in their order. The same seed gives the same ones, and more for a higher limit."""
+    """Draw at most `limit` clips, kept in order. With the same seed, a higher limit only adds clips."""
     if limit < 1:
         raise DatasetError(f"Got a limit of {limit} clips. Allowed: 1 or more.")
     if limit >= len(dataset.clips):
         return dataset
-    # By digest, as it holds for ever: what `random` draws may change with Python.
-    drawn = sorted(dataset.clips, key=lambda clip: hashlib.sha256(f"{seed} {clip.id}".encode()).digest())[:limit]
-    chosen = {clip.id for clip in drawn}
+    # By digest, because the draws of `random` may change between Python versions.
+    drawn_clips = sorted(dataset.clips, key=lambda clip: hashlib.sha256(f"{seed} {clip.id}".encode()).digest())[:limit]
+    drawn_ids = {clip.id for clip in drawn_clips}
     remark = f"{limit} of {len(dataset.clips)} clips were chosen, with seed {seed}."
-    clips = tuple(clip for clip in dataset.clips if clip.id in chosen)
+    clips = tuple(clip for clip in dataset.clips if clip.id in drawn_ids)
     return replace(dataset, clips=clips, remarks=(*dataset.remarks, remark))
 
 
 # --- layouts
 
 
-def _place(where: str) -> Path:
-    """The folder, which holds something, or the manifest."""
+def _resolve(where: str) -> Path:
+    """Resolve `where` to a folder that is not empty or to a manifest. Raises DatasetError."""
     try:
-        place = Path(where).expanduser().resolve()
-        folder, file = place.is_dir(), place.is_file()
-        empty = folder and not any(place.iterdir())
+        source = Path(where).expanduser().resolve()
+        folder, file = source.is_dir(), source.is_file()
+        empty = folder and not any(source.iterdir())
     except (OSError, RuntimeError, ValueError) as e:
         raise DatasetError(f"“{where}” can't be read ({e}). Allowed: a folder on this device.") from e
     if not where.strip() or not (folder or file):
@@ -114,60 +114,60 @@ def _place(where: str) -> Path:
             "texts, or of its manifest."
         )
     if empty:
-        raise DatasetError(f"The folder {place} is empty. Put audio files and a manifest.csv there.")
-    if file and place.suffix.lower() not in MANIFESTS:
-        raise DatasetError(f"{place.name} is no manifest. Allowed: {', '.join(MANIFESTS)}, or a folder.")
-    return place
+        raise DatasetError(f"The folder {source} is empty. Put audio files and a manifest.csv there.")
+    if file and source.suffix.lower() not in MANIFESTS:
+        raise DatasetError(f"{source.name} is no manifest. Allowed: {', '.join(MANIFESTS)}, or a folder.")
+    return source
 
 
-def _dataset(name: str, place: Path, layout: str, listed: Iterable[Listed]) -> Dataset:
-    folder = place.parent if place.is_file() else place
+def _dataset(name: str, source: Path, layout: str, listed: Iterable[Listed]) -> Dataset:
+    folder = source.parent if source.is_file() else source
     clips: dict[str, Clip] = {}
-    missing, untold, twice = [], [], []
+    missing, without_text, duplicates = [], [], []
     total = 0
     for total, (at, path, text) in enumerate(listed, 1):
         if total > MAX_CLIPS:
-            raise DatasetError(f"{place} lists more than {MAX_CLIPS:,} clips, which is the limit. Cut the list.")
+            raise DatasetError(f"{source} lists more than {MAX_CLIPS:,} clips, which is the limit. Cut the list.")
         try:
             f"{path}{text}".encode()
         except UnicodeEncodeError as e:
             raise DatasetError(f"{at}: {path!r} or its text is not Unicode ({e.reason}). Write it again.") from e
-        inside = _inside(folder, path, at)
-        if inside.as_posix() in clips:
-            twice.append(path)
-        elif not path or not is_file(folder / inside):
+        relative = _relative(folder, path, at)
+        if relative.as_posix() in clips:
+            duplicates.append(path)
+        elif not path or not is_file(folder / relative):
             missing.append(path or at)
         elif not text.strip():
-            untold.append(path)
+            without_text.append(path)
         else:
-            clips[inside.as_posix()] = Clip(inside.as_posix(), folder / inside, text.strip())
+            clips[relative.as_posix()] = Clip(relative.as_posix(), folder / relative, text.strip())
     remarks = (
         *_remark(missing, total, "is missing", "are missing"),
-        *_remark(untold, total, "has no text", "have no text"),
-        *_remark(twice, total, "is listed twice and kept once", "are listed twice and kept once"),
+        *_remark(without_text, total, "has no text", "have no text"),
+        *_remark(duplicates, total, "is listed twice and kept once", "are listed twice and kept once"),
     )
     if not clips:
-        why = " ".join(remarks) or "It lists none."
+        reason = " ".join(remarks) or "It lists none."
         raise DatasetError(
-            f"{place} has no clip that can be used. {why} Paths count from the manifest's folder, {folder}."
+            f"{source} has no clip that can be used. {reason} Paths count from the manifest's folder, {folder}."
         )
-    return Dataset(name, str(place), layout, tuple(clips.values()), remarks)
+    return Dataset(name, str(source), layout, tuple(clips.values()), remarks)
 
 
-def _inside(folder: Path, path: str, at: str) -> PurePosixPath:
-    """The path within the folder. Raises DatasetError where it leads out of it."""
+def _relative(folder: Path, path: str, at: str) -> PurePosixPath:
+    """The path relative to the folder. Raises DatasetError if it leads out of the folder."""
     try:
-        inside = relative_path(path)
-        # Common Voice names the files that lie in clips/.
-        if not is_file(folder / inside) and is_file(folder / "clips" / inside):
-            inside = "clips" / inside
-        if not Path(os.path.realpath(folder / inside)).is_relative_to(folder):
+        relative = relative_path(path)
+        # Common Voice lists files in clips/ by their bare names.
+        if not is_file(folder / relative) and is_file(folder / "clips" / relative):
+            relative = "clips" / relative
+        if not Path(os.path.realpath(folder / relative)).is_relative_to(folder):
             raise ValueError
     except ValueError as e:  # also a path with a zero byte
         raise DatasetError(
             f"{at}: “{path}” leads out of the data set's folder. Allowed: files within {folder}, named from there."
         ) from e
-    return inside
+    return relative
 
 
 def _remark(names: list[str], total: int, one: str, many: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Folders of clips: limits, paths that stay inside, and new ones that appear whole or not at all."""
+"""Folders of clips: size limits, paths that stay inside, and new folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac
 
 MAX_CLIPS = 100_000
 MAX_MANIFEST_BYTES = 200_000_000
-MAX_FILES = 20_000  # of a folder that is unpacked or fetched
-MAX_BYTES = 2_000_000_000  # of such a folder
-MAX_NAMED = 3  # in a remark
+MAX_FILES = 20_000  # in a folder that is unpacked or fetched
+MAX_BYTES = 2_000_000_000  # in such a folder
+MAX_NAMED = 3  # clips named in a remark
 
 
 class DatasetError(EarbenchError):
-    """A data set can't be had; the text says what came, what is allowed and how to fix it."""
+    """A data set can't be used; the text says what was received, what is allowed and how to fix it."""
 
 
 class Listed(NamedTuple):
-    """A clip as a list names it; `at` is the place in the list, for messages."""
+    """A clip as listed in a manifest or transcript; `at` is its position in the list, for messages."""
 
     at: str
     path: str
@@ -37,7 +37,7 @@ class Listed(NamedTuple):
 
 
 def sha256(path: Path) -> str | None:
-    """Of a file's bytes; None where it is gone or can't be read, which will be told when it is to be heard."""
+    """SHA-256 of a file's contents; None if it can't be read, which is reported when the clip is to be transcribed."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -46,7 +46,7 @@ def sha256(path: Path) -> str | None:
 
 
 def lines_of(file: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text file. Raises DatasetError."""
+    """Yield the lines of a UTF-8 text file. Raises DatasetError."""
     try:
         if (size := file.stat().st_size) > MAX_MANIFEST_BYTES:
             raise DatasetError(
@@ -61,36 +61,36 @@ def lines_of(file: Path) -> Iterator[str]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there and its name can be looked up."""
+    """Whether the path is an existing file; False if the lookup fails."""
     try:
         return path.is_file()
-    except OSError:  # a name too long, a folder that may not be read
+    except OSError:  # e.g. the name is too long, or the folder may not be read
         return False
 
 
-# --- what fetching and unpacking need too
+# --- also used by `hub` and `unzip`
 
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place when the block ends well and is gone when it does not."""
+    """Create a folder beside `target` that is renamed to `target` if the block succeeds, and deleted if it fails."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise DatasetError(f"{target} is there already. Remove it, or take another folder.")
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        pid = left.suffix[1:]
-        if pid.isdigit() and not Path("/proc", pid).exists():  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        pid = leftover.suffix[1:]
+        if pid.isdigit() and not Path("/proc", pid).exists():  # left by a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.mkdir(parents=True)
     try:
-        yield beside
-        beside.replace(target)
+        yield temporary
+        temporary.replace(target)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def relative_path(path: str) -> PurePosixPath:
-    """A path as POSIX or Windows write it. Raises ValueError where it is absolute or climbs."""
+    """Parse a POSIX or Windows path. Raises ValueError if it is absolute or contains `..`."""
     relative = PurePosixPath(path.replace("\\", "/"))
     if relative.is_absolute() or PureWindowsPath(path).drive or ".." in relative.parts:
         raise ValueError
@@ -98,6 +98,6 @@ def relative_path(path: str) -> PurePosixPath:
 
 
 def first_few(names: Iterable[str], count: int = MAX_NAMED) -> str:
-    """The first of the names, for a sentence; an ellipsis stands for the others."""
+    """The first `count` names, joined for a sentence; an ellipsis stands for the others."""
     first = list(itertools.islice(names, count + 1))
     return ", ".join([*first[:count], "…"] if len(first) > count else first)

@@ -1,7 +1,7 @@
-"""Clips of a data set of the Hugging Face hub, fetched into a folder for `bench.datasets.find`.
+"""Fetches clips of a data set on the Hugging Face hub into a folder for `bench.datasets.dataset.find`.
 
-On the standard library alone; the package datasets is imported only when something is fetched. What a data set says is
-not trusted: no file of this device is read for it, none of its code runs, and bytes are counted while they come.
+Uses only the standard library; the package datasets is imported only for fetching. Data sets are not trusted: no file
+of this device is read for them, none of their code runs, and bytes are counted as they arrive.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from bench.datasets.folder import AUDIO, MAX_BYTES, MAX_FILES, DatasetError, fir
 from bench.datasets.manifest import TEXT_COLUMNS, find_column
 
 MAX_CLIP_BYTES = 200_000_000
-MAX_NAME = 100  # characters, of a data set and of a split; both make a folder's name
+MAX_NAME = 100  # characters, of a data set and of a split; both become part of a folder's name
 
 _NAME = re.compile(r"(?P<path>\w[\w.-]*(?:/\w[\w.-]*)?)(?::(?P<config>\w[\w.-]*))?")
 _SPLIT = re.compile(r"\w[\w.-]*")
-_FILE = re.compile(r"(?:zip://[^:]*::)?hf://datasets/.+")  # nothing of this device, nor of other addresses
-_MAJOR = 4  # of the library: older ones can run code that a data set brings
+_FILE = re.compile(r"(?:zip://[^:]*::)?hf://datasets/.+")  # nothing on this device or at other addresses
+_MAJOR = 4  # version of the package datasets: older ones can run code that a data set brings
 
 
 def from_hub(name: str, split: str, limit: int, progress: Callable[[str], None]) -> Path:
-    """The first `limit` clips of a data set of the Hugging Face hub, as a folder for `find`. Raises DatasetError.
+    """Fetch the first `limit` clips of a data set on the Hugging Face hub; returns a folder for `find`.
 
-    `name` is OWNER/NAME, or OWNER/NAME:CONFIGURATION. What was fetched before is found again without a network. The
-    library is large: call this in a process of its own.
+    `name` is OWNER/NAME, or OWNER/NAME:CONFIGURATION. Clips that were fetched before are reused without a network. The
+    library is large: call this in a separate process. Raises DatasetError.
     """
-    if len(name) > MAX_NAME or not (named := _NAME.fullmatch(name)) or Path(named["path"]).exists():
+    if len(name) > MAX_NAME or not (match := _NAME.fullmatch(name)) or Path(match["path"]).exists():
         raise DatasetError(
             f"Got “{name}” as a data set of the Hugging Face hub. Allowed: OWNER/NAME or OWNER/NAME:CONFIGURATION. "
             "A folder on this device needs no hub: give its path instead."
@@ -50,7 +50,7 @@ def from_hub(name: str, split: str, limit: int, progress: Callable[[str], None])
     try:
         with new_folder(target) as folder:
             progress(f"asking the hub for {name}")
-            rows = _rows(library, named["path"], named["config"], split)
+            rows = _rows(library, match["path"], match["config"], split)
             _store(itertools.islice(rows, limit), folder, lambda n: progress(f"{n} of {limit} clips of {name}"))
     except DatasetError:
         raise
@@ -59,12 +59,12 @@ def from_hub(name: str, split: str, limit: int, progress: Callable[[str], None])
             f"{name} keeps its audio as loose files, which the package datasets reads with a further one ({e}). "
             "pip install torchcodec, or give a folder with audio and a manifest.csv."
         ) from e
-    except ConnectionError as e:  # the library's own are of this kind too
+    except ConnectionError as e:  # the library's own connection errors derive from it
         raise DatasetError(
             f"{name} is not on this device yet and the Hugging Face hub can't be reached ({e}). Connect this device "
             "once, or give a folder with audio and a manifest.csv."
         ) from e
-    except Exception as e:  # the library and what it stands on raise what they like, and name what is allowed
+    except Exception as e:  # the library and its dependencies raise many types; their texts name what is allowed
         raise DatasetError(
             f"The Hugging Face hub gave no {name}, split {split} ({type(e).__name__}: {e}). Check the name, its "
             "configuration (OWNER/NAME:CONFIGURATION), the split and the network; some data sets want `hf auth login`."
@@ -89,20 +89,20 @@ def _library(name: str) -> Any:
 
 
 def _rows(library: Any, path: str, config: str | None, split: str) -> Iterator[tuple[bytes, str, str]]:
-    """(audio file, its name, text) of each row."""
+    """Yield (contents of the audio file, its name, text) of each row."""
     stream = library.load_dataset(path, config, split=split, streaming=True)
     features: dict[str, Any] = dict(stream.features or {})
-    sounds = [column for column, feature in features.items() if isinstance(feature, library.Audio)]
-    if not sounds:
+    audio_columns = [column for column, feature in features.items() if isinstance(feature, library.Audio)]
+    if not audio_columns:
         raise DatasetError(
             f"{path} has no column of audio; its columns are {first_few(features, 10) or 'unknown'}. Take another."
         )
     by_name = {column.lower(): column for column in features}
-    text = by_name[find_column(by_name, TEXT_COLUMNS, "texts", path)]
-    # The files as they are: decoding here would need one more library.
-    for row in stream.decode(False).select_columns([sounds[0], text]):
-        sound = row[sounds[0]]
-        yield _sound(sound, path), sound["path"] or "", str(row[text] or "")
+    text_column = by_name[find_column(by_name, TEXT_COLUMNS, "texts", path)]
+    # Undecoded files: decoding here would need another library.
+    for row in stream.decode(False).select_columns([audio_columns[0], text_column]):
+        sound = row[audio_columns[0]]
+        yield _sound(sound, path), sound["path"] or "", str(row[text_column] or "")
 
 
 def _sound(sound: Mapping[str, Any], path: str) -> bytes:
@@ -111,24 +111,24 @@ def _sound(sound: Mapping[str, Any], path: str) -> bytes:
     if not _FILE.fullmatch(sound["path"] or ""):
         raise DatasetError(f"{path} keeps its audio elsewhere ({sound['path']}), which is not followed. Take another.")
     with importlib.import_module("fsspec").open(sound["path"], "rb") as stream:
-        return bytes(stream.read(MAX_CLIP_BYTES + 1))  # what is longer is refused when it is decoded
+        return bytes(stream.read(MAX_CLIP_BYTES + 1))  # larger files are refused at decoding
 
 
 def _store(rows: Iterable[tuple[bytes, str, str]], folder: Path, progress: Callable[[int], None]) -> None:
-    written = n = 0
+    written = count = 0
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(("path", "text"))
-        for n, (data, name, text) in enumerate(rows, 1):
+        writer = csv.writer(stream)
+        writer.writerow(("path", "text"))
+        for count, (data, name, text) in enumerate(rows, 1):
             written += len(data)
             if written > MAX_BYTES:
                 raise DatasetError(
-                    f"The first {n} clips take more than {in_words(MAX_BYTES)}, which is the limit. Ask for fewer."
+                    f"The first {count} clips take more than {in_words(MAX_BYTES)}, which is the limit. Ask for fewer."
                 )
             suffix = PurePosixPath(name).suffix.lower()
-            file = f"{n - 1:05}{suffix if suffix in AUDIO else '.wav'}"  # what is read decides by content
+            file = f"{count - 1:05}{suffix if suffix in AUDIO else '.wav'}"  # the reader detects the format by content
             (folder / file).write_bytes(data)
-            table.writerow((file, text))
-            progress(n)
-    if not n:
+            writer.writerow((file, text))
+            progress(count)
+    if not count:
         raise DatasetError("The hub gave no clip. Choose another split.")

@@ -1,4 +1,4 @@
-"""A data set that a table lists: CSV, TSV or JSON lines with a path and a text per clip."""
+"""Manifests: CSV, TSV or JSON lines with a path and a text per clip."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MANIFESTS = (".csv", ".tsv", ".jsonl")
 
 
 def find_manifest(folder: Path) -> Path | None:
-    """The manifest of a folder; None if it has none. Raises DatasetError where several may be meant."""
+    """The manifest of a folder, or None. Raises DatasetError if several files may be the manifest."""
     tables = sorted(
         entry
         for entry in folder.iterdir()
         if entry.suffix.lower() in MANIFESTS and not entry.name.startswith(".") and entry.is_file()
     )
     for suffix in MANIFESTS:
-        if (named := folder / f"manifest{suffix}") in tables:
-            return named
+        if (manifest := folder / f"manifest{suffix}") in tables:
+            return manifest
     if len(tables) > 1:
         raise DatasetError(
             f"{folder} holds {len(tables)} files that may be the manifest: {first_few(t.name for t in tables)}. Give "
@@ -35,37 +35,39 @@ def find_manifest(folder: Path) -> Path | None:
 
 
 def read_manifest(file: Path, split: str) -> Iterator[Listed]:
-    """The clips that a manifest lists for a split. Raises DatasetError."""
-    others: set[str] = set()
-    taken = False
+    """Yield the clips that a manifest lists for a split. Raises DatasetError."""
+    other_splits: set[str] = set()
+    any_listed = False
     for number, record in _json_records(file) if file.suffix.lower() == ".jsonl" else _table_records(file):
         at = f"{file.name}, line {number}"
-        path, text = (
+        path_column, text_column = (
             find_column(record, PATH_COLUMNS, "audio files", at),
             find_column(record, TEXT_COLUMNS, "texts", at),
         )
-        if (its := record.get("split", split).strip()).casefold() != split.strip().casefold():
-            others.add(its)
+        if (row_split := record.get("split", split).strip()).casefold() != split.strip().casefold():
+            other_splits.add(row_split)
             continue
-        taken = True
-        yield Listed(at, record[path], record[text])
-    if others and not taken:
-        there = ", ".join(f"“{name}”" for name in sorted(others)[:10])
-        raise DatasetError(f"{file.name} has no split “{split}”. Those that are there: {there}. Choose one of them.")
+        any_listed = True
+        yield Listed(at, record[path_column], record[text_column])
+    if other_splits and not any_listed:
+        available = ", ".join(f"“{name}”" for name in sorted(other_splits)[:10])
+        raise DatasetError(
+            f"{file.name} has no split “{split}”. Those that are there: {available}. Choose one of them."
+        )
 
 
 def _table_records(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    # A quote in a TSV is mostly a character like any other; taken as CSV's, a single one swallows all that follows.
-    tabs = file.suffix.lower() == ".tsv"
+    # In a TSV a quote is mostly an ordinary character. Read as in CSV, a single one would swallow all that follows.
+    is_tsv = file.suffix.lower() == ".tsv"
     rows = (
         csv.reader(lines_of(file), delimiter="\t", quoting=csv.QUOTE_NONE)
-        if tabs
+        if is_tsv
         else csv.reader(lines_of(file), strict=True, skipinitialspace=True)
     )
     header: list[str] = []
     try:
         for row in rows:
-            cells = [_unquoted(cell.strip()) if tabs else cell.strip() for cell in row]
+            cells = [_unquoted(cell.strip()) if is_tsv else cell.strip() for cell in row]
             if not any(cells):
                 continue
             if not header:
@@ -74,7 +76,7 @@ def _table_records(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if any(cells[len(header) :]):
                 raise DatasetError(
                     f"{file.name}, line {rows.line_num}: {len(cells)} cells under {len(header)} columns. "
-                    + ("Allowed: no tab within a text." if tabs else "Put a text with commas into double quotes.")
+                    + ("Allowed: no tab within a text." if is_tsv else "Put a text with commas into double quotes.")
                 )
             yield rows.line_num, dict(itertools.zip_longest(header, cells[: len(header)], fillvalue=""))
     except csv.Error as e:
@@ -111,7 +113,7 @@ def _json_records(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def find_column(record: Mapping[str, Any], allowed: tuple[str, ...], what: str, at: str) -> str:
-    """The first of the `allowed` columns that the record has. Raises DatasetError, which names `what` it lacks."""
+    """The first of the `allowed` columns that the record has. Raises DatasetError if none; `what` names them there."""
     for name in allowed:
         if name in record:
             return name

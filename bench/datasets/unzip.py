@@ -1,7 +1,7 @@
-"""A zip of audio and texts, unpacked into a folder for `bench.datasets.find`.
+"""Unpacks a zip of audio and texts into a folder for `bench.datasets.dataset.find`.
 
-On the standard library alone, as the dashboard's process imports it. What an archive says is not trusted: no path
-leaves the folder, only audio and manifests are written, and sizes are counted while bytes come.
+Uses only the standard library, because the dashboard's process imports it. Archives are not trusted: no path leaves the
+folder, only audio and manifests are written, and sizes are counted while unpacking.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from bench.datasets.manifest import MANIFESTS
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 MAX_ARCHIVE_BYTES = 200_000_000
-MAX_RATIO = 100  # unpacked over packed; speech reaches 10 at the most
-RATIO_FROM_BYTES = 20_000_000  # below, the ratio is no matter: a short archive may hold nothing but silence
+MAX_RATIO = 100  # unpacked size over packed size; speech reaches 10 at most
+RATIO_FROM_BYTES = 20_000_000  # below this, the ratio is not checked: a short archive may hold only silence
 _BLOCK_BYTES = 65_536
 
 
 def unpack(archive: Path, target: Path, progress: Callable[[str], None] = lambda _: None) -> Path:
-    """A zip's audio and manifests into the new folder `target`, wholly or not at all -> the folder for `find`.
+    """Unpack a zip's audio and manifests into the new folder `target`, completely or not at all.
 
-    A single folder at the top is looked through. `progress` is told what was left out. Raises DatasetError.
+    Returns the folder for `find`: `target`, or the only folder in it. `progress` receives a sentence on files that were
+    left out. Raises DatasetError.
     """
     name = archive.name
     try:
@@ -39,11 +40,11 @@ def unpack(archive: Path, target: Path, progress: Callable[[str], None] = lambda
         if directory_entries(archive) > MAX_FILES:
             raise DatasetError(f"{name} holds more than {MAX_FILES:,} files, which is the limit. Zip fewer.")
         with new_folder(target) as folder, zipfile.ZipFile(archive) as packed:
-            wanted, left_out = _wanted(packed, name)
-            _write(packed, wanted, folder, name, max(MAX_RATIO * size, RATIO_FROM_BYTES))
+            selected, left_out = _select(packed, name)
+            _write(packed, selected, folder, name, max(MAX_RATIO * size, RATIO_FROM_BYTES))
     except DatasetError:
         raise
-    except Exception as e:  # what zipfile raises on a file made to break it is no short list
+    except Exception as e:  # zipfile raises many types of errors on malicious files
         raise DatasetError(
             f"{name} can't be unpacked ({e}). Allowed: a zip with audio and a manifest. Zip the folder again, and see "
             "that this device has free space."
@@ -55,18 +56,18 @@ def unpack(archive: Path, target: Path, progress: Callable[[str], None] = lambda
 
 
 def directory_entries(archive: Path) -> int:
-    """How many files the zip can list at the most, counted by their mark before zipfile makes an object of each."""
-    mark, count, rest = b"PK\x01\x02", 0, b""
+    """Upper bound on the files in a zip: counts their signatures, before zipfile creates an object for each."""
+    signature, count, tail = b"PK\x01\x02", 0, b""
     with archive.open("rb") as stream:
         while block := stream.read(1 << 20):
-            count += (rest + block).count(mark)
-            rest = block[-3:]
+            count += (tail + block).count(signature)
+            tail = block[-3:]
     return count
 
 
-def _wanted(packed: zipfile.ZipFile, name: str) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], list[str]]:
-    """The entries to be written, with their paths, and the names of those to be left out."""
-    wanted, left_out = [], []
+def _select(packed: zipfile.ZipFile, name: str) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], list[str]]:
+    """The entries to write, with their paths, and the names of those to leave out. Raises DatasetError."""
+    selected, left_out = [], []
     for entry in packed.infolist():
         try:
             path = relative_path(entry.filename)
@@ -77,44 +78,48 @@ def _wanted(packed: zipfile.ZipFile, name: str) -> tuple[list[tuple[zipfile.ZipI
             ) from e
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            what = "a symbolic link" if kind == stat.S_IFLNK else "a special file"
-            raise DatasetError(f"{name} holds “{path}”, {what}. Allowed: plain files. Zip the files themselves.")
+            description = "a symbolic link" if kind == stat.S_IFLNK else "a special file"
+            raise DatasetError(f"{name} holds “{path}”, {description}. Allowed: plain files. Zip the files themselves.")
         if entry.is_dir() or kind == stat.S_IFDIR or entry.filename.endswith("\\"):
             continue
         if path.suffix.lower() in NESTED:
             raise DatasetError(f"{name} holds the archive “{path}”. Unpack it and zip what it holds.")
-        # Hidden files: what macOS adds to a zip bears the names of the sounds.
+        # Hidden files: macOS adds files to a zip that have the audio files' names.
         hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
         if hidden or not path.name.lower().endswith((*AUDIO, *MANIFESTS, TRANSCRIPTS)):
             left_out.append(str(path))
             continue
         if entry.flag_bits & 1:
             raise DatasetError(f"{name} is encrypted (“{path}”). Zip it without a password.")
-        # bzip2 and LZMA let a block of any size grow out of a few bytes before it could be counted.
+        # With bzip2 and LZMA, a few bytes can expand to a block of any size before it is counted.
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DatasetError(f"{name} packs “{path}” in an unusual way. Allowed: stored or deflated, the default.")
-        wanted.append((entry, path))
-    if not wanted:
+        selected.append((entry, path))
+    if not selected:
         raise DatasetError(f"{name} holds neither audio nor a manifest. Allowed: {', '.join((*AUDIO, *MANIFESTS))}.")
-    return wanted, left_out
+    return selected, left_out
 
 
 def _write(
-    packed: zipfile.ZipFile, wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]], folder: Path, name: str, bound: int
+    packed: zipfile.ZipFile,
+    selected: list[tuple[zipfile.ZipInfo, PurePosixPath]],
+    folder: Path,
+    name: str,
+    max_bytes: int,
 ) -> None:
     written = 0
-    for entry, path in wanted:
+    for entry, path in selected:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        with packed.open(entry) as source, (folder / path).open("xb") as sink:
+        with packed.open(entry) as source, (folder / path).open("xb") as target_file:
             while block := source.read(_BLOCK_BYTES):
                 written += len(block)
                 if written > MAX_BYTES:
                     raise DatasetError(
                         f"{name} unpacks to more than {in_words(MAX_BYTES)}, which is the limit. Zip fewer."
                     )
-                if written > bound:
+                if written > max_bytes:
                     raise DatasetError(
                         f"{name} grows to more than {MAX_RATIO} times its size, as no speech does. Allowed: audio and "
                         "a manifest. Zip the folder again."
                     )
-                sink.write(block)
+                target_file.write(block)

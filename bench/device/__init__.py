@@ -1,1 +1,1 @@
-"""The device in front of you: what it is, what is free, and what can be read while a model runs."""
+"""The device that Earbench runs on: its identity, its free memory and cores, and its readings while a model runs."""

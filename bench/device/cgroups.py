@@ -1,4 +1,4 @@
-"""The control groups of this process, which may limit its memory and CPU time."""
+"""The control groups (cgroups) of this process, which may limit its memory and CPU time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def groups() -> list[Path]:
-    """The folders of this process's control group (version 2) and of those above it."""
-    found = re.search(r"^0::/(.*)$", system.read_text("/proc/self/cgroup") or "", re.MULTILINE)
-    if not found:
+    """The folders of this process's control group (version 2) and of its ancestors; empty if it has none."""
+    match = re.search(r"^0::/(.*)$", system.read_text("/proc/self/cgroup") or "", re.MULTILINE)
+    if not match:
         return []
-    own = CGROUPS / found.group(1)
-    return [own, *(p for p in own.parents if p.is_relative_to(CGROUPS))]
+    group = CGROUPS / match.group(1)
+    return [group, *(p for p in group.parents if p.is_relative_to(CGROUPS))]

@@ -1,4 +1,4 @@
-"""What this device is: its id, name, system and library versions."""
+"""This device's identity: id, name, operating system and library versions."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def device() -> Device:
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions by name, Python included, without importing anything; absent packages are left out."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the installed ones among `packages`, by name, without importing any of them."""
+    installed = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _device_id() -> str:
-    """Stable for a machine, and tells nobody which: a digest of its own id."""
-    own = system.read_text("/etc/machine-id") or f"{platform.node()}-{cpu_name()}"
-    return hashlib.sha256(f"earbench:{own}".encode()).hexdigest()[:12]
+    """A digest of the machine's own id: stable, and does not reveal that id."""
+    machine_id = system.read_text("/etc/machine-id") or f"{platform.node()}-{cpu_name()}"
+    return hashlib.sha256(f"earbench:{machine_id}".encode()).hexdigest()[:12]
 
 
 def _os_name() -> str:

@@ -1,6 +1,6 @@
-"""Kinds of devices that models run on: one file each. To add one, write a file with a `KIND` and a line below.
+"""The kinds of devices that models run on, one file each. To add one, write a file with a `KIND` and a line below.
 
-A placement names its kind: `cpu/2`.
+A placement names its kind, as in `cpu/2`.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ from typing import ClassVar
 
 from bench.core.specs import Placement, SpecError
 
-# The files of the kinds in this package; the first one is where models run by default.
+# The kinds' modules in this package. Models run on the first by default.
 ORDER = ("cpu",)
 
 
 class Kind(ABC):
-    """What a kind of device offers. What can't be read is None."""
+    """A kind of device. A reading is None if it can't be taken."""
 
     NAME: ClassVar[str]
 
     @abstractmethod
     def placement(self) -> Placement:
-        """All of it, as this process may use it."""
+        """The placement on everything that this process may use."""
 
     @abstractmethod
     def environment(self, placement: Placement) -> dict[str, str]:
-        """What a worker's libraries must find in their environment to stay within a placement."""
+        """Environment variables that keep a worker's libraries within a placement."""
 
     @abstractmethod
     def available_memory_bytes(self) -> int:
-        """Memory that a worker can take there."""
+        """Memory that a worker can take on this device."""
 
     def temperature_c(self) -> float | None:
-        """The hottest sensor."""
+        """The temperature of the hottest sensor."""
         return None
 
     def clock_hz(self) -> float | None:
-        """The clock at this moment."""
+        """The current clock."""
         return None
 
     def throttled(self) -> bool | None:
-        """Whether the device holds its clock down now."""
+        """Whether the device throttles now."""
         return None
 
 
 def find(name: str) -> Kind:
-    """The kind of a name. Raises SpecError."""
+    """The kind with this name. Raises SpecError if there is none."""
     if name not in ORDER:
         raise SpecError(f"Device: got {name}; allowed: {', '.join(ORDER)}.")
     kind: Kind = importlib.import_module(f"bench.device.{name}").KIND
@@ -54,5 +54,5 @@ def find(name: str) -> Kind:
 
 
 def default() -> Placement:
-    """Where models run if nothing else is said."""
+    """The placement on which models run by default."""
     return find(ORDER[0]).placement()

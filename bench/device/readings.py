@@ -1,4 +1,4 @@
-"""The device and a worker, read from outside between visits."""
+"""Readings of the device and of a worker, taken from outside between visits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.device.kinds import Kind
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU time so far, of the whole device and of one process, in seconds."""
+    """CPU seconds used so far by the whole device and by one process, at a monotonic time."""
 
     at_s: float
     all_s: float
@@ -24,29 +24,29 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """CPU time of the device (stolen time counts: a neighbour took it) and of a process, with its dead children."""
-    t = psutil.cpu_times()
-    # Linux counts guest time within user time, so it is not added again.
-    busy = sum(getattr(t, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    """CPU time of the device, including time stolen by other guests, and of a process with its ended children."""
+    device_times = psutil.cpu_times()
+    # Linux includes guest time in user time, so it is not added.
+    all_s = sum(getattr(device_times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
     try:
-        own = psutil.Process(pid).cpu_times()
-        process = own.user + own.system + own.children_user + own.children_system
+        times = psutil.Process(pid).cpu_times()
+        process_s = times.user + times.system + times.children_user + times.children_system
     except psutil.Error:
-        process = 0.0
-    return Usage(time.monotonic(), busy, process)
+        process_s = 0.0
+    return Usage(time.monotonic(), all_s, process_s)
 
 
 def others_cpu_ratio(before: Usage, after: Usage) -> float | None:
-    """The share of all cores' time that everybody else took between two usages; the clock ticks in 10 ms."""
-    wall = (after.at_s - before.at_s) * (psutil.cpu_count() or 1)
-    if wall <= 0:
+    """Share of all cores' time used by other processes between two usages. CPU time has a resolution of 10 ms."""
+    available_s = (after.at_s - before.at_s) * (psutil.cpu_count() or 1)
+    if available_s <= 0:
         return None
-    others = (after.all_s - before.all_s) - (after.process_s - before.process_s)
-    return min(1.0, max(0.0, others / wall))
+    others_s = (after.all_s - before.all_s) - (after.process_s - before.process_s)
+    return min(1.0, max(0.0, others_s / available_s))
 
 
 def reset_peak(pid: int) -> bool:
-    """Start the high-water mark of a process's memory anew; False where the system does not allow it."""
+    """Reset the peak resident memory of a process; False if the system does not allow it."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
         return True
@@ -54,7 +54,7 @@ def reset_peak(pid: int) -> bool:
 
 
 def memory(pid: int) -> tuple[int | None, int | None]:
-    """(resident bytes now, high-water mark in bytes) of a process."""
+    """(resident bytes now, peak resident bytes) of a process; None where unknown."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -65,7 +65,7 @@ def memory(pid: int) -> tuple[int | None, int | None]:
 
 
 def reading(pid: int, others_ratio: float | None, kind: Kind) -> Reading:
-    """Everything that can be read now of the device and of a worker on it."""
+    """The current reading of the device and of a worker on it."""
     rss, peak = memory(pid)
     try:
         pss = _kib(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss")
@@ -83,5 +83,5 @@ def reading(pid: int, others_ratio: float | None, kind: Kind) -> Reading:
 
 
 def _kib(text: str, name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else None
+    match = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else None

@@ -1,4 +1,4 @@
-"""Reading the files and commands by which the system describes itself."""
+"""Reads files and runs commands by which the operating system describes the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read_text(path: str) -> str | None:
-    """A file's text without surrounding blanks; None if it is empty or can't be read."""
+    """A file's text without surrounding NULs, spaces and newlines; None if it is empty or can't be read."""
     try:
         return Path(path).read_text(errors="replace").strip("\0\n ") or None
     except OSError:
@@ -15,9 +15,9 @@ def read_text(path: str) -> str | None:
 
 
 def output(*command: str) -> str | None:
-    """What a command prints; None if it fails."""
+    """A command's stripped stdout; None if it is empty or the command fails or takes over 5 s."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None

@@ -1,6 +1,7 @@
-"""Model families: one file each. To add one, write a file with a `FAMILY` (see `family.Family`) and a line below.
+"""Model families: one file each. To add one, write a file with a `FAMILY` (see `family.Family`) and list it below.
 
-Nothing at the top of a family's file imports torch: the dashboard reads names, sizes and work from it.
+A family's file does not import torch at module level: the dashboard's process imports it to read names, sizes and
+compute costs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ORDER = ("wav2vec2",)
 
 
 def families() -> dict[str, Family]:
-    """All families by name."""
+    """Return all families by name."""
     return {family.NAME: family for family in (*_listed(), *extras.named("FAMILY"))}
 
 

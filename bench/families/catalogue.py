@@ -1,4 +1,4 @@
-"""The names by which people ask for checkpoints: published ones, folders, and imported artefacts."""
+"""The catalogue of checkpoints by name: published ones, local folders, and those of imported artefacts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.families import families
 from bench.families.family import CONFIG_FILE, Checkpoint, Family, ModelError
 from bench.families.tasks.task import Task, TaskError
 
-IMPORTED = "imported.json"  # lies in the folder of an artefact that came from elsewhere
+IMPORTED = "imported.json"  # marks the folder of an imported artefact
 
 
 def catalogue() -> list[Checkpoint]:
-    """The checkpoints that have a name of their own, in the menu's order; imported ones last."""
+    """List the named checkpoints in the menu's order, imported ones last."""
     return [*_published(), *_imported()]
 
 
@@ -24,7 +24,7 @@ def _published() -> list[Checkpoint]:
 
 
 def _imported() -> list[Checkpoint]:
-    """Checkpoints whose weights are not here, but artefacts of them that were imported."""
+    """List the checkpoints of imported artefacts, whose weights are not on this device."""
     checkpoints: dict[str, Checkpoint] = {}
     for mark in sorted((paths.cache() / "artefacts").glob(f"[!.]*/{IMPORTED}")):
         try:
@@ -42,13 +42,13 @@ def _imported() -> list[Checkpoint]:
 
 
 def default() -> str:
-    """The model to begin with: the first of the catalogue, which is the trained one that is shipped."""
+    """Return the default model: the first of the catalogue, which is the trained model that is shipped."""
     return _published()[0].name
 
 
 def find(name: str) -> Checkpoint:
-    """The checkpoint of a name, or of a local folder. Raises ModelError."""
-    for checkpoint in (c for known in (_published, _imported) for c in known()):
+    """Return the checkpoint of a name or of a local folder's path. Raises ModelError."""
+    for checkpoint in (c for listing in (_published, _imported) for c in listing()):
         if checkpoint.name == name:
             return checkpoint
     folder = Path(name).expanduser()
@@ -62,12 +62,12 @@ def find(name: str) -> Checkpoint:
 
 
 def accepted() -> str:
-    """What a folder may hold, in words."""
+    """Describe in words what a model folder may hold."""
     return " or ".join(str(support) for f in families().values() for support in f.SUPPORTS)
 
 
 def exists(name: str) -> bool:
-    """Whether `find` knows the name; a folder may have gone since it was measured."""
+    """Return whether `find` accepts the name; a folder may have been removed since it was measured."""
     try:
         find(name)
     except ModelError:
@@ -76,12 +76,12 @@ def exists(name: str) -> bool:
 
 
 def family(checkpoint: Checkpoint) -> Family:
-    """The family that a checkpoint is of."""
+    """Return a checkpoint's family."""
     return families()[checkpoint.family]
 
 
 def task(name: str) -> Task:
-    """The task of a name. Raises TaskError."""
+    """Return the task of a name. Raises TaskError."""
     tasks = {f.TASK.NAME: f.TASK for f in families().values()}
     if name not in tasks:
         raise TaskError(f"There is no task “{name}”. Allowed: {', '.join(tasks)}.")
@@ -89,12 +89,12 @@ def task(name: str) -> Task:
 
 
 def check_task(name: str, models: Iterable[str]) -> None:
-    """Raises TaskError for a model of another task, ModelError for one that there is not."""
+    """Raise TaskError for a model of another task, ModelError for an unknown model."""
     for model in models:
-        of_model = family(find(model)).TASK
-        if name != of_model.NAME:
+        model_task = family(find(model)).TASK
+        if name != model_task.NAME:
             raise TaskError(
-                f"{model} {of_model.VERB}, and this takes a model that {task(name).VERB}. Choose another model."
+                f"{model} {model_task.VERB}, and this takes a model that {task(name).VERB}. Choose another model."
             )
 
 
@@ -110,8 +110,8 @@ def _folder(folder: Path) -> Checkpoint:
         raise ModelError(f"{folder / CONFIG_FILE} is not JSON ({e}). Save the model again.") from e
     if not isinstance(config, dict):
         raise ModelError(f"{folder / CONFIG_FILE} is no JSON object. Save the model again.")
-    heads = config.get("architectures")
-    architectures = [str(head) for head in heads] if isinstance(heads, list) else []
+    listed = config.get("architectures")
+    architectures = [str(head) for head in listed] if isinstance(listed, list) else []
     supports = [(f, s) for f in families().values() for s in f.SUPPORTS if s.model_type == config.get("model_type")]
     if not supports:
         raise ModelError(
@@ -123,8 +123,8 @@ def _folder(folder: Path) -> Checkpoint:
             checkpoint = supporting.open_folder(folder, config)
             supporting.check(checkpoint.config, str(folder))
             return checkpoint
-    wanted = " or ".join(support.architecture for _, support in supports)
+    allowed = " or ".join(support.architecture for _, support in supports)
     raise ModelError(
-        f"{folder} holds {', '.join(architectures) or 'no named architecture'}. Allowed: {wanted}. A model without "
-        f"that head gives no prediction; fine-tune it, or save it as {wanted}."
+        f"{folder} holds {', '.join(architectures) or 'no named architecture'}. Allowed: {allowed}. A model without "
+        f"that head gives no prediction; fine-tune it, or save it as {allowed}."
     )

@@ -1,4 +1,4 @@
-"""Greedy decoding of connectionist temporal classification (Graves et al. 2006), for all families with a CTC head."""
+"""Connectionist temporal classification (CTC, Graves et al. 2006): greedy decoding, labels and loss."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     import torch
 
 DELIMITERS = ("|", " ")
-# By name, since a fine-tuned model's configuration often keeps the ids of another vocabulary.
+# By name, because a fine-tuned model's configuration often keeps the ids of another vocabulary.
 SPECIAL = frozenset({"<pad>", "<s>", "</s>", "<unk>", "[PAD]", "[UNK]"})
 
 
 def decode(logits: Array, vocabulary: Mapping[str, int], blank: int, frame_s: float) -> Transcription:
-    """The best token of every frame, repeats merged, blanks dropped; `frame_s` seconds lie between two frames.
+    """Decode greedily: the best token of every frame, repeats merged, blanks dropped.
 
-    logits: (frames, vocab). Special tokens, and ids that the vocabulary does not name, are dropped after repeats are
-    merged: dropped before, as a tokenizer told to skip them does, the blanks between double letters would be gone too.
-    Words are parted by single spaces, however many delimiters lie between them.
+    logits: (frames, vocab); `frame_s`: seconds per frame. Special tokens, and ids that the vocabulary does not name,
+    are dropped after repeats are merged: a tokenizer that skips special tokens drops them earlier, and with them the
+    blanks between double letters. Words are separated by single spaces, however many delimiters lie between them.
 
-    A word lasts from the first frame of its first character to the end of the last frame of its last. Its confidence
-    is the mean over its characters of the highest posterior (softmax) that the character has in the frames it was
-    merged from, 0 to 1. It is the model's own belief and not calibrated. Raises ModelError for logits of another shape
-    or without finite maximum.
+    A word lasts from the first frame of its first character to the end of the last frame of its last character. Its
+    confidence is the mean over its characters of the highest posterior (softmax) in the frames that the character was
+    merged from, 0 to 1. It is the model's posterior and not calibrated. Raises ModelError for logits of another shape
+    or without a finite maximum.
     """
     if logits.ndim != 2:
         raise ModelError(f"Logits came in shape {logits.shape}; allowed: (frames, vocab). Decode one clip at a time.")
@@ -44,43 +44,43 @@ def decode(logits: Array, vocabulary: Mapping[str, int], blank: int, frame_s: fl
             f"The model's output is not a number in {broken} of {len(peak)} frames, so it has no text. If the original "
             "model gives text here, this mode breaks the model: choose another one."
         )
-    posterior = 1 / np.exp(logits - peak[:, None]).sum(axis=1)  # of the best token; no exponent is above 0
+    posterior = 1 / np.exp(logits - peak[:, None]).sum(axis=1)  # of the best token; exponents are at most 0
 
     words = []
-    for part, run in groupby(_characters(best, vocabulary, blank), key=lambda c: c[0] not in DELIMITERS):
-        if part:
+    for is_word, run in groupby(_characters(best, vocabulary, blank), key=lambda c: c[0] not in DELIMITERS):
+        if is_word:
             text, begins, ends = zip(*run, strict=True)
-            beliefs = [posterior[begin:end].max() for begin, end in zip(begins, ends, strict=True)]
-            words.append(Word("".join(text), begins[0] * frame_s, ends[-1] * frame_s, float(np.mean(beliefs))))
+            confidences = [posterior[begin:end].max() for begin, end in zip(begins, ends, strict=True)]
+            words.append(Word("".join(text), begins[0] * frame_s, ends[-1] * frame_s, float(np.mean(confidences))))
     return Transcription(" ".join(word.text for word in words), tuple(words))
 
 
 def encode(text: str, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
-    """Text -> (tokens,): letters in the vocabulary's case, words parted by its delimiter, all else left out."""
+    """Text -> (tokens,): letters in the vocabulary's case, its delimiter between words, all else left out."""
     delimiter = next((d for d in DELIMITERS if d in vocabulary), "")
-    found = []
+    tokens = []
     for character in delimiter.join(text.split()):
         token = next((c for c in (character, character.upper(), character.lower()) if c in vocabulary), None)
         if token is not None:
-            found.append(vocabulary[token])
-    return np.array(found, dtype=np.int64)
+            tokens.append(vocabulary[token])
+    return np.array(tokens, dtype=np.int64)
 
 
 def loss(logits: Any, labels: npt.NDArray[np.int64], blank: int) -> torch.Tensor:
-    """CTC loss of one clip over its number of labels; logits (1, frames, vocab), labels (tokens,)."""
+    """Return one clip's CTC loss divided by its number of labels; logits (1, frames, vocab), labels (tokens,)."""
     import torch
     from torch.nn.functional import ctc_loss, log_softmax
 
     log_p = log_softmax(logits, dim=-1).transpose(0, 1)  # (frames, 1, vocab)
     frames, tokens = torch.tensor([log_p.shape[0]]), torch.tensor([len(labels)])
-    # A text that is longer than the clip has frames would be an infinite loss.
+    # A text with more tokens than the clip has frames would give an infinite loss.
     return ctc_loss(log_p, torch.from_numpy(labels)[None], frames, tokens, blank, "mean", zero_infinity=True)
 
 
 def _characters(
     best: npt.NDArray[np.intp], vocabulary: Mapping[str, int], blank: int
 ) -> Iterator[tuple[str, int, int]]:
-    """(token, first frame, end) of every run of frames that says something."""
+    """Yield (token, first frame, end frame) of every run of frames whose token is kept; the end is exclusive."""
     tokens = {i: token for token, i in vocabulary.items() if token not in SPECIAL and i != blank}
     edges = np.flatnonzero(np.diff(best)) + 1
     begins, ends = [0, *edges.tolist()], [*edges.tolist(), len(best)]

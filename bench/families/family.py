@@ -1,4 +1,4 @@
-"""What a model family offers, and the checkpoints of it."""
+"""The base class of model families, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Config = Mapping[str, Any]  # a model's `config.json`
-Files = Mapping[str, Any]  # what an artefact carries beside weights, by file name: JSON as read, else bytes
+Files = Mapping[str, Any]  # an artefact's files other than weights, by name: parsed JSON, else bytes
 Array = npt.NDArray[np.float32]
 CONFIG_FILE = "config.json"
 
 
 class ModelError(EarbenchError):
-    """A model can't be had."""
+    """A model is missing, invalid or unsupported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Something that people can ask for by name: weights, or an architecture with random ones."""
+    """A model that can be selected by name: trained weights, or an architecture with random weights."""
 
     name: str
     label: str
     family: str
     source: Literal["random", "hub", "folder", "imported"]
-    where: str  # architecture, repository or folder; of an imported one, what its weights are
+    where: str  # architecture, repository or folder; if imported, the identity of its weights
     note: str
     config: Config
     download_bytes: int = 0
@@ -51,7 +51,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The kind of `config.json` that a family opens, and the files that people must have beside it."""
+    """The kind of `config.json` that a family opens, and the files that must be beside it."""
 
     model_type: str
     architecture: str
@@ -62,110 +62,110 @@ class Support:
 
 
 class Family(ABC):
-    """One family of models. NumPy alone, except in `load`, `skeleton` and `loss`, which import PyTorch themselves."""
+    """One family of models. Uses NumPy alone, except in `load`, `skeleton` and `loss`, which import PyTorch."""
 
     NAME: ClassVar[str]
     TASK: ClassVar[Task]
-    AXIS: ClassVar[Axis]  # what the size of an input means
+    AXIS: ClassVar[Axis]  # the meaning and unit of an input's size
     CHECKPOINTS: Sequence[Checkpoint] = ()
     SUPPORTS: ClassVar[tuple[Support, ...]] = ()
-    FILES: ClassVar[tuple[str, ...]] = (CONFIG_FILE,)  # what `describe` gives; the configuration is always among it
-    BOUNDS: ClassVar[Mapping[str, tuple[int, int]]] = {}  # (lowest, highest) of each number in a configuration
-    DYNAMIC_TYPES: ClassVar[tuple[str, ...]] = ("Linear",)  # types of torch.nn that dynamic modes quantize
-    TORCH_MODULES: ClassVar[tuple[str, ...]] = ()  # what `skeleton` imports: it takes seconds, and is no load time
-    COVERAGE_SIZE: ClassVar[float]  # the size at which *What is quantized* counts multiply-accumulates
-    LONGEST_SIZE: ClassVar[float]  # of one pass over a real example: what is longer is cut
-    CALIBRATION_SIZE: ClassVar[float] = float("inf")  # so much of an example do static modes look at
-    SKELETON_CODE: ClassVar[str] = ""  # plain lines: `model` without its weights from an artefact's folder
-    RUN_CODE: ClassVar[str] = ""  # plain lines that use `forward`, which SKELETON_CODE or the mode defines
+    FILES: ClassVar[tuple[str, ...]] = (CONFIG_FILE,)  # the files of `describe`; always with the configuration
+    BOUNDS: ClassVar[Mapping[str, tuple[int, int]]] = {}  # (minimum, maximum) of each number in a configuration
+    DYNAMIC_TYPES: ClassVar[tuple[str, ...]] = ("Linear",)  # torch.nn types that dynamic modes quantize
+    TORCH_MODULES: ClassVar[tuple[str, ...]] = ()  # imported by `skeleton`; takes seconds, not load time
+    COVERAGE_SIZE: ClassVar[float]  # the size at which *What is quantized* counts multiply-accumulates (MACs)
+    LONGEST_SIZE: ClassVar[float]  # of one pass over a real example; longer ones are cut
+    CALIBRATION_SIZE: ClassVar[float] = float("inf")  # static modes calibrate on at most this much of an example
+    SKELETON_CODE: ClassVar[str] = ""  # plain code that makes `model`, without weights, from an artefact's folder
+    RUN_CODE: ClassVar[str] = ""  # plain code that uses `forward`, which SKELETON_CODE or the mode defines
 
     # --- checkpoints
 
     def open_folder(self, folder: Path, config: Config) -> Checkpoint:
-        """A local folder as a checkpoint. Raises ModelError where something is missing."""
+        """Return the checkpoint of a local folder. Raises ModelError if something is missing."""
         raise ModelError(f"{folder} can't be opened: {self.NAME} models are not read from folders.")
 
     @abstractmethod
     def identity(self, checkpoint: Checkpoint, progress: Progress) -> tuple[str, Path | None]:
-        """(what the weights are, for good: commit, digest or seed; where they lie). Downloads if need be."""
+        """Return (the weights' permanent identity: commit, digest or seed; their folder). Downloads if necessary."""
 
     @abstractmethod
     def load(self, checkpoint: Checkpoint, folder: Path | None) -> dict[str, nn.Module]:
-        """The float modules by network, in evaluation mode, ready to be quantized or saved."""
+        """Return the float modules by network, in evaluation mode, ready to be quantized or saved."""
 
     @abstractmethod
     def describe(self, checkpoint: Checkpoint, folder: Path | None) -> dict[str, bytes]:
-        """Contents of FILES: what an artefact carries beside weights."""
+        """Return the contents of FILES, which an artefact stores beside the weights."""
 
     @abstractmethod
     def skeleton(self, directory: Path) -> dict[str, nn.Module]:
-        """The modules without weights (on torch's meta device) from an artefact's files."""
+        """Build the modules without weights (on torch's meta device) from an artefact's files."""
 
     def code(self, checkpoint: Checkpoint) -> str:
-        """Plain lines that load the float model as `model`, for people to copy; "" where it takes more than that."""
+        """Return plain code that loads the float model as `model`, for people to copy; "" if that is not possible."""
         return ""
 
     def example_code(self, size: float, batch: int) -> str:
-        """A plain line that makes `audio`, the inputs of such a pass, which `model` takes."""
+        """Return a line of plain code that makes `audio`, the input of `model` for a pass of this size."""
         return ""
 
     # --- networks
 
     @abstractmethod
     def networks(self, config: Config) -> tuple[Network, ...]:
-        """The networks, in the order in which they first run."""
+        """Return the networks in the order in which they first run."""
 
     @abstractmethod
     def profile(self, config: Config, size: float) -> Profile:
-        """What one pass of this size computes at batch 1."""
+        """Return the compute and memory costs of one pass of this size at batch 1."""
 
     # --- passes
 
     @abstractmethod
     def inputs(self, size: float, batch: int, seed: int, kind: InputKind, files: Files) -> Feed:
-        """What a timed pass of this size runs on; the same arguments give the same numbers."""
+        """Return the inputs of a timed pass of this size; deterministic for the same arguments."""
 
     @abstractmethod
     def prepare(self, example: Any, files: Files) -> Feed:
-        """What a pass over a real clip, picture or sentence runs on."""
+        """Return the inputs of a pass over a real clip, image or sentence."""
 
     def size(self, feed: Feed) -> float:
-        """How large prepared inputs are, on the family's axis."""
+        """Return the size of prepared inputs on the family's axis."""
         return 0.0
 
     def crop(self, feed: Feed, size: float) -> Feed:
-        """The beginning of prepared inputs, no larger than that."""
+        """Return the beginning of prepared inputs, cut to at most this size."""
         return feed
 
     def steps(self, config: Config, size: float) -> Steps:
-        """The fixed work of a timed pass of this size."""
+        """Return the fixed work of a timed pass of this size."""
         return Steps()
 
     @abstractmethod
     def run(self, networks: Mapping[str, Opened], feed: Feed, files: Files, stop: Stop, mark: Mark) -> Feed:
-        """One pass: with `Steps`, the fixed work that is timed; with `UntilEnd`, a whole real example.
+        """Run one pass and return its outputs: with `Steps` fixed work for timing, with `UntilEnd` a whole example.
 
-        `mark` is called with a phase's name when the phase ends, where a pass has several.
+        If a pass has several phases, `mark` is called with a phase's name when the phase ends.
         """
 
     @abstractmethod
     def predict(self, outputs: Feed, files: Files) -> Any:
-        """The task's prediction from what `run` gave for one example. Raises ModelError."""
+        """Return the task's prediction from the outputs of `run` for one example. Raises ModelError."""
 
     # --- tuning
 
     def encode(self, target: Any, files: Files) -> Any:
-        """What should be predicted, as `loss` wants it."""
+        """Convert what should be predicted to the form that `loss` takes."""
         return target
 
     def loss(self, models: Mapping[str, nn.Module], feed: Feed, target: Any) -> torch.Tensor | None:
-        """The loss of one example; None where the family has none, so that it can't be tuned."""
+        """Return the loss of one example; None if the family has no loss and can't be tuned."""
         return None
 
     # --- for all families
 
     def check(self, config: Config, what: str) -> None:
-        """Raises ModelError for numbers that no model has, before anything computes with them."""
+        """Raise ModelError for out-of-range numbers, before anything computes with them."""
         for name, (low, high) in self.BOUNDS.items():
             value = config.get(name)
             numbers = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -181,16 +181,16 @@ class Family(ABC):
                     )
 
     def read_files(self, directory: Path) -> dict[str, Any]:
-        """What an artefact carries beside weights, by file name."""
+        """Read an artefact's files other than weights, by file name."""
         return self.parse_files({name: (directory / name).read_bytes() for name in self.FILES})
 
     def parse_files(self, contents: Mapping[str, bytes]) -> dict[str, Any]:
-        """The contents of FILES as `Files` holds them."""
+        """Parse the contents of FILES into the form of `Files`."""
         return {name: json.loads(data) if name.endswith(".json") else data for name, data in contents.items()}
 
     def read_networks(self, directory: Path) -> tuple[Network, ...]:
-        """The networks of an artefact."""
+        """Return the networks of an artefact."""
         return self.networks(json.loads((directory / CONFIG_FILE).read_text()))
 
 
-_MAX_NUMBERS = 64  # that a configuration may list under one name
+_MAX_NUMBERS = 64  # maximum length of a list in a configuration

@@ -1,9 +1,9 @@
-"""Long audio in overlapping chunks, joined on the level of logits, so that text has no seams.
+"""Long audio in overlapping chunks whose logits are joined, so that the text has no seams.
 
-In one pass over the whole, attention's work, and in most engines its memory, would grow with the square of the length.
-Each chunk has context on its inner sides, and the frames of that context are dropped, so that every frame comes from a
-chunk that heard what lies around it (Patry 2022, "Making automatic speech recognition work on large files with
-Wav2Vec2 in Transformers").
+In a single pass over the whole audio, the compute of attention, and in most engines its memory, would grow with the
+square of the length. Each chunk has context on its inner sides, and the frames of that context are dropped, so that
+every frame comes from a chunk that includes the audio around it (Patry 2022, "Making automatic speech recognition work
+on large files with Wav2Vec2 in Transformers").
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STRIDE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A stretch of the audio, all in samples. What is dropped is context: another chunk gives its frames."""
+    """A segment of the audio, all in samples. The dropped parts are context; another chunk provides their frames."""
 
     begin: int
     end: int
@@ -32,7 +32,7 @@ class Chunk:
 
 
 def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Samples that one frame of a stack of unpadded convolutions sees; fewer give no frame at all."""
+    """Return the receptive field in samples of a stack of unpadded convolutions; shorter audio gives no frame."""
     field, hop = 1, 1
     for kernel, stride in zip(kernels, strides, strict=True):
         field += (kernel - 1) * hop
@@ -41,18 +41,18 @@ def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def frames(samples: int, kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Frames of a stack of unpadded convolutions: floor((n - kernel) / stride) + 1, layer by layer."""
+    """Return the frames that a stack of unpadded convolutions gives: floor((n - kernel) / stride) + 1 per layer."""
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = max(0, (samples - kernel) // stride + 1)
     return samples
 
 
 def chunks(samples: int, hop: int, chunk_s: float = CHUNK_S, stride_s: float = STRIDE_S) -> list[Chunk]:
-    """How audio of so many samples is cut; `hop` is the samples between two frames (the product of the strides).
+    """Cut audio of so many samples into chunks; `hop` is the samples per frame (the product of the strides).
 
-    Every chunk begins on a frame's first sample, and has `stride_s` of context on each inner side. Audio of at most
-    `chunk_s` is one chunk; the last one of several is longer than two contexts. Raises ValueError for chunks that
-    would be nothing but context.
+    Every chunk begins on a frame's first sample and has `stride_s` of context on each inner side. Audio of at most
+    `chunk_s` is one chunk; the last of several is longer than two contexts. Raises ValueError for chunks that would
+    contain only context.
     """
     length, stride = (int(s * SAMPLE_RATE_HZ) // hop * hop for s in (chunk_s, stride_s))
     step = length - 2 * stride
@@ -74,12 +74,12 @@ def chunks(samples: int, hop: int, chunk_s: float = CHUNK_S, stride_s: float = S
 
 
 def join(parts: Iterable[Array], pieces: Sequence[Chunk], hop: int) -> Array:
-    """The chunks' logits, (frames, vocab) each, in order -> the whole audio's, (frames, vocab).
+    """Join the chunks' logits, (frames, vocab) each, in order -> those of the whole audio, (frames, vocab).
 
-    A frame belongs to the chunk that has the frame's first sample outside its context, so each frame is there exactly
-    once, and there are as many as one pass over the whole gives. A single chunk's logits are returned as they came.
-    Raises ValueError where parts are missing or too many, or have too few frames: context must be at least the
-    receptive field, or a chunk's last frames of its own don't fit into it.
+    A frame belongs to the chunk that has the frame's first sample outside its context. So each frame occurs exactly
+    once, and there are as many as in one pass over the whole audio. A single chunk's logits are returned unchanged.
+    Raises ValueError if the number of parts is wrong or a part has too few frames: the context must be at least the
+    receptive field, otherwise the last frames that a chunk must provide don't fit into it.
     """
     kept = []
     for part, piece in zip(parts, pieces, strict=True):
@@ -101,10 +101,10 @@ def logits(
     strides: Sequence[int],
     progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> Array:
-    """Prepared audio of any length, (1, samples) -> (frames, vocab), by one pass of `forward` after another.
+    """Compute the logits of prepared audio of any length, (1, samples) -> (frames, vocab), chunk by chunk.
 
-    `forward` maps (1, samples) to (1, frames, vocab). Audio shorter than the receptive field is padded here, with
-    zeros at its end, to give the one frame that it takes for a text. `progress` hears (chunks done, chunks) after each.
+    `forward` maps (1, samples) to (1, frames, vocab). Audio shorter than the receptive field is padded with zeros at
+    its end to give one frame. `progress` is called with (chunks done, chunks) after each chunk.
     """
     short = receptive_field(kernels, strides) - prepared.shape[1]
     if short > 0:
@@ -115,7 +115,7 @@ def logits(
     def passes() -> Iterable[Array]:
         for i, piece in enumerate(pieces, 1):
             part = forward(np.ascontiguousarray(prepared[:, piece.begin : piece.end]))[0]  # (frames, vocab)
-            yield part.copy()  # an engine may write its next answer into the same memory
+            yield part.copy()  # an engine may reuse the memory for its next output
             progress(i, len(pieces))
 
     return join(passes(), pieces, hop)

@@ -1,4 +1,4 @@
-"""Networks that an engine has opened, and how they are run."""
+"""Networks opened by an engine, and the sessions that run them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from bench.families.network import Feed, Network
 
 
 class Session(Protocol):
-    """A network that runs, with its own state. Returns when the result exists."""
+    """A callable network with its own state. It returns when the result exists (synchronised)."""
 
     def __call__(self, feed: Feed) -> Feed:
-        """The free inputs by name -> the free outputs by name."""
+        """Free inputs by name -> free outputs by name."""
 
 
 class Opened(Protocol):
-    """A network opened by an engine; sessions share its weights."""
+    """A network opened by an engine; its sessions share the weights."""
 
     def start(self) -> Session:
-        """A session with fresh state. One without state may be shared: its results are the caller's to keep."""
+        """Return a session with fresh state. One without state may be shared. The caller owns the results."""
 
 
 class FedBack:
-    """A session that feeds a state back itself, over a network that was opened without one.
+    """A session that feeds back the state itself, over a network opened by `Network.stateless`.
 
-    `see` gets each whole feed, the state included: what static modes calibrate a network on.
+    `see` is called with each complete feed, state included: static modes calibrate a network on these feeds.
     """
 
     def __init__(self, network: Network, stateless: Session, see: Callable[[Feed], None] = lambda feed: None) -> None:
@@ -40,15 +40,15 @@ class FedBack:
         """See Session."""
         if self._state is None:
             self._state = self._network.first_state(feed)
-        whole = {**feed, **self._state}
-        self._see(whole)
-        outputs = dict(self._run(whole))
+        full_feed = {**feed, **self._state}
+        self._see(full_feed)
+        outputs = dict(self._run(full_feed))
         self._state = {name: outputs.pop(output) for output, name in self._network.state}
         return outputs
 
 
 class Watched:
-    """An opened network whose sessions feed their state back in the open."""
+    """An opened network whose sessions report each complete feed, state included."""
 
     def __init__(self, network: Network, stateless: Opened, see: Callable[[Feed], None]) -> None:
         """See FedBack."""
@@ -60,10 +60,10 @@ class Watched:
 
 
 class Timed:
-    """Opened networks whose calls are timed: `seconds` grows by each, and by nothing else."""
+    """Opened networks whose calls are timed: `seconds` is the total time of the calls alone."""
 
     def __init__(self, networks: Mapping[str, Opened]) -> None:
-        """Nothing has run."""
+        """`seconds` starts at 0."""
         self.seconds = 0.0
         self.networks: dict[str, Opened] = {name: _Timed(opened, self) for name, opened in networks.items()}
 
@@ -76,9 +76,9 @@ class _Timed:
         session = self._opened.start()
 
         def run(feed: Feed) -> Feed:
-            begun = time.perf_counter()
+            start_s = time.perf_counter()
             outputs = session(feed)
-            self._clock.seconds += time.perf_counter() - begun
+            self._clock.seconds += time.perf_counter() - start_s
             return outputs
 
         return run

@@ -34,7 +34,7 @@ NAME = "wav2vec2"
 MODEL = "model"  # the network's name
 RANDOM_SEED = 0
 
-# The published architectures' sizes, from the configurations of facebook/wav2vec2-base-960h and -large-960h.
+# The sizes of the published architectures, from the configurations of facebook/wav2vec2-base-960h and -large-960h.
 _BASE: dict[str, Any] = {
     "model_type": NAME,
     "architectures": ["Wav2Vec2ForCTC"],
@@ -65,7 +65,7 @@ _DEMO_NOTE = "small; transcribes about 150 words of English, no network needed"
 
 
 def _demo() -> tuple[Checkpoint, ...]:
-    """The model that is shipped, where it was not taken away."""
+    """Return the shipped model, or nothing if it was removed."""
     try:
         config = json.loads((_DEMO / "config.json").read_text())
     except OSError:
@@ -131,10 +131,10 @@ letters = {i: t for t, i in json.load(open("vocab.json")).items() if len(t) == 1
 best = logits[0].argmax(-1)  # (frames,); greedy CTC: drop repeats, then blanks and what is no letter
 kept = [letters.get(i, "") for i, was in zip(best, [-1, *best]) if i != was]
 print(" ".join("".join(kept).replace("|", " ").split()))"""
-_LISTS = ("conv_dim", "conv_kernel", "conv_stride")  # a number for each convolution
-# A repository's pytorch_model.bin is taken only for want of better; transformers reads it with weights_only=True.
+_LISTS = ("conv_dim", "conv_kernel", "conv_stride")  # one number per convolution
+# pytorch_model.bin is used only if a repository has no safetensors; transformers reads it with weights_only=True.
 _FILES = ("config.json", "vocab.json", "preprocessor_config.json", "model.safetensors")
-_SAMPLES = Dim("samples", 720)  # that give two frames at the least
+_SAMPLES = Dim("samples", 720)  # at least 720, which give two frames
 _TRACED = (2, 16_000)  # batch, samples
 
 
@@ -163,14 +163,14 @@ class Wav2Vec2(Family):
     TORCH_MODULES = ("transformers.models.wav2vec2.modeling_wav2vec2",)
     COVERAGE_SIZE = 5.0
     LONGEST_SIZE = longform.CHUNK_S
-    CALIBRATION_SIZE = 10.0  # all activations of a pass are held at once
+    CALIBRATION_SIZE = 10.0  # s; all activations of a pass are held in memory at once
     SKELETON_CODE = _SKELETON_CODE
     RUN_CODE = _RUN_CODE
 
     # --- checkpoints
 
     def check(self, config: Config, what: str) -> None:
-        """See Family; sizes must fit one another too."""
+        """See Family; also checks that the sizes are consistent."""
         super().check(config, what)
         kernels, strides = config["conv_kernel"], config["conv_stride"]
         for name in self.BOUNDS:
@@ -213,7 +213,7 @@ class Wav2Vec2(Family):
         return Checkpoint(str(folder), folder.name, NAME, "folder", str(folder), note, {**_BASE, **config})
 
     def identity(self, checkpoint: Checkpoint, progress: Progress) -> tuple[str, Path | None]:
-        """See Family; a hub model is downloaded here, by its newest or its cached commit."""
+        """See Family; downloads a hub model, at its newest commit or, if the hub can't be reached, its cached one."""
         if checkpoint.source == "random":
             return f"{NAME} {checkpoint.where}, random weights, seed {RANDOM_SEED}", None
         if checkpoint.source == "hub":
@@ -229,7 +229,7 @@ class Wav2Vec2(Family):
         return f"folder {folder.name}, sha256 {digest.hexdigest()[:16]}", folder
 
     def load(self, checkpoint: Checkpoint, folder: Path | None) -> dict[str, nn.Module]:
-        """See Family. Weight norm is folded, so that no pass computes it anew."""
+        """See Family. Weight norm is folded, so that passes don't recompute it."""
         import torch
         from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
@@ -242,7 +242,7 @@ class Wav2Vec2(Family):
         return {MODEL: _folded(model.eval())}
 
     def describe(self, checkpoint: Checkpoint, folder: Path | None) -> dict[str, bytes]:
-        """Configuration, vocabulary and preparation."""
+        """Return the configuration, the vocabulary and the preprocessor configuration."""
         texts: dict[str, str]
         if folder is None:
             contents: dict[str, Any] = {
@@ -255,7 +255,7 @@ class Wav2Vec2(Family):
             preparation = folder / "preprocessor_config.json"
             config = {**checkpoint.config, **json.loads((folder / "config.json").read_text())}
             texts = {
-                "config.json": json.dumps(config, indent=1),  # complete, whatever the folder's leaves to the defaults
+                "config.json": json.dumps(config, indent=1),  # complete, with the defaults that the folder's file omits
                 "vocab.json": (folder / "vocab.json").read_text(),
                 "preprocessor_config.json": (
                     preparation.read_text() if preparation.is_file() else json.dumps(_PREPARATION)
@@ -278,16 +278,16 @@ class Wav2Vec2(Family):
         if checkpoint.source == "random":
             changed = {k: v for k, v in checkpoint.config.items() if k in _LARGE and v != _BASE[k]}
             sizes = ", ".join(f"{k}={v}" for k, v in changed.items())
-            made = f"torch.manual_seed({RANDOM_SEED})\nmodel = Wav2Vec2ForCTC(Wav2Vec2Config({sizes})).eval()"
-            imported = "Wav2Vec2Config, Wav2Vec2ForCTC"
+            creation = f"torch.manual_seed({RANDOM_SEED})\nmodel = Wav2Vec2ForCTC(Wav2Vec2Config({sizes})).eval()"
+            imports = "Wav2Vec2Config, Wav2Vec2ForCTC"
         else:
             where = os.path.relpath(checkpoint.where, ROOT) if checkpoint.name == "demo" else checkpoint.where
-            made = f"model = Wav2Vec2ForCTC.from_pretrained({where!r}, dtype=torch.float32).eval()"
-            imported = "Wav2Vec2ForCTC"
+            creation = f"model = Wav2Vec2ForCTC.from_pretrained({where!r}, dtype=torch.float32).eval()"
+            imports = "Wav2Vec2ForCTC"
         fold = (
             "torch.nn.utils.parametrize.remove_parametrizations(model.wav2vec2.encoder.pos_conv_embed.conv, 'weight')"
         )
-        return f"from transformers import {imported}\n\n{made}\n{fold}"
+        return f"from transformers import {imports}\n\n{creation}\n{fold}"
 
     def example_code(self, size: float, batch: int) -> str:
         """See Family."""
@@ -310,9 +310,9 @@ class Wav2Vec2(Family):
         )
 
     def profile(self, config: Config, size: float) -> Profile:
-        """See Family; a test holds the multiply-accumulates equal to torch's own counter.
+        """See Family; a test checks that the multiply-accumulates equal torch's own counter.
 
-        Counted: convolutions, linear layers, and the two matrix products of attention (as the attention module's).
+        Counted: convolutions, linear layers, and the two matrix products of attention (under the attention module).
         """
         samples = round(size * SAMPLE_RATE_HZ)
         works: list[Work] = []
@@ -331,7 +331,7 @@ class Wav2Vec2(Family):
         hidden, wide = config["hidden_size"], config["intermediate_size"]
         add("wav2vec2.feature_projection.projection", "encoder linears", "linear", frames, channels * hidden)
         kernel, groups = config["num_conv_pos_embeddings"], config["num_conv_pos_embedding_groups"]
-        padded = frames + 1 - kernel % 2  # an even kernel, padded by half on both sides, gives one frame more
+        padded = frames + 1 - kernel % 2  # an even kernel with symmetric padding gives one frame more
         positional = hidden * (hidden // groups) * kernel
         add("wav2vec2.encoder.pos_conv_embed.conv", "positional conv", "grouped convolution", padded, positional)
         for i in range(config["num_hidden_layers"]):
@@ -342,38 +342,38 @@ class Wav2Vec2(Family):
             for name in ("intermediate_dense", "output_dense"):
                 add(f"{layer}.feed_forward.{name}", "encoder linears", "linear", frames, hidden * wide)
         add("lm_head", "head", "linear", frames, hidden * config["vocab_size"])
-        # The first convolution's output is the largest: its input, its output and one copy live at once.
+        # The first convolution's output is the largest tensor: input, output and one copy exist at the same time.
         first = samples // int(config["conv_stride"][0])
         return Profile(tuple(works), activation_bytes=3 * 4 * int(config["conv_dim"][0]) * first)
 
     # --- passes
 
     def inputs(self, size: float, batch: int, seed: int, kind: InputKind, files: Files) -> Feed:
-        """x: (batch, samples), zero mean, unit variance.
+        """Return x: (batch, samples), zero mean, unit variance.
 
-        Speech: the shipped clip, tiled, each row begun elsewhere in it. Noise: Gaussian.
+        Speech: the shipped clip, repeated, with a different start for each row. Noise: Gaussian.
         """
         samples = round(size * SAMPLE_RATE_HZ)
         if kind == "noise":
             x = np.random.default_rng(seed).standard_normal((batch, samples), dtype=np.float32)
         else:
             clip, starts = _clip(), [0]
-            if batch > 1:  # numpy's random numbers take 4 MB of a worker's memory
+            if batch > 1:  # importing numpy's random generator takes 4 MB of a worker's memory
                 starts += np.random.default_rng(seed).integers(0, len(clip), batch - 1).tolist()
             x = np.stack([np.resize(np.roll(clip, -start), samples) for start in starts])
         return {"x": _normalised(x)}
 
     def prepare(self, example: Array, files: Files) -> Feed:
-        """(samples,) float32 at 16 kHz -> x (1, samples), with zero mean and unit variance where it is asked for.
+        """(samples,) float32 at 16 kHz -> x (1, samples), with zero mean and unit variance if `do_normalize` is set.
 
-        A test holds it equal to the Hugging Face feature extractor. Audio of any length, a single sample too.
+        A test checks that it equals the Hugging Face feature extractor. Any length is allowed, even a single sample.
         """
         x = np.ascontiguousarray(example, dtype=np.float32)[None]  # (1, samples)
         normalise = files["preprocessor_config.json"].get("do_normalize", True)
         return {"x": _normalised(x) if normalise and x.size else x}
 
     def size(self, feed: Feed) -> float:
-        """Seconds."""
+        """Return seconds."""
         return float(feed["x"].shape[1] / SAMPLE_RATE_HZ)
 
     def crop(self, feed: Feed, size: float) -> Feed:
@@ -381,7 +381,7 @@ class Wav2Vec2(Family):
         return {"x": feed["x"][:, : round(size * SAMPLE_RATE_HZ)]}
 
     def run(self, networks: Mapping[str, Opened], feed: Feed, files: Files, stop: Stop, mark: Mark) -> Feed:
-        """See Family. Of a real example longer than `LONGEST_SIZE` the logits are joined: (frames, vocab)."""
+        """See Family. The logits of a real example longer than `LONGEST_SIZE` are joined: (frames, vocab)."""
         forward = networks[MODEL].start()
         if isinstance(stop, Steps):
             return forward(feed)
@@ -390,7 +390,7 @@ class Wav2Vec2(Family):
         return {"logits": logits}
 
     def predict(self, outputs: Feed, files: Files) -> Transcription:
-        """Greedy CTC; a frame lasts the product of the convolutions' strides. Details and errors: `ctc.decode`."""
+        """Decode by greedy CTC; a frame lasts the product of the strides, in samples. Details, errors: `ctc.decode`."""
         config = files[CONFIG_FILE]
         frame_s = math.prod(config["conv_stride"]) / SAMPLE_RATE_HZ
         return ctc.decode(outputs["logits"], files["vocab.json"], config["pad_token_id"], frame_s)
@@ -398,11 +398,11 @@ class Wav2Vec2(Family):
     # --- tuning
 
     def encode(self, target: str, files: Files) -> npt.NDArray[np.int64]:
-        """Text -> (tokens,), as `ctc.encode`."""
+        """Text -> (tokens,), see `ctc.encode`."""
         return ctc.encode(target, files["vocab.json"])
 
     def loss(self, models: Mapping[str, nn.Module], feed: Feed, target: npt.NDArray[np.int64]) -> torch.Tensor:
-        """CTC loss of one clip over its number of characters; target (tokens,)."""
+        """Return one clip's CTC loss divided by its number of characters; target (tokens,)."""
         import torch
 
         model = models[MODEL]
@@ -414,15 +414,15 @@ FAMILY = Wav2Vec2()
 
 
 def _clip() -> Array:
-    with wave.open(str(SPEECH_CLIP)) as f:  # 16 bits, mono; a worker needs no library for sound
+    with wave.open(str(SPEECH_CLIP)) as f:  # 16 bits, mono; needs no audio library in a worker
         assert (f.getframerate(), f.getsampwidth(), f.getnchannels()) == (SAMPLE_RATE_HZ, 2, 1), SPEECH_CLIP
         return np.frombuffer(f.readframes(f.getnframes()), dtype="<i2").astype(np.float32) / np.float32(32768)
 
 
 def _normalised(x: Array) -> Array:
-    """Each row with zero mean and unit variance."""
+    """Normalise each row to zero mean and unit variance."""
     x = x - x.mean(axis=1, keepdims=True)
-    x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-7)  # as the Hugging Face feature extractor has it
+    x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-7)  # the Hugging Face feature extractor's epsilon
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
@@ -436,12 +436,12 @@ def _folded(model: nn.Module) -> nn.Module:
 
 
 def _download(repository: str, progress: Progress) -> Path:
-    """The folder of a repository's newest commit, or of the commit that is cached where the hub can't be reached."""
+    """Return the folder of a repository's newest commit, or of the cached one if the hub can't be reached."""
     from huggingface_hub import list_repo_files, snapshot_download
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
-        """Tells how far a download is, which is a sign of life too."""
+        """Reports download progress, which also serves as a heartbeat."""
 
         def update(self, n: float | None = 1) -> bool | None:
             done: bool | None = super().update(n)
@@ -451,12 +451,12 @@ def _download(repository: str, progress: Progress) -> Path:
 
     progress(f"downloading {repository}")
     try:
-        offered = list_repo_files(repository)
-        wanted = [name for name in _FILES if name in offered]
-        if "model.safetensors" not in offered:
-            wanted.append("pytorch_model.bin")
-        return Path(snapshot_download(repository, allow_patterns=wanted, tqdm_class=Bar))
-    except Exception as e:  # its HTTP library's errors have no common name with its own
+        available = list_repo_files(repository)
+        names = [name for name in _FILES if name in available]
+        if "model.safetensors" not in available:
+            names.append("pytorch_model.bin")
+        return Path(snapshot_download(repository, allow_patterns=names, tqdm_class=Bar))
+    except Exception as e:  # the hub's errors and its HTTP library's share no base class
         try:
             return Path(snapshot_download(repository, local_files_only=True))
         except Exception:

@@ -1,4 +1,4 @@
-"""One run from start to end: the order of visits, when a group is over, what is stored."""
+"""Run a benchmark from start to end: the order of visits, when a group ends, what is stored."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ from bench.workers.client import Pool, Worker
 from bench.workers.start import Limits, Variants
 
 NOTHING_LEFT = "no variant was left to measure"
-CPU_MAC_PER_S = (
-    5e9  # what even a slow board does; only to guess how long a first pass may take before it counts as hung
-)
+# A rate that even a slow board reaches. Used only to guess how long a first pass may take before it counts as hung.
+CPU_MAC_PER_S = 5e9
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands."""
+    """Progress of a run or an evaluation."""
 
     stage: str = "starting"
     group: int = 0  # groups finished
     groups: int = 0
     round: int | None = None
-    rounds: int | None = None  # at least so many
+    rounds: int | None = None  # at least this many
     cell: str | None = None
-    clip: int | None = None  # of an evaluation, in place of groups and rounds
+    clip: int | None = None  # an evaluation counts clips instead of groups and rounds
     clips: int = 0
-    eta_s: float | None = None  # None until there is something to go by
+    eta_s: float | None = None  # None until it can be estimated
     done_ratio: float = 0.0
 
     @property
     def measuring(self) -> bool:
-        """Whether preparations are over."""
+        """Whether preparation is over."""
         return bool(self.round or self.clip)
 
 
@@ -53,11 +52,11 @@ Shape = tuple[int, float]  # batch, size
 
 
 class RunFailed(EarbenchError):
-    """Nothing of the run could be measured; the text says why."""
+    """Nothing in the run could be measured; the message says why."""
 
 
 class Runner:
-    """Carries out one run; `run()` returns the message for its end."""
+    """Runs one benchmark; `run()` returns its final message, if any."""
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class Runner:
         observe: Callable[[Progress], None] = lambda _: None,
         limits: Limits | None = None,
     ) -> None:
-        """Nothing starts before `run()`. `observe` is called with every change of progress."""
+        """Prepare a run; nothing starts before `run()`. `observe` is called whenever the progress changes."""
         self.run_record, self.spec, self.store, self.pool, self.observe = run, run.spec, store, pool, observe
         self.limits = limits or Limits()
         self.rule = StopRule(self.spec.precision_target, self.spec.repeats)
@@ -77,15 +76,16 @@ class Runner:
         self.done: dict[tuple[str, Placement, int, float], set[int]] = {}
 
     def run(self) -> str | None:
-        """Measure everything that is not measured yet. Raises Cancelled, and RunFailed if nothing works."""
+        """Measure everything that is not measured yet. Raises Cancelled, and RunFailed if nothing can be measured."""
         run_id = self.run_record.id
         self.store.supersede_unfinished(run_id)
         for g in self.store.groups(run_id):
             rounds = Counter(v.variant for v in g.visits)
-            whole = {p for p in g.variants if rounds[p] == max(rounds.values(), default=0)}  # not what died on the way
-            if g.ended == NOTHING_LEFT or g.variants[0] not in whole:  # without its baseline nothing is paired
+            # Without those that failed partway.
+            complete = {p for p in g.variants if rounds[p] == max(rounds.values(), default=0)}
+            if g.ended == NOTHING_LEFT or g.variants[0] not in complete:  # without its baseline there are no pairs
                 continue
-            self.done.setdefault((g.model, g.placement, g.batch, g.size), set()).update(whole)
+            self.done.setdefault((g.model, g.placement, g.batch, g.size), set()).update(complete)
         for (model, placement), positions in self.spec.comparisons.items():
             for shape in self.spec.shapes:
                 if self.done.get((model, placement, *shape), set()).issuperset(positions):
@@ -105,20 +105,25 @@ class Runner:
     # --- workers
 
     def _compare(self, model: str, placement: Placement, positions: list[int], artefacts: dict[int, Artefact]) -> None:
-        """All groups of a model and placement, in as many blocks as memory asks for."""
-        todo = [p for p in positions if any(p not in self._done(model, placement, s) for s in self.spec.shapes)]
-        if not todo:
+        """Measure all groups of a model and placement, in as many blocks as memory requires."""
+        pending = [p for p in positions if any(p not in self._done(model, placement, s) for s in self.spec.shapes)]
+        if not pending:
             return
-        baseline, rest = positions[0], [p for p in todo if p != positions[0]]
+        baseline, rest = positions[0], [p for p in pending if p != positions[0]]
         while True:
             workers: dict[int, Worker] = {}
             try:
                 block = self._open(baseline, rest, artefacts, workers)
                 rest = [p for p in rest if p not in block and p not in self.failed]
                 for shape in self.spec.shapes:
-                    wanted = [p for p in block if p not in self._done(model, placement, shape)]
+                    to_measure = [p for p in block if p not in self._done(model, placement, shape)]
                     self._group(
-                        model, placement, shape, [p for p in block if p in wanted or p == baseline], workers, wanted
+                        model,
+                        placement,
+                        shape,
+                        [p for p in block if p in to_measure or p == baseline],
+                        workers,
+                        to_measure,
                     )
             finally:
                 for worker in workers.values():
@@ -129,7 +134,7 @@ class Runner:
     def _open(
         self, baseline: int, rest: list[int], artefacts: dict[int, Artefact], workers: dict[int, Worker]
     ) -> list[int]:
-        """Open the baseline and as many others as fit into memory beside it; returns who was tried."""
+        """Open the baseline and as many other variants as fit into memory beside it. Returns those that were tried."""
         spec = self.spec
 
         def need(position: int) -> int:
@@ -149,11 +154,11 @@ class Runner:
         shape: Shape,
         positions: Sequence[int],
         workers: dict[int, Worker],
-        wanted: Sequence[int],
+        to_measure: Sequence[int],
     ) -> None:
-        """Rounds of visits until the stop rule says that it is enough."""
+        """Measure rounds of visits until the stop rule ends the group."""
         alive = [p for p in positions if p in workers]
-        if not any(p in workers for p in wanted):
+        if not any(p in workers for p in to_measure):
             return
         batch, size = shape
         group_id = self.store.start_group(self.run_record.id, model, placement, batch, size, alive)
@@ -161,46 +166,46 @@ class Runner:
         medians: dict[int, dict[int, float]] = {p: {} for p in alive}
         passes = dict.fromkeys(alive, 0)
         slowest = dict.fromkeys(alive, work.work(model, batch, size) / CPU_MAC_PER_S)
-        begun, number, ended = time.monotonic(), 0, None
+        start_s, round_number, end_reason = time.monotonic(), 0, None
         self.clock.begin((model, placement, *shape))
-        while ended is None:
-            for place, p in enumerate(order(alive, self.spec.seed, (model, placement, *shape), number)):
+        while end_reason is None:
+            for turn, p in enumerate(order(alive, self.spec.seed, (model, placement, *shape), round_number)):
                 if p not in workers:
                     continue
-                given = self.spec.axis.show(size) + (f", batch {batch}" if batch > 1 else "")
-                cell = f"{self.spec.variants[p].spelled}, {given}"
-                self._stage(f"{model}, {placement.label}", round=number + 1, cell=cell)
-                with self.variants.noting(p, given):
-                    visit = self._visit(workers[p], p, number, place, shape, slowest[p])
+                size_text = self.spec.axis.show(size) + (f", batch {batch}" if batch > 1 else "")
+                cell = f"{self.spec.variants[p].spelled}, {size_text}"
+                self._stage(f"{model}, {placement.label}", round=round_number + 1, cell=cell)
+                with self.variants.noting(p, size_text):
+                    visit = self._visit(workers[p], p, round_number, turn, shape, slowest[p])
                     self.store.add_visit(group_id, visit)
-                    medians[p][number] = statistics.median(visit.kept_s)
+                    medians[p][round_number] = statistics.median(visit.kept_s)
                     passes[p] += len(visit.kept_s)
                     slowest[p] = max(x.seconds for x in visit.passes)
                 if p in self.failed:
                     workers.pop(p).close()
-            number += 1
+            round_number += 1
             alive = [p for p in alive if p in workers]
             if not alive:
-                ended = NOTHING_LEFT
+                end_reason = NOTHING_LEFT
                 break
-            fewest = min(passes[p] for p in alive)
-            self.clock.round_done(number, fewest)
+            fewest_passes = min(passes[p] for p in alive)
+            self.clock.round_done(round_number, fewest_passes)
             others = [p for p in alive if p != baseline]
             intervals = (
                 [stats.speedup(medians[baseline], medians[p]) for p in others]
                 if baseline in alive and others
                 else [stats.geometric_mean(list(medians[p].values())) for p in alive]
             )
-            ended = self.rule.ended(number, fewest, time.monotonic() - begun, intervals)
-        self.store.end_group(group_id, ended)
-        self.clock.end(number)
+            end_reason = self.rule.ended(round_number, fewest_passes, time.monotonic() - start_s, intervals)
+        self.store.end_group(group_id, end_reason)
+        self.clock.end(round_number)
 
-    def _visit(self, worker: Worker, p: int, number: int, place: int, shape: Shape, slowest_s: float) -> Visit:
+    def _visit(self, worker: Worker, p: int, round_number: int, turn: int, shape: Shape, slowest_s: float) -> Visit:
         batch, size = shape
         worker.resume()
         readings.reset_peak(worker.pid)
-        before, started_s = readings.usage(worker.pid), time.time()
-        answer = worker.ask(
+        usage_before, started_s = readings.usage(worker.pid), time.time()
+        reply = worker.ask(
             "visit",
             max(self.limits.reply_s, self.limits.slowest_passes * slowest_s),
             batch=batch,
@@ -208,18 +213,17 @@ class Runner:
             seed=self.spec.seed,
             input_kind=self.spec.input_kind,
         )
-        ratio = readings.others_cpu_ratio(before, readings.usage(worker.pid))
+        others_ratio = readings.others_cpu_ratio(usage_before, readings.usage(worker.pid))
         worker.pause()
         return Visit(
             variant=p,
-            round=number,
-            position=place,
+            round=round_number,
+            position=turn,
             started_s=started_s,
             passes=tuple(
-                Pass(kind, seconds, tuple((name, s) for name, s in phases))
-                for kind, seconds, phases in answer["passes"]
+                Pass(kind, seconds, tuple((name, s) for name, s in phases)) for kind, seconds, phases in reply["passes"]
             ),
-            reading=readings.reading(worker.pid, ratio, kinds.find(self.spec.variants[p].placement.device)),
+            reading=readings.reading(worker.pid, others_ratio, kinds.find(self.spec.variants[p].placement.device)),
         )
 
     # --- plumbing
@@ -244,10 +248,10 @@ class Runner:
 
 
 def order(variants: Sequence[int], seed: int, group: tuple[Any, ...], number: int) -> list[int]:
-    """Who is visited when in a round: each pair of rounds draws an order and runs it forwards, then backwards.
+    """The order of visits in a round: each pair of rounds draws a random order and runs it forwards, then backwards.
 
-    Drift that is linear in time then falls on all variants alike.
+    Drift that is linear in time then affects all variants equally.
     """
-    drawn = list(variants)
-    random.Random(f"{seed} {group} {number // 2}").shuffle(drawn)
-    return drawn[::-1] if number % 2 else drawn
+    shuffled = list(variants)
+    random.Random(f"{seed} {group} {number // 2}").shuffle(shuffled)
+    return shuffled[::-1] if number % 2 else shuffled

@@ -1,6 +1,7 @@
-"""One evaluation from start to end: every variant transcribes every clip once, and what it heard is stored.
+"""Run an evaluation from start to end: every variant transcribes every clip once, and its output is stored.
 
-Timing and scoring are apart: here are forward passes and raw texts, `evaluation` counts errors when it is read.
+Timing and scoring are separate: this module stores forward times and raw texts; `bench.results.evaluation` counts
+errors when an evaluation is read.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MOMENT = SAMPLE_RATE_HZ // 4  # samples: long enough to touch every weight, shor
 
 
 class Evaluator:
-    """Carries out one evaluation; `run()` returns the message for its end."""
+    """Runs one evaluation; `run()` returns its final message, if any."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Evaluator:
         observe: Callable[[Progress], None] = lambda _: None,
         limits: Limits | None = None,
     ) -> None:
-        """Nothing starts before `run()`. `observe` is called with every change of progress."""
+        """Prepare an evaluation; nothing starts before `run()`. `observe` is called whenever the progress changes."""
         self.id, self.spec, self.store, self.pool, self.observe = evaluation.id, evaluation.spec, store, pool, observe
         self.limits = limits or Limits()
         self.variants = Variants(evaluation, store, pool, self.limits, lambda text: observe(Progress(text)))
@@ -53,16 +54,16 @@ class Evaluator:
         self.baselines = {p: compared[0] for compared in self.spec.comparisons.values() for p in compared}
 
     def run(self) -> str | None:
-        """Transcribe what is not transcribed yet. Raises Cancelled, and RunFailed if nothing works."""
+        """Transcribe what is not transcribed yet. Raises Cancelled, and RunFailed if nothing can be transcribed."""
         self.store.supersede_unfinished(self.id)
-        built = self.variants.prepare()
-        self._leave_out_who_saw_the_clips(built)
+        artefacts = self.variants.prepare()
+        self._exclude_built_on_these_clips(artefacts)
         self.store.set_state(self.id, "running")
-        positions = [p for p in range(len(self.spec.variants)) if p in built]
+        positions = [p for p in range(len(self.spec.variants)) if p in artefacts]
 
         def need(position: int) -> int:
             v = self.spec.variants[position]
-            return memory.open_bytes(v, built[position].size_bytes, longest_pass(v.model))
+            return memory.open_bytes(v, artefacts[position].size_bytes, longest_pass(v.model))
 
         def reserve(position: int) -> int:
             model = self.spec.variants[position].model
@@ -72,7 +73,7 @@ class Evaluator:
         while rest:
             workers: dict[int, Worker] = {}
             try:
-                block = self.variants.open_block(rest, built, workers, need, reserve)
+                block = self.variants.open_block(rest, artefacts, workers, need, reserve)
                 rest = [p for p in rest if p not in block and p not in self.variants.failed]
                 self._block(workers, later=len(rest))
             finally:
@@ -85,61 +86,61 @@ class Evaluator:
                 if len(failed) == len(self.spec.variants)
                 else "Nothing could be transcribed: no clip could be read."
             )
-        told = [f"{len(failed)} of {len(self.spec.variants)} variants failed"] if failed else []
-        told += [f"{len(self.unreadable)} of {len(self.clips)} clips can't be read"] if self.unreadable else []
-        return f"{' and '.join(told)}; the rest is kept." if told else None
+        problems = [f"{len(failed)} of {len(self.spec.variants)} variants failed"] if failed else []
+        problems += [f"{len(self.unreadable)} of {len(self.clips)} clips can't be read"] if self.unreadable else []
+        return f"{' and '.join(problems)}; the rest is kept." if problems else None
 
-    def _leave_out_who_saw_the_clips(self, found: dict[int, Artefact]) -> None:
-        """A mode that was calibrated or tuned on clips of this evaluation would look better than it is."""
-        seen = {p: set(cache.manifest_of(a.digest).get("clips", ())) for p, a in found.items()}
-        if not any(seen.values()):
+    def _exclude_built_on_these_clips(self, artefacts: dict[int, Artefact]) -> None:
+        """Fail variants that were calibrated or tuned on these clips: they would look better than they are."""
+        build_digests = {p: set(cache.manifest_of(a.digest).get("clips", ())) for p, a in artefacts.items()}
+        if not any(build_digests.values()):
             return
-        here = [datasets_folder.sha256(Path(c.path)) for c in self.clips]
-        for p, digests in list(seen.items()):
+        clip_digests = [datasets_folder.sha256(Path(c.path)) for c in self.clips]
+        for p, digests in list(build_digests.items()):
             with self.variants.noting(p, "build"):
-                if shared := sum(digest in digests for digest in here):
+                if shared := sum(digest in digests for digest in clip_digests):
                     v = self.spec.variants[p]
                     raise WorkerError(
                         "unfair",
-                        f"{v.spelled} looked at {shared} of these {len(here)} clips while it was built, so it would be "
-                        "judged on what it has seen. Evaluate on other clips (another split), or build it with others: "
-                        f"{v.mode}:data=FOLDER.",
+                        f"{v.spelled} looked at {shared} of these {len(clip_digests)} clips while it was built, so it "
+                        "would be judged on what it has seen. Evaluate on other clips (another split), or build "
+                        f"it with others: {v.mode}:data=FOLDER.",
                     )
             if p in self.variants.failed:
-                found.pop(p)
+                artefacts.pop(p)
 
     def _block(self, workers: dict[int, Worker], later: int) -> None:
-        """Clip by clip, the variants in turn forwards and backwards, so that drift falls on all alike.
+        """Transcribe clip by clip, the variants in alternating order, so that drift affects all equally.
 
-        So many variants come in `later` blocks, for want of memory.
+        `later` is the number of variants that wait for a later block, because memory does not hold them now.
         """
         warm: set[int] = set()
-        begun, blocks = time.monotonic(), 1 + later / max(1, len(workers))
-        todo = [c for c in self.clips if any((c.position, p) not in self.done for p in workers)]
-        for number, clip in enumerate(todo):
-            if self.pool.cancelled:  # a clip that can't be read asks no worker, so none would say it
+        start_s, blocks = time.monotonic(), 1 + later / max(1, len(workers))
+        pending = [c for c in self.clips if any((c.position, p) not in self.done for p in workers)]
+        for number, clip in enumerate(pending):
+            if self.pool.cancelled:  # an unreadable clip asks no worker, so no worker would raise it
                 raise Cancelled
-            self._tell(number, len(todo), clip, begun, blocks)
-            wanted = [p for p in sorted(workers, reverse=number % 2 == 1) if (clip.position, p) not in self.done]
+            self._report_progress(number, len(pending), clip, start_s, blocks)
+            due = [p for p in sorted(workers, reverse=number % 2 == 1) if (clip.position, p) not in self.done]
             with self._decoded(clip) as decoded:
                 if decoded is None:
                     continue
                 path, length_s, moment = decoded
-                found = []
-                for p in wanted:
+                predictions = []
+                for p in due:
                     with self.variants.noting(p, f"clip {clip.id}"):
-                        if p not in warm:  # a worker's first pass of a length is cold, and belongs to no clip
+                        if p not in warm:  # a worker's first pass of a length is cold and is not stored
                             self._ask(p, workers[p], path)
                             warm.add(p)
-                        answer = self._ask(p, workers[p], path, before=moment)
-                        paired = self.baselines[p] in wanted
-                        output = self.task.output_from(answer["output"])
-                        found.append(Prediction(p, clip.position, answer["seconds"], output, paired))
+                        reply = self._ask(p, workers[p], path, before=moment)
+                        paired = self.baselines[p] in due
+                        output = self.task.output_from(reply["output"])
+                        predictions.append(Prediction(p, clip.position, reply["seconds"], output, paired))
                     if p in self.variants.failed:
                         workers.pop(p).close()
-                if found:
-                    self.store.add_predictions(self.id, length_s, found)
-                    self.done |= {(p.clip, p.variant) for p in found}
+                if predictions:
+                    self.store.add_predictions(self.id, length_s, predictions)
+                    self.done |= {(p.clip, p.variant) for p in predictions}
             if not workers:
                 return
 
@@ -148,9 +149,9 @@ class Evaluator:
 
     @contextmanager
     def _decoded(self, clip: ClipRecord) -> Iterator[tuple[Path, float, Path] | None]:
-        """The clip as a .npy file, its length in seconds, and its first moment as another file.
+        """Yield the clip as a .npy file, its length in seconds, and its first MOMENT samples as another file.
 
-        None, noted as a failure, if it can't be read.
+        Yields None, and stores a failure, if the clip can't be read.
         """
         if clip.position in self.unreadable:
             yield None
@@ -165,16 +166,16 @@ class Evaluator:
         with samples_file(sound.samples) as path, samples_file(sound.samples[:MOMENT]) as moment:
             yield path, sound.duration_s, moment
 
-    def _tell(self, number: int, count: int, clip: ClipRecord, begun: float, blocks: float) -> None:
-        left = (time.monotonic() - begun) / number * (blocks * count - number) if number >= 2 else None
-        pairs = len(self.clips) * len(self.spec.variants)
+    def _report_progress(self, number: int, count: int, clip: ClipRecord, start_s: float, blocks: float) -> None:
+        eta_s = (time.monotonic() - start_s) / number * (blocks * count - number) if number >= 2 else None
+        pair_count = len(self.clips) * len(self.spec.variants)
         self.observe(
             Progress(
                 stage=f"transcribing {clip.id}",
                 clip=number + 1,
                 clips=count,
-                eta_s=left,
-                done_ratio=len(self.done) / pairs,
+                eta_s=eta_s,
+                done_ratio=len(self.done) / pair_count,
             )
         )
 
@@ -188,10 +189,11 @@ def transcribe(
     *,
     before: Path | None = None,
 ) -> dict[str, Any]:
-    """Let a paused worker transcribe a .npy file, and pause it again; every chunk of a long one is a sign of life.
+    """Let a paused worker transcribe a .npy file, then pause it again.
 
-    Others used the caches while it was paused, so its first pass is slower than those that follow: where the time
-    counts, it transcribes the short file `before` first, whose time is forgotten. Raises WorkerError, Cancelled.
+    Each chunk of a long file counts as a sign of life. Other workers used the CPU caches during the pause, so the first
+    pass is slower than the following ones: where time matters, pass a short file as `before`. It is transcribed first,
+    and its time is discarded. Raises WorkerError, Cancelled.
     """
     (shape,) = longest_pass(model)
     chunk_s = work.work(model, *shape) / CPU_MAC_PER_S
@@ -199,14 +201,14 @@ def transcribe(
     worker.resume()
     if before:
         worker.ask("predict", timeout_s, path=str(before))
-    answer: dict[str, Any] = worker.ask("predict", timeout_s, on_progress, path=str(path))
+    reply: dict[str, Any] = worker.ask("predict", timeout_s, on_progress, path=str(path))
     worker.pause()
-    return answer
+    return reply
 
 
 @contextmanager
 def samples_file(samples: audio.Array) -> Iterator[Path]:
-    """(samples,) float32 as a .npy file that workers can read, for as long as it is wanted."""
+    """Write (samples,) float32 to a temporary .npy file that workers can read; it is deleted at the end."""
     folder = paths.cache() / "audio"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.time_ns()}.npy"

@@ -1,7 +1,7 @@
-"""Who holds the device: one job at a time on a data folder, whichever process runs it.
+"""The lease of the device: one job at a time per data folder, whichever process runs it.
 
-The lease is an flock on `earbench.lock` in the data folder, held while a job runs: the system drops it when its holder
-dies, however that happens.
+The lease is an flock on `earbench.lock` in the data folder, held while a job runs. The system releases it when its
+holder dies, for whatever reason.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 from bench.core.errors import EarbenchError
 
-GLANCE_S = 0.5  # a look at the lock, from a page or by a start-up, holds it for a moment
-BLINK_S = 0.05  # so long one page's look may be in another one's way
+GLANCE_S = 0.5  # how long to wait for a page or a start-up that holds the lock only to check it
+BLINK_S = 0.05  # how long to wait for the check of another page
 
 
 class Refused(EarbenchError):
@@ -24,42 +24,42 @@ class Refused(EarbenchError):
 
 
 class Lease:
-    """The lock of one data folder. The file that holds it is closed to give it back."""
+    """The lock of one data folder. Closing the file that `take` returns releases it."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is locked yet."""
+        """`path` is the lock file; nothing is locked yet."""
         self._path = path
 
     def take(self) -> TextIO:
-        """The lease. Raises Refused with the name of who holds it."""
+        """Acquire the lease. Raises Refused, which names the holder."""
         file = self._path.open("a+")
-        if not _locked(file, fcntl.LOCK_EX, GLANCE_S):
-            sentence = _sentence(file)
+        if not _try_lock(file, fcntl.LOCK_EX, GLANCE_S):
+            sentence = _holder_sentence(file)
             file.close()
             raise Refused(f"{sentence} Two at once would disturb each other: wait for it, or cancel it there.")
         return file
 
     def try_take(self) -> TextIO | None:
-        """The lease at once, or None."""
+        """Acquire the lease without waiting; None if it is held."""
         file = self._path.open("a+")
-        if _locked(file, fcntl.LOCK_EX):
+        if _try_lock(file, fcntl.LOCK_EX):
             return file
         file.close()
         return None
 
     def holder(self) -> str | None:
-        """Who holds it, as a sentence; None if nobody does."""
+        """The holder, as a sentence; None if the lease is free."""
         with self._path.open("a+") as file:
-            return None if _locked(file, fcntl.LOCK_SH, BLINK_S) else _sentence(file)
+            return None if _try_lock(file, fcntl.LOCK_SH, BLINK_S) else _holder_sentence(file)
 
     def is_ours(self) -> bool:
-        """Whether it is this process that holds it."""
+        """Whether this process holds the lease."""
         with self._path.open() as file:
             return _signature(file).get("pid") == os.getpid()
 
 
 def sign(file: TextIO, what: str) -> None:
-    """Write into a lease who holds it, and for what."""
+    """Write the holder and its purpose into a lease."""
     file.seek(0)
     file.truncate()
     json.dump({"pid": os.getpid(), "what": what, "since_s": time.time()}, file)
@@ -67,17 +67,17 @@ def sign(file: TextIO, what: str) -> None:
 
 
 def clear(file: TextIO) -> None:
-    """Forget who held a lease before."""
+    """Remove the previous holder from a lease."""
     file.seek(0)
     file.truncate()
 
 
-def _locked(file: TextIO, how: int, patience_s: float = 0.0) -> bool:
-    """Lock the file, shared or not; False if others hold it longer than that."""
-    deadline = time.monotonic() + patience_s
+def _try_lock(file: TextIO, operation: int, timeout_s: float = 0.0) -> bool:
+    """Lock the file, shared or exclusive; False if others still hold it after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
             return True
         except OSError:
             if time.monotonic() >= deadline:
@@ -86,7 +86,7 @@ def _locked(file: TextIO, how: int, patience_s: float = 0.0) -> bool:
 
 
 def _signature(file: TextIO) -> dict[str, Any]:
-    """What `sign` wrote last; empty where the holder did not sign yet."""
+    """What `sign` wrote last; empty if the holder has not signed yet."""
     file.seek(0)
     try:
         signature: dict[str, Any] = json.loads(file.read())
@@ -95,7 +95,7 @@ def _signature(file: TextIO) -> dict[str, Any]:
     return signature
 
 
-def _sentence(file: TextIO) -> str:
+def _holder_sentence(file: TextIO) -> str:
     signature = _signature(file)
     if not signature:
         return "Another process holds this device."

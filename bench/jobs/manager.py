@@ -1,4 +1,4 @@
-"""The background thread: one job at a time on a device, its state, cancel, and recovery of what a crash left."""
+"""The background thread: one job at a time per device, its state, cancellation, and recovery after a crash."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ INTERRUPTED = "The program ended while this run was under way. What was measured
 
 @dataclass(slots=True)
 class Job:
-    """The run or the evaluation that is live in this process."""
+    """The run or evaluation that is live in this process."""
 
     run_id: str
     kind: Literal["benchmark", "evaluation"]
     pool: Pool
     progress: Progress
     thread: threading.Thread | None = None
-    cut_off: bool = False  # by the end of this process, not by a person
+    cut_off: bool = False  # cancelled by the end of this process, not by a person
 
     @property
     def what(self) -> str:
-        """The kind of job, as a sentence begins with it."""
+        """The kind of job, as the start of a sentence."""
         return "A benchmark" if self.kind == "benchmark" else "An evaluation"
 
 
 class Jobs:
-    """One a process; see `jobs()`."""
+    """The job manager, one per process; see `jobs()`."""
 
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
-        """Marks what a crash left as interrupted, unless another process is at work on this folder."""
+        """Mark what a crash left as interrupted, unless another process is working on this folder."""
         self.store, self._limits = store, limits
         self._lock = threading.Lock()
         self._job: Job | None = None
@@ -70,18 +70,18 @@ class Jobs:
 
     @property
     def live(self) -> Job | None:
-        """The job of this process, while it runs."""
+        """The job of this process while it runs, else None."""
         job = self._job
         return job if job and job.thread and job.thread.is_alive() else None
 
     def holder(self) -> str | None:
-        """Who else holds the device, as a sentence; None if nobody does."""
+        """Which other process holds the device, as a sentence; None if none does."""
         if self.live or self.transcriber.busy:
             return None
         return self._lease.holder()
 
     def recover(self) -> list[str]:
-        """Mark runs whose process died as interrupted; returns their ids."""
+        """Mark runs whose process died as interrupted. Returns their ids."""
         if self.live:
             return []
         file = self._lease.try_take()
@@ -96,9 +96,9 @@ class Jobs:
     # --- start, resume, cancel
 
     def start(self, spec: RunSpec | EvaluationSpec, found: Dataset | None = None) -> str:
-        """Begin a run or an evaluation, or return the id of the one that runs.
+        """Start a run or an evaluation and return its id; if a job is live already, return that job's id.
 
-        `found` are an evaluation's clips, where the caller has looked for them already (`datasets.of`). Raises Refused,
+        `found` is an evaluation's data set, if the caller has loaded it already (`dataset.of`). Raises Refused,
         ModelError, ModeError, DatasetError or StoreError.
         """
         with self._lock:
@@ -127,16 +127,16 @@ class Jobs:
             return run_id
 
     def resume(self, run_id: str) -> str:
-        """Go on with what was interrupted or cancelled: finished groups, or clips, are kept.
+        """Resume an interrupted or cancelled run: finished groups, or clips, are kept.
 
         Raises Refused, ModelError, DatasetError or StoreError.
         """
         with self._lock:
             if job := self.live:
                 return job.run_id
-            if self._captioning:  # they end for nothing less
+            if self._captioning:  # don't end captions for a run that can't be resumed
                 self._check_resumable(run_id)
-            file = self._take_over()  # before the check: what a crash left live becomes interrupted by it
+            file = self._take_over()  # before the check: it marks what a crash left live as interrupted
             try:
                 self._check_resumable(run_id)
                 self.store.set_state(run_id, "preparing")
@@ -147,7 +147,7 @@ class Jobs:
             return run_id
 
     def cancel(self) -> None:
-        """End the live job now: its workers are killed, what was measured stays."""
+        """Cancel the live job: its workers are killed, and what was measured is kept."""
         job = self.live
         if job and not job.pool.cancelled:
             job.pool.cancel()
@@ -155,7 +155,7 @@ class Jobs:
                 self.store.set_state(job.run_id, "cancelling")
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the live job's end; False if it still runs after the timeout."""
+        """Wait for the live job to end; False if it still runs after the timeout."""
         job = self._job
         if job and job.thread:
             job.thread.join(timeout_s)
@@ -163,7 +163,7 @@ class Jobs:
         return True
 
     def shutdown(self) -> None:
-        """Kill the workers: the process ends. The run is marked by the thread, or else at the next start."""
+        """Kill the workers because the process ends. The thread marks the run, or else the next start does."""
         self.transcriber.cancel()
         if job := self.live:
             job.cut_off = True
@@ -172,7 +172,7 @@ class Jobs:
                 job.thread.join(2)
 
     def caption(self, make: Callable[[], Captions]) -> Captions:
-        """The captions that are live, or new ones: two browsers that start them at once see the same."""
+        """The live captions, or new ones: two browsers that start captions at once share one session."""
         with self._lock:
             if not (self.captions and self.captions.live):
                 self.captions = make()
@@ -183,14 +183,14 @@ class Jobs:
         return self.captions is not None and self.captions.live
 
     def _end_captions(self) -> None:
-        """They give way to a measurement."""
+        """End the captions because a measurement begins."""
         if self.captions:
             self.captions.end("A measurement began, and captions beside it would spoil its times: they ended.")
 
     def _take_over(self) -> TextIO:
-        """The lock, from this process's live captions too, which end where they alone stand in the way.
+        """Acquire the lease; if only this process's live captions hold it, end them first.
 
-        Raises Refused, and then captions go on.
+        Raises Refused, and then the captions continue.
         """
         try:
             return self._take()
@@ -202,7 +202,7 @@ class Jobs:
 
     @contextmanager
     def hold(self, what: str = "a transcription") -> Iterator[None]:
-        """Hold the device for something beside which nothing can be measured. Raises Refused."""
+        """Hold the device for work during which nothing can be measured. Raises Refused."""
         if job := self.live:
             raise Refused(
                 f"{job.what} is under way, and {what} "
@@ -221,9 +221,9 @@ class Jobs:
         for name in {v.model for v in run.spec.variants}:
             catalogue.find(name)
         if isinstance(run, Evaluation):
-            found = dataset.of(run.spec)
-            changed = _clips(found) != [replace(c, length_s=None) for c in self.store.clips(run_id)]
-            if changed or run.spec.digest not in ("", found.digest):  # "": of an Earbench that took none
+            clip_set = dataset.of(run.spec)
+            changed = _clips(clip_set) != [replace(c, length_s=None) for c in self.store.clips(run_id)]
+            if changed or run.spec.digest not in ("", clip_set.digest):  # "": stored by a version without digests
                 raise Refused(
                     f"The clips in {run.spec.dataset} are not what they were when evaluation {run_id} began: "
                     "start a new one."
@@ -238,14 +238,14 @@ class Jobs:
     # --- the thread
 
     def _begin(self, run_id: str, file: TextIO) -> None:
-        found = self.store.run(run_id) or self.store.evaluation(run_id)
-        assert found
+        record = self.store.run(run_id) or self.store.evaluation(run_id)
+        assert record
         self._end_captions()
-        kind: Literal["benchmark", "evaluation"] = "benchmark" if isinstance(found, Run) else "evaluation"
+        kind: Literal["benchmark", "evaluation"] = "benchmark" if isinstance(record, Run) else "evaluation"
         sign(file, f"{'run' if kind == 'benchmark' else kind} {run_id}")
-        self.transcriber.close()  # its warm workers would take memory, and time when they are ended
+        self.transcriber.close()  # its warm workers would take memory, and time when they close
         job = Job(run_id, kind, Pool(), Progress())
-        job.thread = threading.Thread(target=self._work, args=(job, found, file), name=f"run {run_id}", daemon=True)
+        job.thread = threading.Thread(target=self._work, args=(job, record, file), name=f"run {run_id}", daemon=True)
         self._job = job
         job.thread.start()
 
@@ -255,14 +255,14 @@ class Jobs:
 
         try:
             self._carry_out(job, run, observe)
-        except StoreError:  # the disk is full, and pages say so: the run is marked as interrupted once it can be
+        except StoreError:  # the disk is full, and pages say so: the run is marked as interrupted once it can be stored
             traceback.print_exc()
         finally:
-            with file:  # the lock ends with it
+            with file:  # closing it releases the lease
                 cache.sweep()
 
     def _carry_out(self, job: Job, run: Run | Evaluation, observe: Callable[[Progress], None]) -> None:
-        """The job from start to end, and how it ended into the store. Raises StoreError where that can't be written."""
+        """Run the job from start to end and store how it ended. Raises StoreError if that can't be written."""
         try:
             message = (
                 Runner(run, self.store, job.pool, observe, self._limits).run()
@@ -277,13 +277,13 @@ class Jobs:
                 self.store.set_state(job.run_id, "cancelled", "Cancelled. What was measured is kept.")
         except (RunFailed, StoreError) as e:
             self.store.set_state(job.run_id, "failed", str(e))
-        except Exception as e:  # the thread has nobody above it: say it where people look
+        except Exception as e:  # nothing above this thread reports errors: store it where pages show it
             log = traceback.format_exc()
             self.store.add_failure(job.run_id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
             self.store.set_state(job.run_id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
 
     def _take(self) -> TextIO:
-        """The lease; what a crash left live is interrupted by it. Raises Refused, StoreError."""
+        """Acquire the lease and mark what a crash left live as interrupted. Raises Refused, StoreError."""
         file = self._lease.take()
         try:
             if self.store.interrupt_live(INTERRUPTED):
@@ -295,12 +295,12 @@ class Jobs:
         return file
 
 
-_one_lock = threading.Lock()
+_jobs_lock = threading.Lock()
 
 
 def jobs() -> Jobs:
     """The job manager of this process. Raises StoreError if the database can't be used."""
-    with _one_lock:  # two pages that open at once must not make two
+    with _jobs_lock:  # two pages that open at once must not create two managers
         return _jobs()
 
 
@@ -309,10 +309,10 @@ def _jobs() -> Jobs:
     return Jobs(Store(paths.database()))
 
 
-def _clips(found: Dataset) -> list[ClipRecord]:
-    """The clips of an evaluation, as they are at its start."""
-    return [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(found.clips)]
+def _clips(clip_set: Dataset) -> list[ClipRecord]:
+    """The clip records of a data set, as they are when an evaluation starts."""
+    return [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(clip_set.clips)]
 
 
-def _versions(found: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -1,7 +1,8 @@
-"""Transcribing a recording by several variants, one after another, with workers that stay warm for a while.
+"""Transcribe a recording with several variants, one after another, by workers that stay warm for a while.
 
-One a process, shared by all pages. The device's lock is held while it computes, so a benchmark elsewhere and a
-transcription never disturb each other; a benchmark that begins here closes the warm workers first.
+There is one transcriber per process, shared by all pages. It holds the device's lease while it computes, so a benchmark
+in another process and a transcription never disturb each other. A benchmark in this process closes the warm workers
+first.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ Say = Callable[[str], None]
 
 
 class Busy(EarbenchError):
-    """Somebody else is transcribing; the text says what to do."""
+    """Another recording is being transcribed; the message says what to do."""
 
 
 class Transcriber:
-    """Keeps workers by variant; for use by several threads, one of which transcribes at a time."""
+    """Keeps one worker per variant. Several threads may use it; one transcribes at a time."""
 
     def __init__(
         self, hold: Callable[[], AbstractContextManager[None]], limits: Limits | None = None, warm_s: float = WARM_S
     ) -> None:
-        """`hold` holds the device while something is computed, and raises where it can't be had."""
+        """`hold` holds the device during computation, and raises if it is not available."""
         self._hold, self._limits, self._warm_s = hold, limits or Limits(), warm_s
         self._busy = threading.Lock()
         self._workers: dict[Variant, Worker] = {}
@@ -49,7 +50,7 @@ class Transcriber:
 
     @property
     def warm(self) -> list[Variant]:
-        """The variants that cost only their forward pass."""
+        """The variants with an open worker, which cost only their forward pass."""
         return list(self._workers)
 
     @property
@@ -60,43 +61,43 @@ class Transcriber:
     def transcribe(
         self, samples: Array, variants: Sequence[Variant], say: Say = lambda _: None, wait_s: float = 60.0
     ) -> list[VariantText]:
-        """One text a variant, in order; a variant that fails says so in its place, and the others go on.
+        """Return one text per variant, in order. A variant that fails has its error there, and the others go on.
 
-        samples: (n,) float32 at 16 kHz. `say` hears what is being done. Raises Busy, Cancelled, and what `hold` raises.
+        samples: (n,) float32 at 16 kHz. `say` is called with each step. Raises Busy, Cancelled, and what `hold` raises.
         """
         if not self._busy.acquire(timeout=wait_s):
             raise Busy("Another recording is being transcribed. Wait for it to end, then press the button again.")
         try:
             self._begin()
             with self._hold(), samples_file(samples) as path:
-                out = []
+                texts = []
                 for v in variants:
                     try:
                         worker = self._worker(v, keep=variants, say=say)
                         say(f"transcribing with {v.spelled}")
-                        answer = transcribe(
+                        reply = transcribe(
                             worker,
                             v.model,
                             path,
                             self._limits,
                             lambda done, v=v: say(f"transcribing with {v.spelled}: chunk {done}"),  # type: ignore[misc]
                         )
-                        out.append(VariantText(v, answer["seconds"], transcription_from(answer["output"])))
+                        texts.append(VariantText(v, reply["seconds"], transcription_from(reply["output"])))
                     except EarbenchError as e:
-                        if broken := self._workers.pop(v, None):
-                            broken.close()
-                        out.append(VariantText(v, error=str(e)))
-                    except BaseException:  # whoever asked left in the middle, and the answer would meet the next one
-                        if left := self._workers.pop(v, None):
-                            left.close()
+                        if failed := self._workers.pop(v, None):
+                            failed.close()
+                        texts.append(VariantText(v, error=str(e)))
+                    except BaseException:  # the caller left before the reply, which the next request would read
+                        if abandoned := self._workers.pop(v, None):
+                            abandoned.close()
                         raise
-                return out
+                return texts
         finally:
             self._start_timer()
             self._busy.release()
 
     def warm_up(self, variants: Sequence[Variant], say: Say = lambda _: None) -> None:
-        """Open the variants, so that the next recording costs only the forward passes. Raises as `transcribe`."""
+        """Open the variants, so that the next recording costs only the forward passes. Raises like `transcribe`."""
         with self._busy:
             self._begin()
             try:
@@ -107,11 +108,11 @@ class Transcriber:
                 self._start_timer()
 
     def cancel(self) -> None:
-        """Kill the workers: whoever waits for a text gets Cancelled."""
+        """Kill the workers; calls that wait for a text raise Cancelled."""
         self._pool.cancel()
 
     def close(self) -> None:
-        """End all workers, e.g. because a benchmark begins. What is being transcribed is cancelled."""
+        """Close all workers, e.g. because a benchmark begins. A transcription under way is cancelled."""
         self._pool.cancel()
         with self._busy:
             self._begin()
@@ -119,26 +120,26 @@ class Transcriber:
     def _worker(self, v: Variant, keep: Iterable[Variant], say: Say) -> Worker:
         if self._pool.cancelled:
             raise Cancelled
-        if found := self._workers.pop(v, None):
-            self._workers[v] = found  # now the last to be let go
-            return found
+        if warm_worker := self._workers.pop(v, None):
+            self._workers[v] = warm_worker  # now the last to be closed
+            return warm_worker
         catalogue.check_task(TRANSCRIPTION.NAME, [v.model])
         artefact, _ = build(v, self._pool, self._limits, say)
-        need = memory.open_bytes(v, artefact.size_bytes, longest_pass(v.model))
-        # The longest unused first; those of this recording have their turn one after another, so they can go too.
+        need_bytes = memory.open_bytes(v, artefact.size_bytes, longest_pass(v.model))
+        # The least recently used first. Workers of this recording run one after another, so they can be closed too.
         for other in sorted(self._workers, key=lambda w: w in keep):
-            if available_memory_bytes() >= need:
+            if available_memory_bytes() >= need_bytes:
                 break
             self._drop([other])
-        if available_memory_bytes() < need:
+        if available_memory_bytes() < need_bytes:
             raise WorkerError(
                 "out of memory",
-                f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Leave it out, choose a "
-                "smaller model, or close other programs.",
+                f"{v.spelled} needs about {need_bytes / 1e9:.1f} GB of memory, more than is free. Leave it out, "
+                "choose a smaller model, or close other programs.",
             )
         worker, _ = open_worker(v, artefact, self._pool, self._limits, say)
         try:
-            with samples_file(np.zeros(SAMPLE_RATE_HZ, np.float32)) as path:  # a cold pass
+            with samples_file(np.zeros(SAMPLE_RATE_HZ, np.float32)) as path:  # the cold pass
                 transcribe(worker, v.model, path, self._limits)
         except BaseException:
             worker.close()
@@ -147,7 +148,7 @@ class Transcriber:
         return worker
 
     def _begin(self) -> None:
-        """Nobody cools the workers now; those that a cancel killed are forgotten."""
+        """Stop the idle timer; drop the workers that a cancel killed."""
         self._stop_timer()
         if self._pool.cancelled:
             self._drop(list(self._workers))
@@ -158,7 +159,7 @@ class Transcriber:
             self._workers.pop(v).close()
 
     def _start_timer(self) -> None:
-        self._timer = threading.Timer(self._warm_s, self._cool)
+        self._timer = threading.Timer(self._warm_s, self._close_idle)
         self._timer.daemon = True
         self._timer.start()
 
@@ -167,8 +168,8 @@ class Transcriber:
             self._timer.cancel()
             self._timer = None
 
-    def _cool(self) -> None:
-        """The workers were not wanted for a while."""
+    def _close_idle(self) -> None:
+        """Close the workers because they were idle for a while."""
         if self._busy.acquire(blocking=False):
             try:
                 self._drop(list(self._workers))

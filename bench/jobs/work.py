@@ -1,4 +1,4 @@
-"""How much a pass computes, and whether variants can be had at all."""
+"""How much a pass computes, and whether variants are valid."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def work(model: str, batch: int, size: float) -> int:
 
 
 def check(variants: Iterable[Variant]) -> None:
-    """Raises SpecError for a device, ModelError or ModeError for a model, a mode or a setting that there is not, or
-    that do not fit.
+    """Check that each variant's device, model, mode and settings exist and fit together.
+
+    Raises SpecError for a device, ModelError or ModeError for a model, a mode or a setting.
     """
     for v in variants:
         kinds.find(v.placement.device)
@@ -28,7 +29,7 @@ def check(variants: Iterable[Variant]) -> None:
 
 
 def axis(models: Iterable[str]) -> Axis:
-    """What the size of an input means to these models. Raises ModelError, or SpecError where it differs."""
+    """What the size of an input means to these models. Raises ModelError, or SpecError if they differ in it."""
     axes = {catalogue.family(catalogue.find(model)).AXIS: model for model in models}
     if len(axes) > 1:
         names = " and ".join(f"{a.title} ({model})" for a, model in axes.items())

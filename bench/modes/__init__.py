@@ -1,7 +1,7 @@
-"""Quantization modes: one file each. To add one, write a file with a `MODE` (see `mode.Mode`) and a line below.
+"""Quantization modes: one file each. To add one, write a file with a `MODE` (see `mode.Mode`) and list it below.
 
-Modes import their engine inside functions, so that reading this list costs nothing. Their order is the menu's order;
-the first one is the original that all are compared with.
+Modes import their engine inside functions, so that importing this list is cheap. Their order is the menu's order; the
+first is the original that all others are compared with.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from bench.core.specs import Setting, Variant, spelled
 from bench.families.family import Config, Family
 from bench.modes.mode import Mode, ModeError
 
-# OpenVINO and NNCF tell their makers over the network how they are used if this package can be imported: now it can't.
-# They do without, and a worker takes 7 MB less.
+# OpenVINO and NNCF send usage telemetry over the network if this package can be imported. This entry makes the import
+# fail, which they tolerate; it also saves a worker 7 MB.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
@@ -43,7 +43,7 @@ ORDER = (
 
 
 def modes() -> dict[str, Mode]:
-    """All modes by name, in the menu's order."""
+    """Return all modes by name, in the menu's order."""
     return {mode.name: mode for mode in (*_listed(), *extras.named("MODE"))}
 
 
@@ -53,17 +53,17 @@ def _listed() -> tuple[Mode, ...]:
 
 
 def original() -> str:
-    """The mode that all others are compared with by default."""
+    """Return the name of the mode that all others are compared with by default."""
     return next(iter(modes()))
 
 
 def first() -> tuple[str, ...]:
-    """The modes that menus and commands begin with: what a quantization lab compares."""
+    """Return the names of the modes that are selected by default: those that a quantization lab compares."""
     return tuple(name for name, mode in modes().items() if mode.SPEC.first)
 
 
 def find(name: str) -> Mode:
-    """The mode of a name. Raises ModeError."""
+    """Return the mode of a name. Raises ModeError."""
     by_name = modes()
     if name not in by_name:
         raise ModeError(f"There is no mode “{name}”. Allowed: {', '.join(by_name)}.")
@@ -71,32 +71,34 @@ def find(name: str) -> Mode:
 
 
 def check(variant: Variant) -> None:
-    """Raises ModeError for a mode or a setting that there is not."""
+    """Raise ModeError for an unknown mode, an unknown setting or a value that is not allowed."""
     complete(find(variant.mode), dict(variant.settings))
 
 
 def refuse_unsupported(mode: Mode, family: Family, config: Config, model: str) -> None:
-    """Raises ModeError where a mode does not fit a model, or what it is built from does not."""
+    """Raise ModeError if a mode, or the base that it is built from, does not support a model."""
     for part in (mode, *([find(mode.SPEC.base)] if mode.SPEC.base else [])):
         if reason := part.supports(family, config):
             raise ModeError(f"{mode.name} can't be had of {model}: {reason}. Choose another mode.")
 
 
-def complete(mode: Mode, given: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Every setting of a mode, by what was given and by default. Raises ModeError."""
+def complete(mode: Mode, values: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return all settings of a mode: `values` where present, else defaults. Raises ModeError."""
     settings = mode.SPEC.settings
-    for name in given:
+    for name in values:
         if name not in settings:
             allowed = ", ".join(settings) or "none: this mode has nothing to set"
             raise ModeError(f"{mode.name} has no setting “{name}”. Allowed: {allowed}.")
-    return {name: o.read(name, given.get(name, o.default)) for name, o in settings.items()}
+    return {name: option.read(name, values.get(name, option.default)) for name, option in settings.items()}
 
 
 def menu() -> dict[str, str]:
-    """What menus offer: every mode as it is, then with what it offers to be set; spelling -> label for people."""
+    """Return the menu's entries, spelling -> label: every mode with its defaults, then with its offered settings."""
     labels = {}
     for name, mode in modes().items():
         labels[name] = mode.SPEC.label
-        for given in mode.SPEC.offered:
-            labels[spelled(name, given)] = f"{mode.SPEC.label}, {', '.join(f'{k} = {v}' for k, v in given.items())}"
+        for settings in mode.SPEC.offered:
+            labels[spelled(name, settings)] = (
+                f"{mode.SPEC.label}, {', '.join(f'{k} = {v}' for k, v in settings.items())}"
+            )
     return labels

@@ -1,4 +1,4 @@
-"""From what networks store and run to a coverage: what all engines share."""
+"""Counting a coverage from what networks store and run; shared by all engines."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from bench.core.records import Coverage, Part
 from bench.families.network import Profile
 
-NORMS = "norms and biases"  # a part that does no multiply-accumulates
-ATTENTION = ("qk", "av")  # the two products of activations with activations
+NORMS = "norms and biases"  # a part without multiply-accumulates
+ATTENTION = ("qk", "av")  # the two products of activations
 
 
 class Tally:
     """Parameters, multiply-accumulates and nodes by part and precision."""
 
     def __init__(self) -> None:
-        """Nothing was counted."""
+        """All counts start at 0."""
         self._parameters: Counter[tuple[str, int | None, int]] = Counter()
         self._macs: Counter[tuple[str, int | None, int]] = Counter()
         self._nodes: Counter[tuple[str, int | None, int]] = Counter()
@@ -25,14 +25,14 @@ class Tally:
     def add(
         self, part: str, weight_bits: int | None, activation_bits: int, parameters: int, macs: int, nodes: int
     ) -> None:
-        """Count something; None bits: it has no weights."""
+        """Add counts; `weight_bits` is None for what has no weights."""
         key = part, weight_bits, activation_bits
         self._parameters[key] += parameters
         self._macs[key] += macs
         self._nodes[key] += nodes
 
     def coverage(self) -> Coverage:
-        """What was counted, in the order in which its parts came first."""
+        """Return the counts as a coverage, parts in the order of their first `add`."""
         return Coverage(
             tuple(
                 Part(*key, parameters, self._macs[key], self._nodes[key])
@@ -44,17 +44,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What the nodes of a network's graph store and read, by their names: MODULE, or MODULE/qk and /av."""
+    """What the nodes of a network's graph store and read, by node name: MODULE, or MODULE/qk and MODULE/av."""
 
-    stored: Mapping[str, tuple[int | None, int]]  # bits and elements of the weight that a node multiplies with
-    executed: Mapping[str, int]  # bits of the activations that a node multiplies
-    others: Mapping[int, int] = field(default_factory=dict)  # elements of all other parameters, by their bits
+    stored: Mapping[str, tuple[int | None, int]]  # bits and elements of each node's weight
+    executed: Mapping[str, int]  # bits of each node's input activations
+    others: Mapping[int, int] = field(default_factory=dict)  # elements of all other parameters, by bits
 
 
 def count(profile: Profile, look: Callable[[str, set[str]], Graph]) -> Coverage:
-    """What graphs of named nodes hold and run. `look` gets a network's name and those of its nodes that work.
+    """Count the coverage of graphs with named nodes. `look` takes a network's name and the names of its compute nodes.
 
-    Raises RuntimeError if a module that multiplies is missing in the graph that runs.
+    Raises RuntimeError if a module with multiply-accumulates is missing in the executed graph.
     """
     tally = Tally()
     for network in dict.fromkeys(w.network for w in profile.works):
@@ -65,10 +65,10 @@ def count(profile: Profile, look: Callable[[str, set[str]], Graph]) -> Coverage:
         graph = look(network, set(works))
         for name, (w, macs) in works.items():
             bits, elements = graph.stored.get(name, (None, 0))
-            if w.kind == "embedding":  # looked up, not multiplied: it is read as it is stored
+            if w.kind == "embedding":  # a lookup without products: read in its stored precision
                 tally.add(w.part, bits or 32, bits or 32, elements or w.parameters, 0, 1)
                 continue
-            if w.kind == "recurrent" and name in graph.executed:  # of several weights, or of one that is put together
+            if w.kind == "recurrent" and name in graph.executed:  # has several weights, or one concatenated weight
                 tally.add(w.part, bits or 32, graph.executed[name], w.parameters, macs, 1)
                 continue
             if name not in graph.executed or (bits is None and w.kind != "attention"):

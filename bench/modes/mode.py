@@ -1,4 +1,4 @@
-"""What a mode offers, and what describes it."""
+"""The base class of modes, and the records that describe a mode."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from torch import nn
 
 Progress = Callable[[str], None]
-Exercise = Callable[[Mapping[str, Opened]], None]  # runs one short pass through opened networks
+Exercise = Callable[[Mapping[str, Opened]], None]  # runs one short pass with opened networks
 
 
 class ModeError(EarbenchError):
-    """A mode can't be had."""
+    """A mode is unknown, unsupported or can't be built."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """What a mode does to weights or activations."""
+    """The precision that a mode gives to weights or activations."""
 
-    bits: int  # of those that it quantizes; 32: of all
-    text: str  # for people: what becomes which precision
+    bits: int  # of the quantized ones; 32 if none is quantized
+    text: str  # for people: which parts have which precision
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What must be there before a mode can run."""
+    """What a mode requires to run and to be built."""
 
-    packages: tuple[str, ...]  # to open and run
-    fast_isa: frozenset[str] = field(default_factory=frozenset)  # without any of these the mode is emulated, and slow
-    build_packages: tuple[str, ...] = ()  # further ones to build
-    compiles: bool = False  # when it is opened and at the first pass of a shape: that may take minutes
+    packages: tuple[str, ...]  # for opening and running
+    fast_isa: frozenset[str] = field(default_factory=frozenset)  # if none is present, the mode is emulated and slow
+    build_packages: tuple[str, ...] = ()  # additional ones for building
+    compiles: bool = False  # compiles at opening and at the first pass of a shape, which may take minutes
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Something that a person may set: its default, what it does, and what is allowed."""
+    """A setting that users can change: its default, its help text, and its allowed values."""
 
     default: Setting
     help: str
@@ -55,25 +55,25 @@ class Option:
     allowed: tuple[Setting, ...] = ()
 
     def read(self, name: str, value: Setting) -> Setting:
-        """The value in the default's type. Raises ModeError."""
+        """Return the value, converted to the default's type. Raises ModeError if it is not allowed."""
         kind = type(self.default)
         if kind is float and type(value) is int:
             value = float(value)
         if kind is str and type(value) in (int, float):
             value = str(value)
-        inside = (
+        valid = (
             type(value) is kind
             and (self.low is None or float(value) >= self.low)
             and (self.high is None or float(value) <= self.high)
             and (not self.allowed or value in self.allowed)
         )
-        if not inside:
+        if not valid:
             raise ModeError(f"Setting {name}: got {value!r}; allowed: {self.range}.")
         return value
 
     @property
     def range(self) -> str:
-        """What is allowed, in words."""
+        """The allowed values, in words."""
         if self.allowed:
             return ", ".join(map(str, self.allowed))
         kind = {int: "whole numbers", float: "numbers", bool: "true or false", str: "a text"}[type(self.default)]
@@ -84,15 +84,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What building takes, as measured: so many bytes and so many times the float32 weights."""
+    """The measured cost of building, in bytes and in multiples of the float32 weights' size."""
 
     memory_bytes: int
-    memory_copies: float  # the peak of resident memory is memory_bytes and so many times the weights
-    disk_copies: float  # while it is built, what is left included
+    memory_copies: float  # the peak resident memory is memory_bytes + memory_copies * the weights' size
+    disk_copies: float  # peak disk space during the build, the artefact included
 
 
 def calibration(examples: int) -> dict[str, Option]:
-    """The two settings of every mode that looks at real examples while it is built."""
+    """Return the two settings of every mode that uses real examples during the build."""
     return {
         "clips": Option(examples, "how many clips are used, 0 for all", 0, 100_000),
         "data": Option("", "folder of the clips (split “calibrate” where it has splits); empty: the shipped ones"),
@@ -101,37 +101,37 @@ def calibration(examples: int) -> dict[str, Option]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeSpec:
-    """Everything that describes a mode. What is not said has its usual value."""
+    """The description of a mode."""
 
-    name: str  # by which people ask for it; nothing parses it
+    name: str  # unique identifier for users; never parsed
     label: str
     engine: str
     weights: Precision
     activations: Precision
     needs: Needs
     cost: Cost
-    stores: Mapping[Kind | Literal[""], int]  # bits by the kind of module, "" for the rest: the size before building
-    settings: Mapping[str, Option] = field(default_factory=dict)  # what a person may set
-    offered: tuple[dict[str, Setting], ...] = ()  # further variants that menus offer, by what they set
-    base: str = ""  # "": `build` gets the float modules; else the mode whose artefact's folder it gets
+    stores: Mapping[Kind | Literal[""], int]  # bits by kind of module, "" for the rest: predicts the size
+    settings: Mapping[str, Option] = field(default_factory=dict)  # what users can change
+    offered: tuple[dict[str, Setting], ...] = ()  # settings of further variants that menus offer
+    base: str = ""  # the mode whose artefact's folder `build` gets; "": `build` gets the float modules
     data: Literal["", "examples", "targets"] = (
-        ""  # what it looks at while it is built; then it has `calibration`'s settings
+        ""  # what it needs during the build; if set, it has the settings of `calibration`
     )
-    float_reference: str = ""  # the engine's own fp32 mode, whose speed-up is the engine's share; "": there is none
-    min_snr_db: float = 0.0  # of a trained model's outputs against the original's: what is less differs
-    min_random_snr_db: float = 0.0  # the same of a small random network, whose frames differ by little
-    first: bool = False  # among those that menus begin with
-    version: int = 1  # grows when what `build` writes changes
-    code: str = ""  # the same in plain lines, after `model` was loaded: shown beside a result
-    open_code: str = ""  # plain lines that open the artefact in the current folder, see `bench.artefacts.transfer`
+    float_reference: str = ""  # the engine's fp32 mode, whose speed-up is the engine's share; "": none
+    min_snr_db: float = 0.0  # a trained model's outputs *differ* below this SNR against the original's
+    min_random_snr_db: float = 0.0  # the same for a small random network, whose frames differ little
+    first: bool = False  # selected by default in menus
+    version: int = 1  # increment when the output of `build` changes
+    code: str = ""  # plain code for the same quantization of a loaded `model`, shown beside a result
+    open_code: str = ""  # plain code that opens the artefact in the current folder, see `bench.artefacts.transfer`
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Real examples for modes that look at them.
+    """Real examples for modes that use them during the build.
 
-    `examples`: prepared inputs, and the target as the family's loss wants it. `feeds`: by network, what it was fed
-    while the float model ran the examples, its state included.
+    `examples`: pairs of prepared inputs and the target in the form of the family's loss. `feeds`: by network, its feeds
+    while the float model ran the examples, state included.
     """
 
     examples: Sequence[tuple[Feed, Any]] = ()
@@ -139,21 +139,21 @@ class Data:
 
 
 class Mode(ABC):
-    """A way to quantize and run a model. One file each, with a `MODE`; engines have base classes that do most of it."""
+    """A way to quantize and run a model. One file each, with a `MODE`; each engine has a base class for most of it."""
 
     SPEC: ModeSpec
 
     @property
     def name(self) -> str:
-        """By which people ask for it."""
+        """The mode's unique name."""
         return self.SPEC.name
 
     def check(self) -> str:
-        """A remark on how the mode will run here. Raises RuntimeError with the reason if it can't."""
+        """Return a remark on how the mode runs on this device. Raises RuntimeError with the reason if it can't run."""
         return ""
 
     def supports(self, family: Family, config: Config) -> str:
-        """Why the mode can't be had of such a model; "" if it can."""
+        """Return the reason why the mode does not support such a model; "" if it does."""
         return ""
 
     @abstractmethod
@@ -166,10 +166,10 @@ class Mode(ABC):
         out: Path,
         progress: Progress,
     ) -> dict[str, str]:
-        """Write the model's weights into the folder `out` in this mode; returns what was chosen on the way.
+        """Quantize the model and write its weights into the folder `out`; return details of the build.
 
-        `source` are the float modules by network, or the folder of the base's artefact. `data` is empty where the mode
-        does not ask for it. `settings` has every setting. The files that the family describes are there already.
+        `source` holds the float modules by network, or is the folder of the base's artefact. `data` is empty if the
+        mode does not need it. `settings` has every setting. `out` already contains the files of `Family.describe`.
         `progress` is called at least every few minutes.
         """
 
@@ -177,18 +177,18 @@ class Mode(ABC):
     def open(
         self, directory: Path, placement: Placement, family: Family, networks: Sequence[Network]
     ) -> Mapping[str, Opened]:
-        """The networks of an artefact, by name. Imports nothing beyond what the mode needs to open."""
+        """Open the networks of an artefact, by name. Imports only the packages that opening needs."""
 
     @abstractmethod
     def coverage(self, opened: Mapping[str, Any], profile: Profile, exercise: Exercise) -> Coverage:
-        """What the opened artefact holds and runs, counted from it and from the engine, not from intentions.
+        """Count what the opened artefact stores and runs, from the artefact and the engine, not from the mode's intent.
 
-        Called in the process that builds, never in one that is timed: it may import anything.
+        Called in the process that builds, never in one that is timed, so it may import anything.
         """
 
 
 def several_networks(family: Family, config: Config) -> str:
-    """The reason of modes that take models of one network without a state; "" for such a model."""
+    """Return why a mode for models of one network without state does not support a model; "" if it does."""
     networks = family.networks(config)
     if len(networks) == 1 and not networks[0].state:
         return ""

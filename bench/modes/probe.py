@@ -1,6 +1,6 @@
-"""Which modes run here. `python -m bench.modes.probe` prints it as JSON; `availability()` asks a process of its own.
+"""The modes' availability. `python -m bench.modes.probe` prints it as JSON; `availability()` runs that in a subprocess.
 
-Asking needs the engines, and the dashboard's process never imports them.
+Probing imports the engines, and the dashboard's process must not import them.
 """
 
 from __future__ import annotations
@@ -25,77 +25,77 @@ State = Literal["available", "emulated", "unavailable"]
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a mode runs here: `remark` tells how, or why not and what to do."""
+    """Whether a mode runs on this device: `remark` says how, or why not and how to fix it."""
 
     state: State
     remark: str = ""
-    builds: bool = True  # else only what was imported can be opened
+    builds: bool = True  # False: only imported artefacts can be opened
 
 
 _known: dict[str, Availability] = {}
-_asking = threading.Lock()  # pages that open at once ask once
+_lock = threading.Lock()  # pages that open at the same time probe only once
 
 
 def availability() -> dict[str, Availability]:
-    """Every mode's availability by name, remembered for these library versions on this processor."""
-    with _asking:
+    """Return every mode's availability by name, cached for these library versions and this processor."""
+    with _lock:
         if not _known:
-            found = _ask()
-            if isinstance(found, str):
-                return {name: Availability("unavailable", f"asking failed: {found}") for name in modes()}
-            _known.update(found)
+            answer = _ask()
+            if isinstance(answer, str):
+                return {name: Availability("unavailable", f"asking failed: {answer}") for name in modes()}
+            _known.update(answer)
         return dict(_known)
 
 
 def _ask() -> dict[str, Availability] | str:
-    """What a process of its own says, or what it said before; a sentence if it fails."""
+    """Return the availability from the disk cache or from a subprocess; an error message if that fails."""
     packages = {p for mode in modes().values() for p in (*mode.SPEC.needs.packages, *mode.SPEC.needs.build_packages)}
     key = json.dumps(
         [host.versions(tuple(sorted(packages))), cpu.cpu_name(), sys.prefix, sorted(modes()), shutil.which("g++")]
     )
-    remembered = paths.cache() / "modes.json"
+    cache_file = paths.cache() / "modes.json"
     try:
-        known = json.loads(remembered.read_text())
+        cached = json.loads(cache_file.read_text())
     except (OSError, ValueError):
-        known = {}
-    if known.get("key") != key:
+        cached = {}
+    if cached.get("key") != key:
         command = [sys.executable, "-m", "bench.modes.probe"]
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 command, capture_output=True, text=True, cwd=paths.ROOT, timeout=300, env=environment()
             )
         except (OSError, subprocess.TimeoutExpired) as e:
             return str(e)
-        if done.returncode:
-            return (done.stderr.strip().splitlines() or ["no output"])[-1]
-        known = {"key": key, "modes": json.loads(done.stdout.splitlines()[-1])}
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(json.dumps(known))
-    return {name: Availability(**found) for name, found in known["modes"].items()}
+        if process.returncode:
+            return (process.stderr.strip().splitlines() or ["no output"])[-1]
+        cached = {"key": key, "modes": json.loads(process.stdout.splitlines()[-1])}
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        cache_file.write_text(json.dumps(cached))
+    return {name: Availability(**fields) for name, fields in cached["modes"].items()}
 
 
 def probe(mode: Mode) -> Availability:
-    """Import what a mode needs and ask it. Runs in a process of its own."""
+    """Import a mode's packages and call its check. Runs in a separate process."""
     for package in mode.SPEC.needs.packages:
-        if problem := _importing(package):
+        if problem := _import_problem(package):
             return Availability("unavailable", problem)
     try:
         remark = mode.check()
     except Exception as e:
         return Availability("unavailable", str(e))
-    wanted = mode.SPEC.needs.fast_isa
+    fast_isa = mode.SPEC.needs.fast_isa
     state: State = "available"
-    if wanted and not wanted & cpu.isa():
+    if fast_isa and not fast_isa & cpu.isa():
         state = "emulated"
-        remark = f"emulated: this processor has none of {', '.join(sorted(wanted))}, so expect it to be slow"
-    problem = next(filter(None, map(_importing, mode.SPEC.needs.build_packages)), "")
+        remark = f"emulated: this processor has none of {', '.join(sorted(fast_isa))}, so expect it to be slow"
+    problem = next(filter(None, map(_import_problem, mode.SPEC.needs.build_packages)), "")
     if problem:
         remark = "; ".join(filter(None, [remark, f"opens what was built elsewhere; to build here, {problem}"]))
     return Availability(state, remark, not problem)
 
 
-def _importing(package: str) -> str:
-    """What is wrong with a package, and the fix; "" if it can be imported."""
+def _import_problem(package: str) -> str:
+    """Return what is wrong with a package, and the fix; "" if it can be imported."""
     try:
         importlib.import_module(package)
     except Exception as e:  # a broken engine may raise anything at import

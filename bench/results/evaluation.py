@@ -1,4 +1,4 @@
-"""An evaluation as read from the store: errors, intervals, times and the worst clips, counted anew from raw texts."""
+"""An evaluation read from the store: errors, intervals, times and the worst clips, computed from the raw texts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bench.families.tasks.task import Counts, Task
 from bench.results import report, tables
 from bench.results.tables import Row
 
-FEW_CLIPS = 6  # that differ: with fewer a sign test finds nothing at 5 %, and a bootstrap claims too much
-MOSTLY_WRONG = 0.5  # WER of an original above which a reader is warned
+FEW_CLIPS = 6  # that differ: with fewer, a sign test shows nothing at 5 %, and a bootstrap claims too much
+MOSTLY_WRONG = 0.5  # an original's WER above which the reader is warned
 WORSE = "it hears worse"
 RESAMPLES = 10_000  # for intervals
 
@@ -31,19 +31,19 @@ class ClipScore:
     clip: ClipRecord
     prediction: Prediction
     words: Errors
-    baseline: Errors  # none where the baseline has no prediction
+    baseline: Errors  # no errors if the baseline has no prediction
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One variant over the clips that it and its baseline have transcribed."""
+    """One variant's errors and times over the clips that both it and its baseline transcribed."""
 
     position: int
     record: VariantRecord
     is_baseline: bool
     clips: tuple[ClipScore, ...]
-    words: Errors  # by the metric that decides
-    others: Mapping[str, Errors]  # by the names of the task's further metrics
+    words: Errors  # by the deciding metric
+    others: Mapping[str, Errors]  # by name of the task's further metrics
     comparison: Comparison
     audio_s: float
     compute_s: float  # of the forward passes alone
@@ -55,7 +55,7 @@ class Score:
 
     @property
     def rtf(self) -> float | None:
-        """Real-time factor: seconds of computing for a second of audio."""
+        """Real-time factor: seconds of computing per second of audio."""
         return self.compute_s / self.audio_s if self.audio_s else None
 
     @property
@@ -65,24 +65,26 @@ class Score:
 
     @property
     def size_bytes(self) -> int | None:
-        """The artefact on disk."""
+        """Size of the artefact on disk."""
         return self.record.artefact.size_bytes if self.record.artefact else None
 
     @property
     def unpaired(self) -> int:
-        """Clips that it transcribed at another time than the original did, so that their times are less comparable."""
+        """Number of clips transcribed at another time than by the original: their times are less comparable."""
         return sum(not c.prediction.paired for c in self.clips)
 
     def worst(self, count: int) -> list[ClipScore]:
-        """The clips that lost most against the baseline; of the baseline itself, those with most errors."""
-        lost = {c.clip.position: c.words.count - (0 if self.is_baseline else c.baseline.count) for c in self.clips}
-        found = sorted(self.clips, key=lambda c: (-lost[c.clip.position], -c.words.count, c.clip.position))
-        return [c for c in found if lost[c.clip.position] > 0][:count]
+        """The clips with the most errors beyond the baseline's; for the baseline itself, those with the most errors."""
+        lost_words = {
+            c.clip.position: c.words.count - (0 if self.is_baseline else c.baseline.count) for c in self.clips
+        }
+        ranked = sorted(self.clips, key=lambda c: (-lost_words[c.clip.position], -c.words.count, c.clip.position))
+        return [c for c in ranked if lost_words[c.clip.position] > 0][:count]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Everything that can be said of an evaluation so far."""
+    """Everything computed from an evaluation so far."""
 
     evaluation: Evaluation
     clips: tuple[ClipRecord, ...]
@@ -92,9 +94,9 @@ class Result:
 
 
 def result(store: Store, run_id: str, normaliser: str | None = None, *, intervals: bool = True) -> Result | None:
-    """An evaluation, scored with the normaliser that it was started with or another one; None if it is not there.
+    """Score an evaluation with the normaliser it was started with, or another one; None if there is no such evaluation.
 
-    Without intervals it is cheap enough for every look at a live one.
+    Without intervals it is cheap enough to call at every refresh of a live evaluation.
     """
     return _result(store, run_id, normaliser, intervals, store.revision())
 
@@ -109,60 +111,68 @@ def _result(store: Store, run_id: str, normaliser: str | None, intervals: bool, 
         clips, failures = store.clips(run_id), store.failures(run_id)
         predictions = store.predictions(run_id, task.output_from)
         variants = store.variants(evaluation)
-    name = normaliser or evaluation.spec.normaliser
-    first, *others = (metric.name for metric in task.METRICS)
+    normaliser_name = normaliser or evaluation.spec.normaliser
+    deciding, *further = (metric.name for metric in task.METRICS)
     by_variant: dict[int, dict[int, Prediction]] = {p: {} for p in range(len(variants))}
     for prediction in predictions:
         by_variant[prediction.variant][prediction.clip] = prediction
-    counts = {(p.variant, p.clip): _counts(task, clips[p.clip].text, p.output, name) for p in predictions}
+    counts = {(p.variant, p.clip): _counts(task, clips[p.clip].text, p.output, normaliser_name) for p in predictions}
     scores = []
     for positions in evaluation.spec.comparisons.values():
         baseline = positions[0]
         for p in positions:
-            alone = not by_variant[baseline]  # the baseline failed, yet the others have errors of their own
-            both = sorted(by_variant[p].keys() if alone else by_variant[p].keys() & by_variant[baseline].keys())
-            if not both:
+            baseline_failed = not by_variant[baseline]  # the others still have errors to count
+            clip_positions = sorted(
+                by_variant[p].keys() if baseline_failed else by_variant[p].keys() & by_variant[baseline].keys()
+            )
+            if not clip_positions:
                 continue
-            scored = tuple(
+            clip_scores = tuple(
                 ClipScore(
                     clips[i],
                     by_variant[p][i],
-                    counts[p, i][first],
-                    counts[baseline, i][first] if (baseline, i) in counts else Errors(),
+                    counts[p, i][deciding],
+                    counts[baseline, i][deciding] if (baseline, i) in counts else Errors(),
                 )
-                for i in both
+                for i in clip_positions
             )
-            words = [c.words for c in scored]
-            baselines = words if alone else [c.baseline for c in scored]
-            comparison = scoring.bootstrap(baselines, words, evaluation.spec.seed, RESAMPLES if intervals else 1)
+            word_errors = [c.words for c in clip_scores]
+            baseline_errors = word_errors if baseline_failed else [c.baseline for c in clip_scores]
+            comparison = scoring.bootstrap(
+                baseline_errors, word_errors, evaluation.spec.seed, RESAMPLES if intervals else 1
+            )
             if not intervals:
                 comparison = replace(comparison, wer_low=None, wer_high=None, delta_low=None, delta_high=None)
-            if alone:
+            if baseline_failed:
                 comparison = replace(comparison, delta=None, delta_low=None, delta_high=None, no_worse_ratio=None)
             scores.append(
                 Score(
                     position=p,
                     record=variants[p],
                     is_baseline=p == baseline,
-                    clips=scored,
-                    words=sum(words, Errors()),
-                    others={metric: sum((counts[p, i][metric] for i in both), Errors()) for metric in others},
+                    clips=clip_scores,
+                    words=sum(word_errors, Errors()),
+                    others={
+                        metric: sum((counts[p, i][metric] for i in clip_positions), Errors()) for metric in further
+                    },
                     comparison=comparison,
-                    audio_s=sum(c.clip.length_s or 0.0 for c in scored),
-                    compute_s=sum(c.prediction.seconds for c in scored),
+                    audio_s=sum(c.clip.length_s or 0.0 for c in clip_scores),
+                    compute_s=sum(c.prediction.seconds for c in clip_scores),
                 )
             )
-    return Result(evaluation, tuple(clips), tuple(sorted(scores, key=lambda s: s.position)), tuple(failures), name)
+    return Result(
+        evaluation, tuple(clips), tuple(sorted(scores, key=lambda s: s.position)), tuple(failures), normaliser_name
+    )
 
 
-@lru_cache(maxsize=100_000)  # a live page reads again after every clip; what was counted before is not counted anew
+@lru_cache(maxsize=100_000)  # a live page reads again after every clip; each prediction is counted once
 def _counts(task: Task, target: str, output: Any, normaliser: str) -> Counts:
     return task.count(target, output, normaliser)
 
 
 def summary_rows(r: Result) -> list[Row]:
-    """A row a variant; rates are fractions, differences are variant minus baseline."""
-    decides, *_ = (metric.name for metric in catalogue.task(r.evaluation.spec.task).METRICS)
+    """One row per variant; rates are fractions, differences are variant minus baseline."""
+    main_metric, *_ = (metric.name for metric in catalogue.task(r.evaluation.spec.task).METRICS)
     return [
         {
             "run_id": r.evaluation.id,
@@ -174,12 +184,12 @@ def summary_rows(r: Result) -> list[Row]:
             "threads": s.record.variant.placement.threads,
             "clips": len(s.clips),
             "words": s.words.reference_count,
-            decides: s.comparison.wer,
-            f"{decides}_low": s.comparison.wer_low,
-            f"{decides}_high": s.comparison.wer_high,
-            f"{decides}_delta": s.comparison.delta,
-            f"{decides}_delta_low": s.comparison.delta_low,
-            f"{decides}_delta_high": s.comparison.delta_high,
+            main_metric: s.comparison.wer,
+            f"{main_metric}_low": s.comparison.wer_low,
+            f"{main_metric}_high": s.comparison.wer_high,
+            f"{main_metric}_delta": s.comparison.delta,
+            f"{main_metric}_delta_low": s.comparison.delta_low,
+            f"{main_metric}_delta_high": s.comparison.delta_high,
             "no_worse_ratio": s.comparison.no_worse_ratio,
             **{name: errors.rate for name, errors in s.others.items()},
             "substitutions": s.words.substitutions,
@@ -198,7 +208,7 @@ def summary_rows(r: Result) -> list[Row]:
 
 
 def clip_rows(r: Result) -> list[Row]:
-    """A row a clip and variant, with the raw texts."""
+    """One row per clip and variant, with the raw texts."""
     return [
         {
             "run_id": r.evaluation.id,
@@ -222,122 +232,130 @@ def clip_rows(r: Result) -> list[Row]:
 
 
 def unbeaten(scores: Sequence[Score]) -> list[Score]:
-    """Those that no other one of the same evaluation beats in WER, latency and size at once (the Pareto front).
+    """The scores that no other one of the evaluation beats in WER, latency and size at once (the Pareto front).
 
-    Who died on the way heard other clips than the rest, and is left out.
+    A variant that failed partway transcribed other clips than the rest, and is left out.
     """
 
-    def marks(s: Score) -> tuple[float, float, float]:
+    def objectives(s: Score) -> tuple[float, float, float]:
         return (s.comparison.wer or 0.0, s.compute_s / s.audio_s, float(s.size_bytes or 0))
 
-    most = max((len(s.clips) for s in scores), default=0)
-    known = [s for s in scores if s.audio_s and s.comparison.wer is not None and len(s.clips) == most]
-    return [s for s in known if not any(_dominates(marks(o), marks(s)) for o in known if o is not s)]
+    most_clips = max((len(s.clips) for s in scores), default=0)
+    comparable = [s for s in scores if s.audio_s and s.comparison.wer is not None and len(s.clips) == most_clips]
+    return [
+        s for s in comparable if not any(_dominates(objectives(o), objectives(s)) for o in comparable if o is not s)
+    ]
 
 
 def to_json(r: Result) -> str:
     """The whole evaluation: spec, device, failures, the summary, and every clip with its texts."""
-    whole = {
+    document = {
         "evaluation": asdict(r.evaluation),
         "failures": [asdict(f) for f in r.failures],
         "summary": summary_rows(r),
         "clips": clip_rows(r),
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False)
+    return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def heard(r: Result) -> str:
-    """How many clips: all, or how many of them so far."""
-    so_far = max((len(s.clips) for s in r.scores), default=0)
-    return f"{len(r.clips)} clips" if so_far == len(r.clips) else f"{so_far} of {len(r.clips)} clips"
+    """How many clips were transcribed: all, or how many of them so far."""
+    transcribed = max((len(s.clips) for s in r.scores), default=0)
+    return f"{len(r.clips)} clips" if transcribed == len(r.clips) else f"{transcribed} of {len(r.clips)} clips"
 
 
 def headline(r: Result) -> str:
-    """The evaluation in a few sentences: the fastest mode against the original, and all others that hear worse.
+    """The evaluation in a few sentences: the fastest mode against the original, and all others with a worse WER.
 
-    "" before there is anything to say.
+    "" if there is nothing to say yet.
     """
     others = [s for s in r.scores if not s.is_baseline and s.comparison.delta is not None]
     if not others:
         return ""
     fastest = min(others, key=lambda s: s.rtf or 0.0)
-    harmed = {
+    worse = {
         label(r.evaluation, s.record.variant): 100 * (s.comparison.delta or 0.0)
         for s in others
         if s is not fastest and _verdict(s) == WORSE
     }
-    said = _against_original(r, fastest)
-    if harmed:
-        worst_first = sorted(harmed.items(), key=lambda item: -item[1])
+    text = _against_original(r, fastest)
+    if worse:
+        worst_first = sorted(worse.items(), key=lambda item: -item[1])
         too = " too" if _verdict(fastest) == WORSE else ""
-        said += f" These hear worse{too}: {', '.join(f'{name} ({lost:+.1f} points)' for name, lost in worst_first)}."
-    return said
+        text += f" These hear worse{too}: {', '.join(f'{name} ({delta:+.1f} points)' for name, delta in worst_first)}."
+    return text
 
 
 def _verdict(s: Score) -> str:
-    """What can be told of a variant against the original."""
-    c = s.comparison
-    if c.delta_low is None or c.delta_high is None:
+    """What the evaluation shows about a variant against the original."""
+    comparison = s.comparison
+    if comparison.delta_low is None or comparison.delta_high is None:
         return "one clip is too few to say more"
-    if 0 < (differ := sum(x.words.count != x.baseline.count for x in s.clips)) < FEW_CLIPS:
-        return f"{differ} of {len(s.clips)} clips differ, too few for the interval to be trusted"
-    if c.delta_low > 0:
+    if 0 < (differing := sum(x.words.count != x.baseline.count for x in s.clips)) < FEW_CLIPS:
+        return f"{differing} of {len(s.clips)} clips differ, too few for the interval to be trusted"
+    if comparison.delta_low > 0:
         return WORSE
-    if c.delta_high < 0:
+    if comparison.delta_high < 0:
         return "it hears better"
-    if c.delta_low == c.delta_high == 0:
+    if comparison.delta_low == comparison.delta_high == 0:
         return "as many errors in every clip"
     return f"{s.words.reference_count} words are too few to tell a difference"
 
 
 def _against_original(r: Result, s: Score) -> str:
-    c = s.comparison
-    assert c.delta is not None and c.wer is not None
+    comparison = s.comparison
+    assert comparison.delta is not None and comparison.wer is not None
     name = label(r.evaluation, s.record.variant)
-    # The original's figure is on the clips that both heard.
-    said = f"{name}: WER {_percent(c.wer)} against {_percent(c.wer - c.delta)} of the original"
+    # The original's WER is over the clips that both transcribed.
+    text = (
+        f"{name}: WER {_percent(comparison.wer)} against {_percent(comparison.wer - comparison.delta)} of the original"
+    )
     if len(s.clips) < max(len(x.clips) for x in r.scores):
-        said += f" on the {len(s.clips)} clips that it heard"
-    said += f": {_verdict(s)}"
-    if c.delta_low is not None and c.delta_high is not None and (c.delta_low, c.delta_high) != (0, 0):
-        said += f" (95 % interval {100 * c.delta_low:+.1f} to {100 * c.delta_high:+.1f} points)"
-    return f"{said}."
+        text += f" on the {len(s.clips)} clips that it heard"
+    text += f": {_verdict(s)}"
+    if (
+        comparison.delta_low is not None
+        and comparison.delta_high is not None
+        and (comparison.delta_low, comparison.delta_high) != (0, 0)
+    ):
+        text += f" (95 % interval {100 * comparison.delta_low:+.1f} to {100 * comparison.delta_high:+.1f} points)"
+    return f"{text}."
 
 
 def doubts(r: Result) -> list[str]:
-    """What a reader must know before trusting a difference: of words, and of times."""
-    out = []
-    if apart := [s for s in r.scores if s.unpaired and s.comparison.delta is not None]:
-        names = ", ".join(label(r.evaluation, s.record.variant) for s in apart)
-        out.append(
-            f"{names} heard {'some of the' if any(s.unpaired < len(s.clips) for s in apart) else 'the'} clips at "
+    """What a reader must know before trusting a difference in words or in times, as sentences."""
+    warnings = []
+    if unpaired := [s for s in r.scores if s.unpaired and s.comparison.delta is not None]:
+        names = ", ".join(label(r.evaluation, s.record.variant) for s in unpaired)
+        warnings.append(
+            f"{names} heard {'some of the' if any(s.unpaired < len(s.clips) for s in unpaired) else 'the'} clips at "
             "another time than the original, because not all fitted into memory at once or the evaluation was resumed. "
             "Words are compared as always; compare times with care, or measure them with a benchmark."
         )
     for s in r.scores:
         if s.is_baseline and s.comparison.wer is not None and s.comparison.wer > MOSTLY_WRONG:
             model = s.record.variant.model
-            random = catalogue.exists(model) and catalogue.find(model).source == "random"
-            why = (
+            has_random_weights = catalogue.exists(model) and catalogue.find(model).source == "random"
+            reason = (
                 "It has random weights, so its texts mean nothing: choose a trained model."
-                if random
+                if has_random_weights
                 else "It may have been trained on another language or vocabulary, or the references do not fit the "
                 "clips: look at the worst clips below, or choose another normaliser."
             )
-            out.append(
-                f"{model} itself gets most words wrong (WER {_percent(s.comparison.wer)}). {why} Differences between "
-                "its variants tell little."
+            warnings.append(
+                f"{model} itself gets most words wrong (WER {_percent(s.comparison.wer)}). {reason} Differences "
+                "between its variants tell little."
             )
-    return out
+    return warnings
 
 
 def title(evaluation: Evaluation) -> str:
-    """An evaluation in a line: when and what."""
+    """One line that names an evaluation: when and what."""
     spec = evaluation.spec
     count = len(dict.fromkeys(v.spelled for v in spec.variants))
     name = spec.dataset.rstrip("/").rsplit("/", 1)[-1]
-    heard = ", ".join(dict.fromkeys(v.model for v in spec.variants))
-    return f"{report.when(evaluation.created_s)} · {name} · {heard} · {count} mode{'s' if count > 1 else ''}"
+    models = ", ".join(dict.fromkeys(v.model for v in spec.variants))
+    return f"{report.when(evaluation.created_s)} · {name} · {models} · {count} mode{'s' if count > 1 else ''}"
 
 
 def label(evaluation: Evaluation, variant: Variant) -> str:

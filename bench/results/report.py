@@ -1,4 +1,4 @@
-"""A run with every figure computed from its stored passes."""
+"""A run with all figures computed from its stored passes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.device import host
 from bench.families import catalogue
 from bench.jobs.work import work
 
-BUSY_RATIO = 0.02  # CPU time of others above which a visit is flagged
+BUSY_RATIO = 0.02  # CPU time of other processes above which a visit is flagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +33,22 @@ class Cell:
     group: Group
     summary: Summary
     cold_s: float | None
-    speedup: Interval | None  # None for the baseline, and where the baseline failed
-    # The same in two factors, where the engine's own fp32 was measured beside it: what the engine gives by itself
-    # (baseline over the engine's fp32), and what the lower precision adds (the engine's fp32 over this mode).
+    speedup: Interval | None  # None for the baseline, and if the baseline failed
+    # The speed-up as two factors, if the engine's own fp32 was measured beside it: the engine's share (baseline over
+    # the engine's fp32), and the precision's share (the engine's fp32 over this mode).
     engine: Interval | None
     precision: Interval | None
     size_ratio: float | None
     peak_rss_bytes: int | None
     pss_bytes: int | None
-    busy_visits: int  # during which others took more than BUSY_RATIO of the CPU
+    busy_visits: int  # during which other processes took more than BUSY_RATIO of the CPU
     visits: int
     temperature_c: float | None  # the highest seen
     clock_hz: float | None  # the lowest seen
     throttled_visits: int
     is_baseline: bool  # the variant that the others are compared with
-    rtf: float | None  # real-time factor: seconds of computing per second of input; None where inputs have no length
-    phases: dict[str, float]  # mean seconds of each phase of a kept pass, where the family has several
+    rtf: float | None  # real-time factor: seconds of computing per second of input; None if inputs have no length
+    phases: dict[str, float]  # mean seconds of each phase of a kept pass, if the family has several
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class Report:
 
 
 def report(store: Store, run_id: str) -> Report | None:
-    """A run's figures, provisional while it is live; None where there is no such run.
+    """Compute a run's figures, provisional while it is live; None if there is no such run.
 
-    Computed once for all who ask while the store's revision stands.
+    Cached for all callers until the store's revision changes.
     """
     return _report(store, run_id, store.revision())
 
@@ -79,7 +79,7 @@ def _report(store: Store, run_id: str, revision: int) -> Report | None:
         variants, groups, failures = store.variants(run), store.groups(run_id), store.failures(run_id)
     cells = [c for group in groups for c in _cells(run, group, variants)]
     unique: dict[tuple[int, int, float], Cell] = {}
-    for c in cells:  # once, though memory made a baseline run in several blocks, or a variant died and was resumed
+    for c in cells:  # one each, even if a baseline ran in several blocks, or a variant failed and was resumed
         key = (c.position, c.batch, c.size)
         if key not in unique or unique[key].visits < c.visits:
             unique[key] = c
@@ -87,14 +87,14 @@ def _report(store: Store, run_id: str, revision: int) -> Report | None:
 
 
 def rates(store: Store) -> dict[tuple[str, Placement], float]:
-    """MAC/s that modes reached on this device, by mode and placement, from the newest finished run."""
-    here = host.device()
-    newest = next((x for x in store.runs() if x.state == "done" and x.device.id == here.id), None)
-    found = report(store, newest.id) if newest else None
+    """MAC/s reached on this device, by mode and placement, from the newest finished run."""
+    device = host.device()
+    newest_run = next((run for run in store.runs() if run.state == "done" and run.device.id == device.id), None)
+    newest_report = report(store, newest_run.id) if newest_run else None
     return {
         (c.record.variant.spelled, c.record.variant.placement): work(c.record.variant.model, c.batch, c.size)
         / c.summary.median_s
-        for c in (found.cells if found else ())
+        for c in (newest_report.cells if newest_report else ())
         if catalogue.exists(c.record.variant.model)
     }
 
@@ -107,7 +107,7 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
     baseline = compared[0]
     medians = {p: {v.round: statistics.median(v.kept_s) for v in vs} for p, vs in by_variant.items()}
     base_artefact = variants[baseline].artefact
-    floats = {p: f for p in compared if (f := _float_of(run, compared, p)) in by_variant}
+    float_references = {p: f for p in compared if (f := _float_of(run, compared, p)) in by_variant}
 
     def split(slow: int, fast: int) -> Interval | None:
         return SAME if slow == fast else stats.speedup(medians.get(slow, {}), medians[fast])
@@ -128,8 +128,8 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
             summary=summary,
             cold_s=next((p.seconds for v in visits for p in v.passes if p.kind == "cold"), None),
             speedup=stats.speedup(medians.get(baseline, {}), medians[position]) if position != baseline else None,
-            engine=split(baseline, floats[position]) if position in floats else None,
-            precision=split(floats[position], position) if position in floats else None,
+            engine=split(baseline, float_references[position]) if position in float_references else None,
+            precision=split(float_references[position], position) if position in float_references else None,
             size_ratio=base_artefact.size_bytes / artefact.size_bytes if base_artefact and artefact else None,
             peak_rss_bytes=_highest(r.peak_rss_bytes for r in readings),
             pss_bytes=_highest(r.pss_bytes for r in readings),
@@ -145,13 +145,13 @@ def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterabl
 
 
 def _float_of(run: Run, compared: Sequence[int], position: int) -> int | None:
-    """The variant that runs the same engine in fp32, by position; None where there is none or the mode is gone."""
+    """Position of the variant that runs the same engine in fp32; None if there is none or the mode no longer exists."""
     mode = modes.modes().get(run.spec.variants[position].mode)
     return next((p for p in compared if mode and run.spec.variants[p].mode == mode.SPEC.float_reference), None)
 
 
 def _phases(visits: Sequence[Visit]) -> dict[str, float]:
-    """Mean seconds of each phase over the kept passes; a phase that comes several times in a pass counts whole."""
+    """Mean seconds of each phase over the kept passes; a phase that occurs several times in a pass is summed."""
     kept = [p for v in visits for p in v.passes if p.kind == "kept" and p.phases]
     sums: dict[str, float] = {}
     for p in kept:
@@ -161,17 +161,17 @@ def _phases(visits: Sequence[Visit]) -> dict[str, float]:
 
 
 def when(seconds: float) -> str:
-    """A moment for people, in the device's own time zone."""
+    """Format a time (Unix seconds) in the device's time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def state(now: RunState) -> str:
-    """For a table that is drawn once: live states change meanwhile."""
+    """A run's state for a table that is drawn once; live states, which change meanwhile, become one."""
     return "under way" if now in LIVE_STATES else now
 
 
 def label(run: Run, position: int) -> str:
-    """A variant's name within its run: the mode, and what else tells it from the others."""
+    """A variant's name within its run: the mode, with model and placement if they differ between variants."""
     v, vs = run.spec.variants[position], run.spec.variants
     more = [v.model] if len({x.model for x in vs}) > 1 else []
     more += [v.placement.label] if len({x.placement for x in vs}) > 1 else []
@@ -179,7 +179,7 @@ def label(run: Run, position: int) -> str:
 
 
 def title(run: Run) -> str:
-    """A run in a line: when and what."""
+    """One line that names a run: when and what."""
     models = ", ".join(dict.fromkeys(v.model for v in run.spec.variants))
     count = len(dict.fromkeys(v.spelled for v in run.spec.variants))
     return f"{when(run.created_s)} · {models} · {count} mode{'s' if count > 1 else ''}"

@@ -1,4 +1,4 @@
-"""A run's answer in sentences: what was gained, and whether latency follows size."""
+"""A run's results in sentences: what was gained, and whether latency follows size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bench import modes
 from bench.core.stats import Interval
 from bench.results.report import Report, label
 
-WIDE = 0.15  # half width of an interval, as a ratio, beyond which agreement means nothing
+WIDE = 0.15  # an interval's half width, as a ratio, above which agreement means nothing
 
 
 def headline(r: Report) -> str | None:
@@ -16,23 +16,23 @@ def headline(r: Report) -> str | None:
         return None
     longest = max(c.batch * c.size for c in cells)
     best = max((c for c in cells if c.batch * c.size == longest), key=lambda c: c.speedup.value if c.speedup else 0)
-    v, i, baseline = best.record.variant, best.speedup, r.run.spec.variants[best.group.variants[0]].mode
-    assert i
-    interval = f" (95 % interval {i.span()})" if i.span() else ""
+    variant, speedup, baseline = best.record.variant, best.speedup, r.run.spec.variants[best.group.variants[0]].mode
+    assert speedup
+    interval = f" (95 % interval {speedup.span()})" if speedup.span() else ""
     axis = r.run.spec.axis
     amount = f"{best.size:g} s of audio" if axis.unit == "s" else axis.show(best.size)
-    on = f"on {amount}" + (f" in batches of {best.batch}" if best.batch > 1 else "")
-    smaller = f"On {r.run.device.name}, {v.mode} makes {v.model} {_smaller(best.size_ratio)}"
-    if i.low is not None and i.high is not None and i.low <= 1 <= i.high:
-        return f"{smaller}; whether it is faster than {baseline} {on} can't be told{interval}."
-    return f"{smaller} and {i.value:.2f} times as fast{interval} as {baseline} {on}."
+    input_phrase = f"on {amount}" + (f" in batches of {best.batch}" if best.batch > 1 else "")
+    size_sentence = f"On {r.run.device.name}, {variant.mode} makes {variant.model} {_smaller(best.size_ratio)}"
+    if speedup.low is not None and speedup.high is not None and speedup.low <= 1 <= speedup.high:
+        return f"{size_sentence}; whether it is faster than {baseline} {input_phrase} can't be told{interval}."
+    return f"{size_sentence} and {speedup.value:.2f} times as fast{interval} as {baseline} {input_phrase}."
 
 
 def false_claims(r: Report) -> list[str]:
-    """Modes that say int8 or int4 and hold or run nothing in it, as sentences: that is an error, not a result."""
-    out, known = [], modes.modes()
+    """Modes that claim int8 or int4 but store or compute nothing in it, as sentences: an error, not a result."""
+    out, modes_by_name = [], modes.modes()
     for position, record in enumerate(r.variants):
-        mode = known.get(record.variant.mode)
+        mode = modes_by_name.get(record.variant.mode)
         if not mode or mode.SPEC.weights.bits >= 16 or not record.coverage:
             continue
         bits, name = mode.SPEC.weights.bits, f"**{label(r.run, position)}**"
@@ -46,63 +46,63 @@ def false_claims(r: Report) -> list[str]:
 def apart(r: Report) -> list[str]:
     """Variants that were not measured side by side with all others of their model and placement, as sentences.
 
-    Memory did not hold them all, or some died and were measured again: each block has passes of the baseline of its
-    own, and ratios hold within it.
+    Memory did not hold them all, or some failed and were measured again. Each block has its own passes of the baseline,
+    and ratios are valid within a block.
     """
     out = []
     for (model, placement), compared in r.run.spec.comparisons.items():
-        ways: dict[tuple[str, ...], None] = {}  # usually one: the same at every length
+        splits: dict[tuple[str, ...], None] = {}  # usually one: the same at every length
         for batch, size in r.run.spec.shapes:
             blocks: dict[int, list[str]] = {}
             for c in r.cells:
                 if c.position in compared and not c.is_baseline and (c.batch, c.size) == (batch, size):
                     blocks.setdefault(c.group.id, []).append(f"**{label(r.run, c.position)}**")
             if len(blocks) > 1:
-                ways[tuple(" and ".join(names) for names in blocks.values())] = None
+                splits[tuple(" and ".join(names) for names in blocks.values())] = None
         out += [
             f"The variants of {model} were not all measured side by side ({placement.label}): first "
             f"{', then '.join(blocks)}, each time beside passes of their own of **{label(r.run, compared[0])}**. "
             "Speed-ups are over those passes. "
             "Mean times of variants that were not side by side are of different moments: compare them with care."
-            for blocks in ways
+            for blocks in splits
         ]
     return out
 
 
 def size_against_latency(r: Report) -> list[str]:
-    """For every mode: if latency followed size, it would be so many times faster; it is."""
+    """One sentence per mode that sets its size ratio beside its speed-ups: does latency follow size?"""
     out = []
     for position in range(len(r.variants)):
         cells = [c for c in r.cells if c.position == position]
-        found = [c.speedup for c in cells if c.speedup]
-        if not found or not cells[0].size_ratio:
+        speedups = [c.speedup for c in cells if c.speedup]
+        if not speedups or not cells[0].size_ratio:
             continue
-        smaller, name = cells[0].size_ratio, f"**{label(r.run, position)}**"
-        low, high = min(i.value for i in found), max(i.value for i in found)
+        size_ratio, name = cells[0].size_ratio, f"**{label(r.run, position)}**"
+        low, high = min(i.value for i in speedups), max(i.value for i in speedups)
         span = f"{low:.2f}" if high / low < 1.01 else f"{low:.2f} to {high:.2f}"
-        if abs(smaller - 1) < 0.05:
+        if abs(size_ratio - 1) < 0.05:
             out.append(f"{name} is as large as the baseline, and {span} times as fast.")
         else:
-            size = f"{smaller:.2f} times smaller" if smaller > 1 else f"{1 / smaller:.2f} times larger"
-            out.append(f"{name} is {size} and {span} times as fast. {_verdict(smaller, found)}")
+            size = f"{size_ratio:.2f} times smaller" if size_ratio > 1 else f"{1 / size_ratio:.2f} times larger"
+            out.append(f"{name} is {size} and {span} times as fast. {_verdict(size_ratio, speedups)}")
     return out
 
 
-def _verdict(smaller: float, speedups: list[Interval]) -> str:
-    """Whether the hypothesis that latency follows size is supported, judged by the intervals."""
+def _verdict(size_ratio: float, speedups: list[Interval]) -> str:
+    """Judge by the intervals whether latency follows size."""
     lows = [i.low for i in speedups if i.low is not None]
     highs = [i.high for i in speedups if i.high is not None]
     if len(lows) < len(speedups) or len(highs) < len(speedups):
         return "Too few rounds were measured to judge it."
-    if all(low <= smaller <= high for low, high in zip(lows, highs, strict=True)):
+    if all(low <= size_ratio <= high for low, high in zip(lows, highs, strict=True)):
         if any(i.half_width_ratio > WIDE for i in speedups):
             return "The intervals are too wide to judge it: measure again while the device is quiet."
         return "These figures agree with a latency that follows size."
-    if smaller > 1 and min(lows) > 1:
-        less = all(high < smaller for high in highs)
+    if size_ratio > 1 and min(lows) > 1:
+        always_less = all(high < size_ratio for high in highs)
         return "Smaller and faster, as supposed, but " + (
             "less faster than smaller: latency follows size only in part."
-            if less
+            if always_less
             else "the speed does not follow the size in proportion."
         )
     if min(lows) > 1:

@@ -1,4 +1,4 @@
-"""A run as rows: one per cell, pass, part or step; and rows as CSV and JSON."""
+"""Convert a run to rows (one per cell, pass, part or step), and rows to CSV and JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = dict[str, Value]
 
 
 def summary_rows(r: Report) -> list[Row]:
-    """One row a cell: what the lab asks for, and what an expert wants to know beside it."""
+    """One row per cell: the figures that the lab asks for, and those that an expert also needs."""
     return [_summary_row(r, c) for c in r.cells]
 
 
@@ -28,7 +28,7 @@ def _summary_row(r: Report, c: Cell) -> Row:
     v, s, baseline = c.record.variant, c.summary, c.is_baseline
     artefact, opening = c.record.artefact, c.record.opening
     speedup = SAME if baseline else c.speedup
-    mode = modes.modes().get(v.mode)  # a stored run may have a mode of another Earbench
+    mode = modes.modes().get(v.mode)  # a stored run may have a mode that this version lacks
     return {
         "run_id": r.run.id,
         "device": r.run.device.name,
@@ -75,12 +75,12 @@ def _summary_row(r: Report, c: Cell) -> Row:
 
 
 def phase_names(r: Report) -> list[str]:
-    """The phases of a run's passes, in the order in which they came."""
+    """The phases of a run's passes, in order of first occurrence."""
     return list(dict.fromkeys(name for c in r.cells for name in c.phases))
 
 
 def raw_rows(r: Report) -> list[Row]:
-    """One row a pass, in the order in which they ran."""
+    """One row per pass, in the order in which they ran."""
     rows, phases = [], phase_names(r)
     for group in r.groups:
         for visit in group.visits:
@@ -111,13 +111,13 @@ def raw_rows(r: Report) -> list[Row]:
 
 
 def _phase_s(p: Pass, phase: str) -> float | None:
-    """Seconds of a phase, which may come several times in a pass; None where it does not come."""
+    """Seconds of a phase, summed if it occurs several times in the pass; None if it does not occur."""
     seconds = [s for name, s in p.phases if name == phase]
     return sum(seconds) if seconds else None
 
 
 def coverage_rows(r: Report) -> list[Row]:
-    """One row a variant and part: what is quantized."""
+    """One row per variant and part: what is quantized."""
     rows: list[Row] = []
     for record in r.variants:
         for part in record.coverage.parts if record.coverage else ():
@@ -126,11 +126,11 @@ def coverage_rows(r: Report) -> list[Row]:
 
 
 def loss_rows(r: Report) -> list[Row]:
-    """One row a variant that was tuned and a step of it, placements aside; what is no number is left out."""
+    """One row per tuned variant and training step, whatever the placement; values that are not finite are left out."""
     rows: list[Row] = []
     for record in r.variants:
-        told = record.artefact.details.get(LOSS_CURVE, "").split() if record.artefact else []
-        for step, text in enumerate(told, 1):
+        losses = record.artefact.details.get(LOSS_CURVE, "").split() if record.artefact else []
+        for step, text in enumerate(losses, 1):
             with contextlib.suppress(ValueError):
                 if math.isfinite(loss := float(text)):
                     mode = record.variant.spelled
@@ -139,7 +139,7 @@ def loss_rows(r: Report) -> list[Row]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Value]]) -> str:
-    """Comma-separated text with one header row. Text that a spreadsheet would run as a formula is made inert."""
+    """Format rows as CSV with one header row. Text that a spreadsheet would run as a formula is made inert."""
     out = io.StringIO()
     if rows:
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
@@ -150,23 +150,23 @@ def to_csv(rows: Sequence[Mapping[str, Value]]) -> str:
 
 def to_json(r: Report) -> str:
     """The whole run: spec, device, artefacts, coverage, every pass that counts, failures, and the summary."""
-    whole = {
+    document = {
         "run": asdict(r.run),
         "variants": [asdict(v) for v in r.variants],
         "groups": [asdict(g) for g in r.groups],
         "failures": [asdict(f) for f in r.failures],
         "summary": summary_rows(r),
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False)
+    return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def _interval(name: str, i: Interval | None) -> Row:
-    value, low, high = (i.value, i.low, i.high) if i else (None, None, None)
+def _interval(name: str, interval: Interval | None) -> Row:
+    value, low, high = (interval.value, interval.low, interval.high) if interval else (None, None, None)
     return {f"{name}_ratio": value, f"{name}_low": low, f"{name}_high": high}
 
 
 def device_columns(d: Device) -> Row:
-    """What every row of a CSV says of where it was measured, and with what."""
+    """The columns of every CSV row that name the device and the versions it was measured with."""
     return {"device_id": d.id, "cpu": d.cpu, "os": d.os, **{f"{k}_version": v for k, v in d.versions.items()}}
 
 

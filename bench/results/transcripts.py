@@ -1,4 +1,4 @@
-"""Transcripts that are kept: with their audio only where asked, scored, and as rows for a CSV."""
+"""Keep transcripts, with their audio only on request; score them, and convert them to rows for a CSV."""
 
 from __future__ import annotations
 
@@ -18,45 +18,51 @@ from bench.sound import audio
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What can be said of one text. Errors are None where there is nothing to count them against."""
+    """Figures of one text. Errors are None if there is nothing to count them against."""
 
     words: Errors | None
     characters: Errors | None
-    speedup_ratio: float | None  # over the first text that has a time
+    speedup_ratio: float | None  # relative to the first text that has a time
     real_time_ratio: float | None
     confidence: float | None  # mean over words
 
 
 def against(texts: Iterable[VariantText], reference: str) -> str | None:
-    """The text that all are compared with: the reference if there is one, else the first variant's, else None."""
+    """The text to compare with: the reference if there is one, else the first transcription, else None."""
     if scoring.normalise(reference):
         return reference
     return next((t.transcription.text for t in texts if t.transcription), None)
 
 
 def score(text: VariantText, t: Transcript) -> Score:
-    """A transcript's text against its reference, or else against the first text."""
-    base, heard = against(t.texts, t.reference), text.transcription
-    known = heard is not None and base is not None
+    """Score one of a transcript's texts against its reference, or else against the first text."""
+    reference, transcription = against(t.texts, t.reference), text.transcription
+    comparable = transcription is not None and reference is not None
     first_s = next((x.seconds for x in t.texts if x.seconds), None)
     return Score(
-        scoring.words(base, heard.text) if known and heard and base is not None else None,
-        scoring.characters(base, heard.text) if known and heard and base is not None else None,
+        scoring.words(reference, transcription.text)
+        if comparable and transcription and reference is not None
+        else None,
+        scoring.characters(reference, transcription.text)
+        if comparable and transcription and reference is not None
+        else None,
         first_s / text.seconds if first_s and text.seconds else None,
         text.seconds / t.length_s if text.seconds and t.length_s else None,
-        sum(w.confidence for w in heard.words) / len(heard.words) if heard and heard.words else None,
+        sum(w.confidence for w in transcription.words) / len(transcription.words)
+        if transcription and transcription.words
+        else None,
     )
 
 
 def keep(store: Store, t: Transcript, samples: audio.Array | None = None) -> Transcript:
-    """Store a transcript made here, and its audio if given: (n,) at 16 kHz. Returns it with its id.
+    """Store a transcript made on this device, and its audio if given: (n,) at 16 kHz. Returns it with its id.
 
-    Raises OSError or StoreError, and then leaves nothing behind.
+    Raises OSError or StoreError; then nothing is stored.
     """
     t = replace(t, device=host.device())
     if samples is None:
         return replace(t, id=store.add_transcript(t))
-    t = replace(t, audio=f"audio/{time.time_ns()}.wav")  # within the data folder, which may move
+    t = replace(t, audio=f"audio/{time.time_ns()}.wav")  # relative to the data folder, which may move
     path = paths.data_folder() / str(t.audio)
     path.parent.mkdir(exist_ok=True)
     try:
@@ -68,15 +74,15 @@ def keep(store: Store, t: Transcript, samples: audio.Array | None = None) -> Tra
 
 
 def forget(store: Store, t: Transcript) -> None:
-    """Delete a transcript and its audio. Raises StoreError, and then both are still there, or OSError."""
+    """Delete a transcript and its audio. Raises StoreError, and then both still exist, or OSError."""
     if t.id is not None:
         store.delete_transcript(t.id)
-    if found := audio_path(t):
-        found.unlink(missing_ok=True)
+    if path := audio_path(t):
+        path.unlink(missing_ok=True)
 
 
 def audio_path(t: Transcript) -> Path | None:
-    """Where a transcript's audio lies; None if none was kept, or it is gone."""
+    """Path of a transcript's audio; None if it was not kept or no longer exists."""
     if not t.audio:
         return None
     folder = paths.data_folder() / "audio"
@@ -85,23 +91,23 @@ def audio_path(t: Transcript) -> Path | None:
 
 
 def rows(transcripts: Iterable[Transcript]) -> list[Row]:
-    """One row a transcript and variant. Errors are counted against the reference alone: without one they are empty."""
+    """One row per transcript and variant. Errors count against the reference alone; without one they are empty."""
     out: list[Row] = []
     for t in transcripts:
-        for x in t.texts:
-            s = score(x, t)
+        for text in t.texts:
+            s = score(text, t)
             w, c = (s.words, s.characters) if scoring.normalise(t.reference) else (None, None)
             row: Row = {
                 "transcript": t.id,
                 "created": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(t.created_s)),
                 "source": t.source,
                 "length_s": t.length_s,
-                "model": x.variant.model,
-                "mode": x.variant.spelled,
-                "threads": x.variant.placement.threads,
-                "text": x.transcription.text if x.transcription else None,
+                "model": text.variant.model,
+                "mode": text.variant.spelled,
+                "threads": text.variant.placement.threads,
+                "text": text.transcription.text if text.transcription else None,
                 "reference": t.reference or None,
-                "seconds": x.seconds,
+                "seconds": text.seconds,
                 "speedup_ratio": s.speedup_ratio,
                 "real_time_ratio": s.real_time_ratio,
                 "wer_ratio": w.rate if w else None,
@@ -111,12 +117,12 @@ def rows(transcripts: Iterable[Transcript]) -> list[Row]:
                 "insertions": w.insertions if w else None,
                 "reference_words": w.reference_count if w else None,
                 "mean_confidence_ratio": s.confidence,
-                "error": x.error or None,
+                "error": text.error or None,
                 "device": t.device.name if t.device else None,
                 **(device_columns(t.device) if t.device else {}),
-                "placement": str(x.variant.placement),
+                "placement": str(text.variant.placement),
             }
             out.append(row)
-    columns = dict.fromkeys(name for row in out for name in row)  # other versions may have been there at other times
-    columns["placement"] = columns.pop("placement", None)  # it came with a later schema, so it comes last
+    columns = dict.fromkeys(name for row in out for name in row)  # versions differ between devices and over time
+    columns["placement"] = columns.pop("placement", None)  # added by a later schema, so it comes last
     return [{name: row.get(name) for name in columns} for row in out]

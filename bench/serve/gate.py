@@ -1,6 +1,6 @@
-"""The token: an ASGI middleware that lets no request pass without it.
+"""ASGI middleware that lets no request pass without the token.
 
-Streamlit asks nobody who they are, so on the network this stands in front of everything that it serves: pages,
+Streamlit has no authentication, so on the network this middleware protects everything that it serves: pages,
 `/_stcore`, media, uploads, static files and the WebSocket.
 """
 
@@ -33,19 +33,20 @@ padding: 0 1rem }}</style>
 
 
 class TokenGate:
-    """ASGI middleware: without the token nothing passes, whatever the route or the method."""
+    """ASGI middleware: refuses what comes without the token, whatever its route or method."""
 
     def __init__(self, app: Application, token: str, port: int) -> None:
-        """Stand in front of `app`; `port` is the one that browsers know."""
+        """Wrap `app`. `port` is the one in the browsers' addresses."""
         self._app = app
         self._token = token.encode()
-        # Cookies know no ports: with the port in its name, two servers on one device keep theirs apart.
+        # Browsers don't separate cookies by port. With the port in its name, two servers on one device keep theirs
+        # apart.
         self._cookie = f"earbench-{port}".encode()
-        # Derived, so that a cookie which got out does not give away the token itself.
+        # Derived from the token, so that a leaked cookie does not reveal the token itself.
         self._ticket = hmac.new(self._token, b"earbench cookie", "sha256").hexdigest().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, trade the token of a URL for the cookie, or refuse."""
+        """Pass a request on, exchange the token of a URL for the cookie, or refuse."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -63,25 +64,25 @@ class TokenGate:
                 await _refuse(scope, send)
 
     def _token_in_url(self, scope: Scope) -> bool:
-        given = [unquote_to_bytes(p.removeprefix(b"token=")) for p in _query(scope) if p.startswith(b"token=")]
-        return any(hmac.compare_digest(g, self._token) for g in given)
+        tokens = [unquote_to_bytes(p.removeprefix(b"token=")) for p in _query(scope) if p.startswith(b"token=")]
+        return any(hmac.compare_digest(token, self._token) for token in tokens)
 
     def _admitted(self, scope: Scope) -> bool:
-        """Whether the cookie is there, or for scripts `Authorization: Bearer TOKEN`."""
-        good = False
+        """Return whether the request has the cookie or, from a script, `Authorization: Bearer TOKEN`."""
+        admitted = False
         for name, value in scope["headers"]:
             if name == b"cookie":
                 for pair in value.split(b";"):
                     key, _, ticket = pair.strip().partition(b"=")
-                    good |= key == self._cookie and hmac.compare_digest(ticket, self._ticket)
+                    admitted |= key == self._cookie and hmac.compare_digest(ticket, self._ticket)
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
-                good |= hmac.compare_digest(value[7:].strip(), self._token)
-        return good
+                admitted |= hmac.compare_digest(value[7:].strip(), self._token)
+        return admitted
 
     async def _welcome(self, scope: Scope, send: Send) -> None:
-        """Set the cookie and lead on to the same page without the token, which would stay in the address bar."""
+        """Set the cookie and redirect to the same page without the token, which would stay in the address bar."""
         query = b"&".join(p for p in _query(scope) if not p.startswith(b"token="))
-        # One slash exactly: `//host/` would lead to another host.
+        # Exactly one slash: `//host/` would redirect to another host.
         location = quote("/" + scope["path"].lstrip("/")).encode() + (b"?" + query if query else b"")
         # Lax, not Strict: a Strict cookie is withheld after a click on the URL in an e-mail or a chat.
         cookie = self._cookie + b"=" + self._ticket + b"; Path=/; HttpOnly; SameSite=Lax"
@@ -96,10 +97,10 @@ def _query(scope: Scope) -> list[bytes]:
 
 
 def _same_origin(scope: Scope) -> bool:
-    """Whether a WebSocket comes from a page of this server, or from a client that is no browser.
+    """Return whether a WebSocket comes from a page of this server, or from a client that is not a browser.
 
-    Cookies know no ports, so a page of another server on this device would carry ours, and Streamlit lets any port of
-    this device in.
+    Browsers don't separate cookies by port, so a page of another server on this device would send ours, and Streamlit
+    accepts any port of this device.
     """
     headers = dict(scope["headers"])
     origin: bytes | None = headers.get(b"origin")
@@ -107,7 +108,7 @@ def _same_origin(scope: Scope) -> bool:
 
 
 async def _refuse(scope: Scope, send: Send) -> None:
-    """401 with a sentence, the same for every route, so that nothing is told of which ones there are."""
+    """Answer 401 with a sentence, the same for every route, so that it does not reveal which routes exist."""
     html = any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
     headers = [
         (b"www-authenticate", b'Bearer realm="Earbench"'),

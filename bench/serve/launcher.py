@@ -1,4 +1,4 @@
-"""Starts the server: sockets, certificate, token and greeting."""
+"""Start the server: sockets, certificate, token and greeting."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ MIN_TOKEN_CHARACTERS = 16
 
 
 class ServeError(EarbenchError):
-    """The dashboard can't be served as asked; the text says what came and what is allowed."""
+    """The dashboard can't be served as asked. The message says what was given and what is allowed."""
 
 
 def application(app: Path, token: str | None, port: int) -> Application:
-    """Streamlit's ASGI application for a script, behind the token where one is given.
+    """Return Streamlit's ASGI application for a script, behind the token if there is one.
 
-    Streamlit allows one script a process. It reads `.streamlit/config.toml` beside the script, wherever the working
+    Streamlit allows one script per process. It reads `.streamlit/config.toml` beside the script, whatever the working
     directory is.
     """
     from streamlit import config
     from streamlit.starlette import App
 
     streamlit = App(app)
-    # Parsed now, since parsing turns uvicorn's loggers on again, and the access log would hold the token.
+    # Parse it now: parsing enables uvicorn's loggers again, and the access log would contain the token.
     config.get_option("logger.level")
     access.set_protected(token is not None)
-    # Around `App`, not through its `middleware` argument: nothing of Streamlit's runs before the check.
+    # Wrap `App` instead of using its `middleware` argument: no code of Streamlit runs before the check.
     return streamlit if token is None else TokenGate(streamlit, token, port)
 
 
 def serve(*, lan: bool = False, port: int = 8501, tls: tuple[Path, Path] | None = None, app: Path = APP) -> None:
     """Serve the dashboard until Ctrl-C.
 
-    On 127.0.0.1 without a token, or with `lan` on all of the device's addresses with one: `EARBENCH_TOKEN`, else a new
-    one. `tls` is a certificate and its key, in PEM form. Raises ServeError.
+    Listens on 127.0.0.1 without a token or, with `lan`, on all of the device's addresses with one: `EARBENCH_TOKEN`,
+    else a new one. `tls` is a certificate and its key, as PEM files. Raises ServeError.
     """
     if not 1 <= port <= 65535:
         raise ServeError(f"Port: got {port}; allowed: a whole number from 1 to 65535.")
@@ -72,20 +72,20 @@ def _run(asgi: Application, sockets: list[socket.socket], tls: tuple[Path, Path]
             asgi,
             ssl_certfile=tls[0] if tls else None,
             ssl_keyfile=tls[1] if tls else None,
-            ws="websockets-sansio",  # as Streamlit chooses
-            lifespan="on",  # an application that can't start ends the server, not each request
+            ws="websockets-sansio",  # Streamlit's own choice
+            lifespan="on",  # an application that can't start ends the server, instead of failing each request
             access_log=False,
             log_level="warning",
             server_header=False,
             timeout_graceful_shutdown=3,
         )
     )
-    logging.getLogger("uvicorn.access").disabled = True  # its lines hold the URL, and the first URL holds the token
+    logging.getLogger("uvicorn.access").disabled = True  # it logs URLs, and the first one contains the token
     try:
         server.run(sockets=sockets)
     except KeyboardInterrupt:
-        pass  # Ctrl-C is how it ends; uvicorn has shut down by now and raises the signal once more
-    except SystemExit as error:  # uvicorn exits where the application can't start
+        pass  # Ctrl-C is the normal end; uvicorn has shut down by now and raises the signal again
+    except SystemExit as error:  # uvicorn exits if the application can't start
         raise ServeError("The dashboard did not start; the lines above say why.") from error
     finally:
         for s in sockets:
@@ -105,15 +105,15 @@ def _token() -> str:
 
 
 def _check_certificate(certificate: Path, key: Path) -> None:
-    for what, path in (("certificate", certificate), ("key", key)):
+    for label, path in (("certificate", certificate), ("key", key)):
         try:
             path.open("rb").close()
         except OSError as error:
             raise ServeError(
-                f"The {what} {path} can't be read: {error.strerror}. Allowed: a file in PEM form."
+                f"The {label} {path} can't be read: {error.strerror}. Allowed: a file in PEM form."
             ) from error
     try:
-        # The empty password turns OpenSSL's question for one, in the middle of a start, into an error.
+        # With an empty password, OpenSSL raises an error instead of prompting for one during the start.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError) as error:
         raise ServeError(
@@ -123,29 +123,29 @@ def _check_certificate(certificate: Path, key: Path) -> None:
 
 
 def _listen(port: int, *, lan: bool) -> list[socket.socket]:
-    """Open the listening sockets, IPv4 first; IPv6 is left out where the device has none."""
-    wanted = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")] if lan else [(socket.AF_INET, "127.0.0.1")]
-    out: list[socket.socket] = []
-    for family, host in wanted:
+    """Open the listening sockets, IPv4 first. IPv6 is left out where the device has none."""
+    addresses = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")] if lan else [(socket.AF_INET, "127.0.0.1")]
+    sockets: list[socket.socket] = []
+    for family, host in addresses:
         try:
             s = socket.create_server((host, port), family=family, backlog=128)
-            # What it accepts inherits this. asyncio sees to it for sockets of its own making only, and without it a
-            # response whose head and body are written apart waits 40 ms.
+            # Accepted connections inherit this. asyncio sets it only on sockets that it creates itself, and without it
+            # a response whose head and body are written separately waits 40 ms.
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            out.append(s)
+            sockets.append(s)
         except OSError as error:
             if family == socket.AF_INET6 and error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 continue
-            for s in out:
+            for s in sockets:
                 s.close()
             if error.errno == errno.EADDRINUSE:
                 raise ServeError(f"Port {port} is in use on this device. Choose another one with --port.") from error
             raise ServeError(f"Port {port} can't be opened: {os.strerror(error.errno or 0)}.") from error
-    return out
+    return sockets
 
 
 def _greeting(token: str | None, port: int, families: list[int], secure: bool) -> str:
-    """Write what is printed at the start."""
+    """Return the text that is printed at the start."""
     scheme = "https" if secure else "http"
     if token is None:
         return f"Earbench is open on this device alone: {scheme}://localhost:{port}\nStop it with Ctrl-C."
@@ -166,9 +166,9 @@ def _greeting(token: str | None, port: int, families: list[int], secure: bool) -
 
 
 def _hosts(families: list[int]) -> list[str]:
-    """List the device's addresses as they stand in a URL, without loopback and link-local IPv6 (it needs a scope)."""
+    """Return the device's addresses as written in a URL, without loopback and link-local IPv6 (it needs a scope)."""
     up = {name for name, nic in psutil.net_if_stats().items() if nic.isup}
-    found = [a for name, addresses in psutil.net_if_addrs().items() if name in up for a in addresses]
-    v4 = [a.address for a in found if a.family == socket.AF_INET and not a.address.startswith("127.")]
-    v6 = [a.address for a in found if a.family == socket.AF_INET6 and not a.address.startswith("fe80:")]
+    active = [a for name, addresses in psutil.net_if_addrs().items() if name in up for a in addresses]
+    v4 = [a.address for a in active if a.family == socket.AF_INET and not a.address.startswith("127.")]
+    v6 = [a.address for a in active if a.family == socket.AF_INET6 and not a.address.startswith("fe80:")]
     return v4 + ([f"[{a}]" for a in v6 if a != "::1"] if socket.AF_INET6 in families else [])

@@ -1,1 +1,1 @@
-"""Any audio as 16 kHz mono float32, from files and microphones."""
+"""Decodes audio files and records microphones, as 16 kHz mono float32."""

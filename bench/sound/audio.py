@@ -1,7 +1,7 @@
-"""Any sound as 16 kHz mono float32, bounded in bytes, seconds and memory; and back to a WAV or a waveform.
+"""Decodes any audio to 16 kHz mono float32, bounded in bytes, seconds and memory; writes WAVs, computes waveforms.
 
-`decode` asks a short-lived child, `bench.sound.decoder`: what a file's author put into it can crash or starve the child
-alone, and the dashboard's process imports neither libsndfile nor the resampler.
+`decode` runs a short-lived child process, `bench.sound.decoder`. A malicious file can crash or starve only that child,
+and the dashboard's process imports neither libsndfile nor the resampler.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Array = npt.NDArray[np.float32]
 MAX_FILE_BYTES = 200_000_000
 MAX_DURATION_S = 600.0
 DECODE_S = 60.0
-STALE_S = 3600.0  # a folder this old was left by a server that was killed
+STALE_S = 3600.0  # age at which a folder counts as left by a killed server
 
-SILENT_DBFS = -60.0  # peak, without the DC offset
+SILENT_DBFS = -60.0  # of the peak without the DC offset
 QUIET_DBFS = -35.0
-FULL_SCALE = 1 - 2.0**-15  # the highest that 16 bits can say
+FULL_SCALE = 1 - 2.0**-15  # the highest 16-bit sample
 CLIPPED_RATIO = 0.001
 DC_OFFSET = 0.02
 SHORT_S = 0.2
@@ -43,12 +43,15 @@ _FORMATS = "WAV, FLAC, OGG, Opus and MP3, and M4A, AAC and WebM through ffmpeg"
 
 
 class AudioError(EarbenchError):
-    """A sound can't be had; the text says what came, what is allowed and how to fix it."""
+    """Audio can't be read; the text says what was received, what is allowed and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sound:
-    """`samples`: (n,) float32 at 16 kHz in [-1, 1], n > 0. `remarks`: sentences on what may spoil a transcript."""
+    """Decoded audio.
+
+    `samples`: (n,) float32 at 16 kHz in [-1, 1], n > 0. `remarks`: sentences on what may degrade a transcription.
+    """
 
     samples: Array
     source_rate_hz: int
@@ -57,14 +60,15 @@ class Sound:
 
     @property
     def duration_s(self) -> float:
-        """How long it sounds."""
+        """Duration in seconds."""
         return len(self.samples) / SAMPLE_RATE_HZ
 
 
 def decode(path: Path, timeout_s: float = DECODE_S, name: str | None = None) -> Sound:
-    """A file as 16 kHz mono, whatever its container, rate and channels; its content decides, not its extension.
+    """Decode a file to 16 kHz mono. Its content determines the format, not its extension.
 
-    `name` stands in messages in place of the file's. Raises AudioError.
+    Any container, rate and number of channels within the limits. `name` replaces the file's name in messages. Raises
+    AudioError.
     """
     path, name = path.resolve(), name or path.name
     if not path.is_file():
@@ -86,7 +90,7 @@ def decode(path: Path, timeout_s: float = DECODE_S, name: str | None = None) -> 
 
 
 def decode_bytes(data: bytes, name: str, timeout_s: float = DECODE_S) -> Sound:
-    """Like `decode`, for what a browser sent. Nothing of it stays on disk."""
+    """Like `decode`, for bytes that a browser sent. Nothing stays on disk."""
     with _folder() as folder:
         source = folder / "source"
         try:
@@ -99,35 +103,37 @@ def decode_bytes(data: bytes, name: str, timeout_s: float = DECODE_S) -> Sound:
 def remarks(samples: Array, clipped_ratio: float | None = None) -> tuple[str, ...]:
     """Sentences on silence, level, clipping, DC offset and length of (n,) samples at 16 kHz.
 
-    `clipped_ratio` is the share at full scale before resampling; by default it is counted here.
+    `clipped_ratio` is the share of samples at full scale before resampling; by default it is computed from `samples`.
     """
-    found = []
+    sentences = []
     if clipped_ratio is None:
         clipped_ratio = float(np.mean(np.abs(samples) >= FULL_SCALE)) if len(samples) else 0.0
     if len(samples) < SHORT_S * SAMPLE_RATE_HZ:
-        found.append(f"Only {len(samples) / SAMPLE_RATE_HZ:.3f} s long: too short for a word.")
+        sentences.append(f"Only {len(samples) / SAMPLE_RATE_HZ:.3f} s long: too short for a word.")
     if not len(samples):
-        return tuple(found)
+        return tuple(sentences)
     offset = float(samples.mean(dtype=np.float64))
     peak_dbfs = dbfs(max(float(samples.max()) - offset, offset - float(samples.min())))
     if peak_dbfs < SILENT_DBFS:
-        found.append("Silence: there is nothing to hear. Check that the microphone is not muted.")
+        sentences.append("Silence: there is nothing to hear. Check that the microphone is not muted.")
     elif peak_dbfs < QUIET_DBFS:
-        found.append(f"Very quiet: it peaks at {peak_dbfs:.0f} dB of full scale. Go nearer or raise the gain.")
+        sentences.append(f"Very quiet: it peaks at {peak_dbfs:.0f} dB of full scale. Go nearer or raise the gain.")
     if clipped_ratio >= CLIPPED_RATIO:
-        found.append(f"Clipped: {clipped_ratio:.1%} of the samples are at full scale. Lower the gain.")
+        sentences.append(f"Clipped: {clipped_ratio:.1%} of the samples are at full scale. Lower the gain.")
     if abs(offset) > DC_OFFSET:
-        found.append(f"It has a DC offset of {offset:+.2f} of full scale, which points to a faulty input. It was kept.")
-    return tuple(found)
+        sentences.append(
+            f"It has a DC offset of {offset:+.2f} of full scale, which points to a faulty input. It was kept."
+        )
+    return tuple(sentences)
 
 
 def dbfs(amplitude: float) -> float:
-    """An amplitude in decibels of full scale, -100 at the least: zero is -infinity, which JSON can't say."""
+    """An amplitude in dB of full scale, at least -100: zero would be -infinity, which JSON can't represent."""
     return 20 * math.log10(max(amplitude, 1e-5))
 
 
 def wav_bytes(samples: Array) -> bytes:
-    """(n,) samples as a 16-bit mono WAV at 16 kHz. What came from 16 bits goes back to the same."""
+    """Encode (n,) samples as a 16-bit mono WAV at 16 kHz. Samples decoded from 16 bits keep their exact values."""
     out = io.BytesIO()
     with wave.open(out, "wb") as f:
         f.setnchannels(1)
@@ -138,34 +144,34 @@ def wav_bytes(samples: Array) -> bytes:
 
 
 def write_wav(path: Path, samples: Array) -> None:
-    """`wav_bytes` in a file that is whole or not there."""
+    """Write `wav_bytes` to a file atomically: it is complete or absent."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(wav_bytes(samples))
     part.replace(path)
 
 
 def peaks(samples: Array, count: int) -> Array:
-    """Lowest and highest sample of each of `count` equal stretches: (count, 2), for a waveform. Silence if empty."""
+    """Lowest and highest sample of `count` equal stretches, (count, 2), for a waveform. Zeros if there are none."""
     if not len(samples):
         return np.zeros((count, 2), np.float32)
-    begins = np.arange(count) * len(samples) // count
-    return np.stack([np.minimum.reduceat(samples, begins), np.maximum.reduceat(samples, begins)], axis=1)
+    starts = np.arange(count) * len(samples) // count
+    return np.stack([np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)], axis=1)
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder of one's own in the cache, gone afterwards; those of servers that were killed go too."""
+    """A temporary folder in the cache, deleted afterwards. Also deletes those that killed servers left."""
     paths.cache().mkdir(parents=True, exist_ok=True)
-    for left in paths.cache().glob("sound-*"):
+    for leftover in paths.cache().glob("sound-*"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_S:
-                shutil.rmtree(left)
+            if time.time() - leftover.stat().st_mtime > STALE_S:
+                shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix="sound-", dir=paths.cache(), ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def ffmpeg_missing() -> str:
-    """What can't be read for want of ffmpeg, and the fix; "" if it is installed."""
+    """A sentence on what can't be read without ffmpeg, and the fix; "" if ffmpeg is installed."""
     if shutil.which("ffmpeg"):
         return ""
     return f"ffmpeg is not installed, so M4A, AAC and WebM can't be read; all else can. {_FFMPEG_FIX}"

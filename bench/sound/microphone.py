@@ -1,7 +1,7 @@
-"""The device's own microphones, through PortAudio in child processes alone.
+"""The device's own microphones, through PortAudio, which runs in child processes only.
 
-A driver that hangs must not take the dashboard with it, and PortAudio freezes its list of devices when it starts: a
-microphone that was plugged in later appears in a fresh process only.
+A driver that hangs must not block the dashboard. And PortAudio fixes its list of devices when it starts: a microphone
+that is plugged in later appears only in a new process.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from bench.core.specs import SAMPLE_RATE_HZ
 from bench.sound.audio import MAX_DURATION_S, Array
 
 LIST_S = 15.0
-LIFE_S = 12.0  # a child that says nothing for so long hangs: it has a status to tell five times a second
+LIFE_S = 12.0  # a child that sends nothing for so long hangs: it sends a status five times a second
 GRACE_S = 2.0
 
 
 class MicrophoneError(EarbenchError):
-    """No sound can be had from a microphone; the text says why and how to fix it."""
+    """A microphone can't be used; the text says why and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A device that can record. `index` holds until devices are plugged in or out."""
+    """A device that can record. `index` is valid until a device is plugged in or unplugged."""
 
     index: int
     name: str
@@ -51,49 +51,49 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How loud the last moments were, in dB of full scale, -100 for silence."""
+    """The recent sound level in dB of full scale, -100 for silence."""
 
     peak_dbfs: float
     rms_dbfs: float
 
 
 def devices() -> list[Input]:
-    """Every microphone there is now; at least one. Takes a fraction of a second. Raises MicrophoneError."""
+    """All microphones that are present now, at least one. Takes a fraction of a second. Raises MicrophoneError."""
     answer = ask("bench.sound.recorder", "list", timeout_s=LIST_S)
     if "error" in answer:
         raise MicrophoneError(f"The microphones can't be listed: {answer['error']}")
     if not answer["inputs"]:
         raise MicrophoneError(answer["why"])
-    return [Input(**found) for found in answer["inputs"]]
+    return [Input(**fields) for fields in answer["inputs"]]
 
 
 class Recorder:
-    """One recording: a child that records from its making until it has enough, is stopped, or fails.
+    """One recording by a child process. It starts at once and ends at its time limit, by `stop`, or by a failure.
 
-    For a level meter and live captions alike: nothing here waits longer than it is told to, `stop` for a few seconds.
+    Suits a level meter and live captions: `read` waits no longer than its timeout, and `stop` for a few seconds.
     """
 
     def __init__(
         self, device: int | None = None, seconds: float | None = None, unwatched_s: float | None = None
     ) -> None:
-        """Record so many seconds from a device's `index`, by default until stopped from the default device.
+        """Start recording from the device with this `index`, by default the default device.
 
-        With `unwatched_s`, it ends once nobody called `watched` for so long. Raises MicrophoneError; what goes wrong
-        after the start is raised by `read`.
+        It records for `seconds`, by default until stopped or for MAX_DURATION_S. With `unwatched_s`, it ends once
+        `watched` was not called for that many seconds. Raises MicrophoneError; `read` raises failures after the start.
         """
         seconds = MAX_DURATION_S if seconds is None else seconds
         if not (math.isfinite(seconds) and 0 < seconds <= MAX_DURATION_S):
             raise MicrophoneError(f"Asked to record {seconds:g} s; allowed: up to {MAX_DURATION_S:g} s.")
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._chunks: list[Array] = []
-        self._came = 0
+        self._received_samples = 0
         self._level: Level | None = None
         self._rates: tuple[int, int] | None = None
         self._overflows = 0
         self._error: str | None = None
         self._complete = self._stopped = self._ended = False
-        self._unwatched_s, self._watched = unwatched_s, time.monotonic()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
+        self._unwatched_s, self._watched_at_s = unwatched_s, time.monotonic()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
         self._audio, audio = os.pipe()
         self._status, status = os.pipe()
         name = "default" if device is None else str(device)
@@ -115,16 +115,16 @@ class Recorder:
         finally:
             os.close(audio)
             os.close(status)
-        self._thread = threading.Thread(target=self._listen, name="microphone", daemon=True)
+        self._thread = threading.Thread(target=self._receive, name="microphone", daemon=True)
         self._thread.start()
 
     def read(self, timeout_s: float = 0.0) -> Array:
-        """What came since the last call, (n,) float32 at 16 kHz; waits for something up to the limit, then n = 0.
+        """Samples since the last call, (n,) float32 at 16 kHz; n = 0 if none arrive within the timeout.
 
-        Raises MicrophoneError once all that came before the failure was read.
+        Raises MicrophoneError after a failure, once all samples from before it were read.
         """
-        with self._news:
-            self._news.wait_for(lambda: self._chunks or self._ended, timeout_s)
+        with self._changed:
+            self._changed.wait_for(lambda: self._chunks or self._ended, timeout_s)
             chunks, self._chunks = self._chunks, []
             if not chunks and self._error:
                 raise MicrophoneError(self._error)
@@ -132,35 +132,35 @@ class Recorder:
 
     @property
     def running(self) -> bool:
-        """Whether more may come. What came already still waits to be read."""
+        """Whether more samples may arrive. Those that have arrived can still be read."""
         return not self._ended
 
     @property
     def level(self) -> Level | None:
-        """How loud it is just now; None before the first sound."""
+        """The current sound level; None before the first sound."""
         return self._level
 
     @property
     def rates(self) -> tuple[int, int] | None:
-        """(the device's rate, the rate of what is read) in Hz; None before the device is open."""
+        """(the device's rate, the rate of the samples that `read` returns) in Hz; None before the device is open."""
         return self._rates
 
     @property
     def overflows(self) -> int:
-        """How often sound was lost because this device is too busy."""
+        """How often samples were lost because this device was too busy."""
         return self._overflows
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of sound that came."""
-        return self._came / SAMPLE_RATE_HZ
+        """Seconds of audio received."""
+        return self._received_samples / SAMPLE_RATE_HZ
 
     def watched(self) -> None:
-        """Whoever began the recording is still there."""
-        self._watched = time.monotonic()
+        """Signal that the user of the recording is still present."""
+        self._watched_at_s = time.monotonic()
 
     def stop(self) -> None:
-        """End the recording; what came until now can still be read."""
+        """End the recording. Samples received so far can still be read."""
         self._finish()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():  # the driver hangs on closing
@@ -168,7 +168,7 @@ class Recorder:
             self._thread.join(GRACE_S)
 
     def _finish(self) -> None:
-        """Tell the child that it is enough."""
+        """Ask the child to end the recording."""
         self._stopped = True
         if self._process.stdin:
             with suppress(OSError):
@@ -180,13 +180,13 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def _listen(self) -> None:
-        """Take in what the child sends, until it closes both pipes or says nothing for too long."""
-        rest = {self._audio: b"", self._status: b""}
-        living = set(rest)
-        while living:
-            ready, _, _ = select.select(living, [], [], LIFE_S)
-            if self._unwatched_s and not self._stopped and time.monotonic() - self._watched > self._unwatched_s:
+    def _receive(self) -> None:
+        """Receive data from the child until it closes both pipes or sends nothing for LIFE_S."""
+        pending = {self._audio: b"", self._status: b""}
+        open_pipes = set(pending)
+        while open_pipes:
+            ready, _, _ = select.select(open_pipes, [], [], LIFE_S)
+            if self._unwatched_s and not self._stopped and time.monotonic() - self._watched_at_s > self._unwatched_s:
                 self._finish()
             if not ready:
                 self._error = f"The microphone's driver gave no sign of life for {LIFE_S:g} s and was ended."
@@ -194,38 +194,38 @@ class Recorder:
             for pipe in ready:
                 data = os.read(pipe, 65536)
                 if not data:
-                    living.discard(pipe)
+                    open_pipes.discard(pipe)
                     continue
-                data = rest[pipe] + data
-                whole = len(data) // 4 * 4 if pipe == self._audio else data.rfind(b"\n") + 1
-                data, rest[pipe] = data[:whole], data[whole:]
-                with self._news:
+                data = pending[pipe] + data
+                complete_bytes = len(data) // 4 * 4 if pipe == self._audio else data.rfind(b"\n") + 1
+                data, pending[pipe] = data[:complete_bytes], data[complete_bytes:]
+                with self._changed:
                     if pipe == self._audio:
                         self._chunks.append(np.frombuffer(data, np.float32))
-                        self._came += whole // 4
+                        self._received_samples += complete_bytes // 4
                     else:
                         for line in data.splitlines():
-                            self._take(json.loads(line))
-                    self._news.notify_all()
+                            self._handle_status(json.loads(line))
+                    self._changed.notify_all()
         with suppress(subprocess.TimeoutExpired):
-            if not living:
+            if not open_pipes:
                 self._process.wait(GRACE_S)
         end(self._process)
-        with self._news:
+        with self._changed:
             if not (self._complete or self._stopped or self._error):
                 self._error = f"The recording broke off: {death(self._process.returncode, self._log)}"
             self._ended = True
-            self._news.notify_all()
-        for pipe in rest:
+            self._changed.notify_all()
+        for pipe in pending:
             os.close(pipe)
         self._log.close()
 
-    def _take(self, told: dict[str, Any]) -> None:
-        if "error" in told:
-            self._error = told["error"]
-        elif "rates" in told:
-            self._rates = (told["rates"][0], told["rates"][1])
-        elif "complete" in told:
+    def _handle_status(self, message: dict[str, Any]) -> None:
+        if "error" in message:
+            self._error = message["error"]
+        elif "rates" in message:
+            self._rates = (message["rates"][0], message["rates"][1])
+        elif "complete" in message:
             self._complete = True
         else:
-            self._level, self._overflows = Level(told["peak_dbfs"], told["rms_dbfs"]), told["overflows"]
+            self._level, self._overflows = Level(message["peak_dbfs"], message["rms_dbfs"]), message["overflows"]

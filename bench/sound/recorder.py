@@ -1,6 +1,6 @@
-"""The child processes that speak to PortAudio.
+"""The child processes that use PortAudio.
 
-`python -m bench.sound.recorder list` answers one line of JSON; `... record DEVICE SECONDS AUDIO STATUS` writes raw
+`python -m bench.sound.recorder list` prints one line of JSON. `... record DEVICE SECONDS AUDIO STATUS` writes raw
 float32 samples at 16 kHz to one pipe and JSON lines to another, until its stdin closes.
 """
 
@@ -27,7 +27,7 @@ from bench.sound.microphone import GRACE_S, Input, MicrophoneError
 
 BLOCK_S = 0.05
 STATUS_S = 0.2
-NO_SOUND_S = 5.0  # a device that delivers nothing for so long is gone
+NO_SOUND_S = 5.0  # a device that delivers nothing for so long counts as unplugged
 QUEUE_BLOCKS = 600
 
 _UNAVAILABLE = -9985  # PortAudio's code for a device that another program holds
@@ -41,11 +41,11 @@ _NO_PERMISSION = (
 _NO_DEVICE = "No microphone was found. Plug one in and look again; {hint}. Files and the browser's microphone work too."
 
 
-# --- what follows runs in the children alone
+# --- the code below runs only in the children
 
 
 def _portaudio() -> Any:
-    """The module `sounddevice`, whose import starts PortAudio. Raises MicrophoneError."""
+    """Import the module `sounddevice`, which starts PortAudio. Raises MicrophoneError."""
     try:
         import sounddevice  # type: ignore[import-untyped]
     except ImportError as e:
@@ -60,29 +60,29 @@ def _portaudio() -> Any:
 
 
 def _list() -> list[Input]:
-    """Every device with input channels. Raises MicrophoneError if there is none."""
-    sound = _portaudio()
-    apis = sound.query_hostapis()
+    """All devices with input channels. Raises MicrophoneError if there are none."""
+    sounddevice = _portaudio()
+    apis = sounddevice.query_hostapis()
     default = next((api["default_input_device"] for api in apis if api["default_input_device"] >= 0), None)
-    found = [
+    inputs = [
         Input(
-            index=d["index"],
-            name=d["name"],
-            host_api=apis[d["hostapi"]]["name"],
-            default_rate_hz=round(d["default_samplerate"]),
-            channels=d["max_input_channels"],
-            is_default=d["index"] == default,
+            index=device["index"],
+            name=device["name"],
+            host_api=apis[device["hostapi"]]["name"],
+            default_rate_hz=round(device["default_samplerate"]),
+            channels=device["max_input_channels"],
+            is_default=device["index"] == default,
         )
-        for d in sound.query_devices()
-        if d["max_input_channels"] > 0
+        for device in sounddevice.query_devices()
+        if device["max_input_channels"] > 0
     ]
-    if not found:
-        raise MicrophoneError(_absence())
-    return found
+    if not inputs:
+        raise MicrophoneError(_why_no_microphone())
+    return inputs
 
 
-def _absence() -> str:
-    """Why there is no microphone, and what to do."""
+def _why_no_microphone() -> str:
+    """A message that says why there is no microphone, and what to do."""
     captures = list(Path("/dev/snd").glob("pcmC*c"))
     if captures and not any(os.access(p, os.R_OK) for p in captures):
         return _NO_PERMISSION
@@ -93,10 +93,10 @@ def _absence() -> str:
 
 
 class _Capture:
-    """An open device. Its callback only copies to a queue and counts what was lost."""
+    """An open device. Its callback only copies blocks to a queue and counts lost ones."""
 
     def __init__(self, device: int | None, stop: threading.Event) -> None:
-        """Open at 16 kHz mono, or as near to it as the device can; after `stop` nothing more is taken in.
+        """Open a device at 16 kHz mono, or as close to it as it supports. Blocks after `stop` are ignored.
 
         Raises MicrophoneError.
         """
@@ -106,37 +106,37 @@ class _Capture:
         inputs = _list()
         chosen = next((i for i in inputs if (i.is_default if device is None else i.index == device)), None)
         if not chosen:
-            present = ", ".join(f"{i.index} ({i.name})" for i in inputs)
-            asked = "no default microphone" if device is None else f"no microphone {device}"
-            raise MicrophoneError(f"There is {asked}; there are: {present}.")
-        sound = _portaudio()
+            available = ", ".join(f"{i.index} ({i.name})" for i in inputs)
+            missing = "no default microphone" if device is None else f"no microphone {device}"
+            raise MicrophoneError(f"There is {missing}; there are: {available}.")
+        sounddevice = _portaudio()
         try:
-            self._stream = self._open(sound, chosen)
+            self._stream = self._open(sounddevice, chosen)
             self._stream.start()
-        except sound.PortAudioError as e:
+        except sounddevice.PortAudioError as e:
             if len(e.args) > 1 and e.args[1] == _UNAVAILABLE:
-                why = "Another program holds it, or it was unplugged: close what else records, and try again."
+                advice = "Another program holds it, or it was unplugged: close what else records, and try again."
             else:
-                why = "Choose another microphone."
-            raise MicrophoneError(f"{chosen.name} can't be opened ({e}). {why}") from e
+                advice = "Choose another microphone."
+            raise MicrophoneError(f"{chosen.name} can't be opened ({e}). {advice}") from e
         self.rate_hz = round(self._stream.samplerate)
 
-    def _open(self, sound: Any, chosen: Input) -> Any:
-        """The device's stream. USB microphones often know 44.1 or 48 kHz only, some cards stereo only."""
+    def _open(self, sounddevice: Any, chosen: Input) -> Any:
+        """Open the device's stream. Many USB microphones support only 44.1 or 48 kHz, some cards only stereo."""
         rates, channels = (SAMPLE_RATE_HZ, chosen.default_rate_hz), (1, min(2, chosen.channels))
-        for count, rate_hz in (shapes := list(dict.fromkeys((c, r) for c in channels for r in rates))):
+        for channel_count, rate_hz in (shapes := list(dict.fromkeys((c, r) for c in channels for r in rates))):
             try:
-                return sound.InputStream(
+                return sounddevice.InputStream(
                     samplerate=rate_hz,
                     blocksize=round(rate_hz * BLOCK_S),
                     device=chosen.index,
-                    channels=count,
-                    dtype="int16",  # what microphones deliver: nothing on the way has to convert it
-                    latency="high",  # captions can wait a tenth of a second; lost sound is lost
+                    channels=channel_count,
+                    dtype="int16",  # the native type of microphones, so that no layer has to convert
+                    latency="high",  # captions tolerate 0.1 s of delay; lost samples can't be recovered
                     callback=self._callback,
                 )
-            except sound.PortAudioError:
-                if (count, rate_hz) == shapes[-1]:
+            except sounddevice.PortAudioError:
+                if (channel_count, rate_hz) == shapes[-1]:
                     raise
         raise AssertionError("there is at least one shape")
 
@@ -150,9 +150,9 @@ class _Capture:
             self.overflows += 1
 
     def next(self) -> Array | None:
-        """A block, mixed down: (frames,) at the device's rate. None once stopped and all is taken.
+        """The next block, mixed down to (frames,) at the device's rate. None once stopped and the queue is empty.
 
-        Raises MicrophoneError if none comes.
+        Raises MicrophoneError if no block arrives within NO_SOUND_S.
         """
         deadline = time.monotonic() + NO_SOUND_S
         while time.monotonic() < deadline:
@@ -166,73 +166,73 @@ class _Capture:
         raise MicrophoneError(f"No sound came for {NO_SOUND_S:g} s. Was the microphone unplugged?")
 
 
-def _record(device: int | None, seconds: float, out: IO[bytes], say: Callable[..., None]) -> None:
-    """Send what a microphone hears until it is enough or stdin closes. Raises MicrophoneError."""
+def _record(device: int | None, seconds: float, out: IO[bytes], send_status: Callable[..., None]) -> None:
+    """Send a microphone's samples until `seconds` are recorded or stdin closes. Raises MicrophoneError."""
     stop = threading.Event()
 
-    def listen() -> None:
-        while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter ends
+    def wait_for_stop() -> None:
+        while os.read(0, 1024):  # not sys.stdin: its lock would be held at interpreter exit
             pass
         stop.set()
         time.sleep(2 * GRACE_S)
-        os._exit(1)  # the driver hangs, and nobody may be left to kill this process
+        os._exit(1)  # the driver hangs, and the parent may be gone and can't kill this process
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=wait_for_stop, daemon=True).start()
     capture = _Capture(device, stop)
-    say(rates=[capture.rate_hz, SAMPLE_RATE_HZ])
+    send_status(rates=[capture.rate_hz, SAMPLE_RATE_HZ])
     resampler = None
     if capture.rate_hz != SAMPLE_RATE_HZ:
         import soxr  # type: ignore[import-untyped]
 
         resampler = soxr.ResampleStream(capture.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-    left, last = max(1, round(seconds * SAMPLE_RATE_HZ)), False
+    samples_left, last = max(1, round(seconds * SAMPLE_RATE_HZ)), False
     recent: list[Array] = []
-    told_s = time.monotonic()
-    while left and not last:
+    status_sent_s = time.monotonic()
+    while samples_left and not last:
         block = capture.next()
         last = block is None
         samples = np.zeros(0, np.float32) if block is None else block
         if resampler:
             samples = resampler.resample_chunk(samples, last=last)
-        samples = np.clip(samples, -1, 1)[:left]
-        left -= len(samples)
+        samples = np.clip(samples, -1, 1)[:samples_left]
+        samples_left -= len(samples)
         out.write(samples.tobytes())
         out.flush()
         recent.append(samples)
-        if time.monotonic() - told_s >= STATUS_S or last or not left:
-            heard = np.concatenate(recent)
-            if len(heard):
-                say(
-                    peak_dbfs=dbfs(float(np.abs(heard).max())),
-                    rms_dbfs=dbfs(float(np.sqrt(np.mean(heard**2)))),
+        if time.monotonic() - status_sent_s >= STATUS_S or last or not samples_left:
+            recent_samples = np.concatenate(recent)
+            if len(recent_samples):
+                send_status(
+                    peak_dbfs=dbfs(float(np.abs(recent_samples).max())),
+                    rms_dbfs=dbfs(float(np.sqrt(np.mean(recent_samples**2)))),
                     overflows=capture.overflows,
                 )
-            recent, told_s = [], time.monotonic()
-    say(complete=True)
+            recent, status_sent_s = [], time.monotonic()
+    send_status(complete=True)
 
 
 def main() -> None:
-    """List, or record."""
-    do, *arguments = sys.argv[1:]
-    if do == "list":
+    """List the microphones, or record from one."""
+    command, *arguments = sys.argv[1:]
+    if command == "list":
         try:
-            answer: dict[str, Any] = {"inputs": [asdict(found) for found in _list()]}
+            answer: dict[str, Any] = {"inputs": [asdict(microphone) for microphone in _list()]}
         except MicrophoneError as e:
             answer = {"inputs": [], "why": str(e)}
         print("\n" + json.dumps(answer), flush=True)
-        os._exit(0)  # closing PortAudio may hang, and a process's end closes it too
+        os._exit(0)  # closing PortAudio may hang, and ending the process closes it too
     device, seconds, audio, status = arguments
-    words = os.fdopen(int(status), "w", buffering=1)
+    status_file = os.fdopen(int(status), "w", buffering=1)
 
-    def say(**told: Any) -> None:
-        words.write(json.dumps(told) + "\n")
+    def send_status(**fields: Any) -> None:
+        status_file.write(json.dumps(fields) + "\n")
 
     try:
-        _record(None if device == "default" else int(device), float(seconds), os.fdopen(int(audio), "wb"), say)
+        _record(None if device == "default" else int(device), float(seconds), os.fdopen(int(audio), "wb"), send_status)
     except MicrophoneError as e:
-        say(error=str(e))
+        send_status(error=str(e))
     except BrokenPipeError:
-        pass  # nobody listens any more
+        pass  # the parent no longer reads
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""An evaluation's figures on a page: sentences, charts, the table, the worst clips, files."""
+"""Draw the results of an evaluation: sentences, charts, the table, the worst clips, downloads."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from bench.sound import audio
 from bench.ui import diff, results
 
 WORST = 10
-PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # by any browser
+PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # formats that every browser plays
 
 
 def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
-    """Everything that can be said of an evaluation so far; while it is live, what is cheap to say."""
-    head = store.evaluation(run_id)
-    if head is None:
+    """Draw an evaluation's results so far; while it is live, only the failures and the table.
+
+    Returns the result. Returns None while `live`, without any scores, and if there is no such evaluation.
+    """
+    stored = store.evaluation(run_id)
+    if stored is None:
         st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
         return None
     normaliser = None if live else st.session_state.get(f"normaliser-{run_id}")
@@ -35,12 +38,12 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         r = evaluation.result(store, run_id, normaliser, intervals=not live)
     assert r
     if not live:
-        results.ending(head)
+        results.ending(stored)
     _failures(r)
     if not r.scores:
         if live:
             st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
-        elif head.state not in LIVE_STATES and not r.failures:
+        elif stored.state not in LIVE_STATES and not r.failures:
             st.info("Nothing was transcribed in this evaluation.")
         return None
     if live:
@@ -54,12 +57,12 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     _table(r)
     placement = r.scores[0].record.variant.placement
     st.caption(
-        f"{evaluation.heard(r)} of {head.spec.dataset}, on {head.device.name} with "
+        f"{evaluation.heard(r)} of {stored.spec.dataset}, on {stored.device.name} with "
         f"{placement.label}. WER: word error rate, all errors over all words of the references. "
         "Differences are paired by clip, and intervals tell how much the choice of clips matters. Times are of one "
         "pass a clip: for speed, run a benchmark."
     )
-    _normaliser(run_id, head.spec.normaliser)
+    _normaliser(run_id, stored.spec.normaliser)
     results.offer(
         (
             ("Summary CSV", f"earbench-{run_id}.csv", lambda: tables.to_csv(evaluation.summary_rows(r))),
@@ -103,12 +106,12 @@ def _failures(r: Result) -> None:
 
 
 def _charts(r: Result) -> None:
-    front = evaluation.unbeaten(r.scores)
+    unbeaten = evaluation.unbeaten(r.scores)
     rows: list[tables.Row] = [
         {
             **row,
             "label": evaluation.label(r.evaluation, s.record.variant),
-            "unbeaten": s in front,
+            "unbeaten": s in unbeaten,
             "is_baseline": s.is_baseline,
         }
         for row, s in zip(evaluation.summary_rows(r), r.scores, strict=True)
@@ -120,19 +123,19 @@ def _charts(r: Result) -> None:
     )
     left, right = st.columns([3, 2])
     with left:
-        drawn = accuracy.tradeoff(rows, "rtf" if rtf else "mean_s")
-        st.vega_lite_chart(drawn, width="stretch", key=f"tradeoff-{r.evaluation.id}")
-        names = " and ".join(f"**{evaluation.label(r.evaluation, s.record.variant)}**" for s in front)
+        spec = accuracy.tradeoff(rows, "rtf" if rtf else "mean_s")
+        st.vega_lite_chart(spec, width="stretch", key=f"tradeoff-{r.evaluation.id}")
+        names = " and ".join(f"**{evaluation.label(r.evaluation, s.record.variant)}**" for s in unbeaten)
         st.caption(
             f"No variant is better than {names} in WER, time and size at once."
-            if len(front) < len(rows)
+            if len(unbeaten) < len(rows)
             else "None can be ruled out: each variant is better than any other one in WER, time or size."
         )
     with right:
-        compared = any(row["wer_delta"] is not None and not row["is_baseline"] for row in rows)
-        if compared:
-            drawn = accuracy.deltas(rows, next(s for s in r.scores if s.is_baseline).record.variant.spelled)
-            st.vega_lite_chart(drawn, width="stretch", key=f"deltas-{r.evaluation.id}")
+        has_deltas = any(row["wer_delta"] is not None and not row["is_baseline"] for row in rows)
+        if has_deltas:
+            spec = accuracy.deltas(rows, next(s for s in r.scores if s.is_baseline).record.variant.spelled)
+            st.vega_lite_chart(spec, width="stretch", key=f"deltas-{r.evaluation.id}")
         else:
             st.info("The original failed, so there is nothing to compare the others with.")
 
@@ -190,7 +193,7 @@ def _table(r: Result, *, live: bool = False) -> None:
 
 @st.fragment
 def _worst(r: Result) -> None:
-    """The clips that a variant lost most on, with what it heard and what the original heard."""
+    """Draw the clips on which a variant lost most, with its transcript and the original's."""
     baselines = {s.record.variant.model: s for s in r.scores if s.is_baseline}
     score = st.selectbox(
         "Of",
@@ -199,34 +202,34 @@ def _worst(r: Result) -> None:
         format_func=lambda s: evaluation.label(r.evaluation, s.record.variant),
         key=f"worst-{r.evaluation.id}-{r.normaliser}",
     )
-    beside = None if score.is_baseline else baselines.get(score.record.variant.model)
+    baseline = None if score.is_baseline else baselines.get(score.record.variant.model)
     worst = score.worst(WORST)
     if not worst:
         st.success(
-            "No clip has an error." if beside is None else "It has no more errors than the original in any clip."
+            "No clip has an error." if baseline is None else "It has no more errors than the original in any clip."
         )
         return
     st.html(diff.LEGEND)
     for c in worst:
-        _clip(r, c, score, beside)
+        _clip(r, c, score, baseline)
 
 
 def _lost_most(scores: Sequence[Score]) -> int:
-    """The place of the variant that is farthest behind the original."""
+    """Return the index of the variant whose word error rate is farthest above the original's."""
     return max(range(len(scores)), key=lambda i: (not scores[i].is_baseline, scores[i].comparison.delta or 0.0))
 
 
-def _clip(r: Result, c: ClipScore, score: Score, beside: Score | None) -> None:
-    other = next((x for x in beside.clips if x.clip.position == c.clip.position), None) if beside else None
+def _clip(r: Result, c: ClipScore, score: Score, baseline: Score | None) -> None:
+    baseline_clip = next((x for x in baseline.clips if x.clip.position == c.clip.position), None) if baseline else None
     errors = f"{c.words.count} error{'' if c.words.count == 1 else 's'} in {c.words.reference_count} words"
-    more = f", the original {other.words.count}" if other else ""
+    baseline_errors = f", the original {baseline_clip.words.count}" if baseline_clip else ""
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"{_code(c.clip.id)} · {c.clip.length_s or 0:.1f} s · {errors}{more}")
+            st.markdown(f"{_code(c.clip.id)} · {c.clip.length_s or 0:.1f} s · {errors}{baseline_errors}")
             key = f"listen-{r.evaluation.id}-{score.position}-{c.clip.position}"
             listen = st.toggle("Listen", key=key) if Path(c.clip.path).is_file() else None
         rows = [("said", f'<div class="eb-text">{escape(scoring.normalise(c.clip.text, r.normaliser))}</div>')]
-        rows += [(other_name(beside), _marked(r, other))] if beside and other else []
+        rows += [(other_name(baseline), _marked(r, baseline_clip))] if baseline and baseline_clip else []
         rows += [(score.record.variant.spelled, _marked(r, c))]
         st.html("".join(f'<div style="font-size: .8rem; opacity: .75">{escape(n)}</div>{html}' for n, html in rows))
         if listen:
@@ -234,7 +237,7 @@ def _clip(r: Result, c: ClipScore, score: Score, beside: Score | None) -> None:
 
 
 def other_name(score: Score) -> str:
-    """The mode that a variant is compared with."""
+    """Return the heading of the original's transcript."""
     return f"{score.record.variant.spelled} (the original)"
 
 
@@ -250,7 +253,7 @@ def _play(path: Path) -> None:
 
 
 def _code(text: str) -> str:
-    """A name of others as it is, whatever Markdown makes of it."""
+    """Format a name as inline code, so that Markdown leaves it unchanged."""
     return f"`{text.replace('`', ' ')}`"
 
 

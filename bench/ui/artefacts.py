@@ -1,4 +1,4 @@
-"""The Device page's lower half: the artefacts in the cache, to take home, to bring and to clear."""
+"""The lower half of the Device page: list, export, import and clear the artefacts in the cache."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from bench.device import cpu
 from bench.jobs.manager import Jobs
 from bench.results import report
 
-MAX_UPLOAD_MB = 1_000  # Streamlit holds what is uploaded in memory
-_MEMORY_SHARE = 0.5  # of what is free: what is downloaded is held there too
+MAX_UPLOAD_MB = 1_000  # Streamlit holds uploads in memory
+_MEMORY_SHARE = 0.5  # of the free memory: Streamlit holds downloads there too
 
 
 def table(kept: Sequence[Kept]) -> None:
-    """What is in the cache."""
+    """Draw the table of the cached artefacts."""
     st.markdown(
         f"**{size(sum(k.size_bytes for k in kept))}** in {_count(kept)}, kept in `{cache.home()}` "
         f"({size(shutil.disk_usage(cache.home()).free)} free)."
@@ -62,7 +62,7 @@ def table(kept: Sequence[Kept]) -> None:
 
 
 def take_home(jobs: Jobs, kept: Sequence[Kept], busy: str) -> None:
-    """One artefact as a zip."""
+    """Draw the export of one artefact as a zip."""
     readable = {k.digest: k for k in kept if k.model}
     if not readable:
         return
@@ -89,7 +89,7 @@ def take_home(jobs: Jobs, kept: Sequence[Kept], busy: str) -> None:
 
 
 def packed(jobs: Jobs, digest: str) -> BinaryIO:
-    """An artefact's zip, open to be read and gone from the disk when it is closed. Raises ArtefactError, Refused."""
+    """Return an artefact's zip, open for reading; closing it frees its disk space. Raises ArtefactError, Refused."""
     with jobs.hold("packing an artefact"), tempfile.TemporaryDirectory(dir=paths.cache(), prefix=".") as folder:
         path = Path(folder, "artefact.zip")
         transfer.write(digest, path)
@@ -97,45 +97,49 @@ def packed(jobs: Jobs, digest: str) -> BinaryIO:
 
 
 def clear(jobs: Jobs, kept: Sequence[Kept], busy: str) -> None:
-    """Remove the chosen ones, those of no use, or all; each asks first."""
+    """Draw the buttons that remove the chosen artefacts, the unused ones, or all. Each asks first."""
     by_digest = {k.digest: k for k in kept}
-    picked = st.multiselect(
+    chosen = st.multiselect(
         "Clear",
         list(by_digest),
         format_func=lambda d: _label(by_digest[d]),
         key="clear_chosen",
         placeholder="Choose artefacts to clear",
     )
-    of_no_use = [k for k in kept if k.use.startswith("none")]
+    unused = [k for k in kept if k.use.startswith("none")]
     with st.container(horizontal=True):
-        _offer(jobs, "Clear chosen …", "chosen", [by_digest[d] for d in picked], busy)
-        _offer(jobs, "Clear those of no use …", "useless", of_no_use, busy)
-        _offer(jobs, "Clear all …", "all", kept, busy)
-    if told := st.session_state.pop("cleared", ""):
-        st.success(told)
+        _offer_removal(jobs, "Clear chosen …", "chosen", [by_digest[d] for d in chosen], busy)
+        _offer_removal(jobs, "Clear those of no use …", "useless", unused, busy)
+        _offer_removal(jobs, "Clear all …", "all", kept, busy)
+    if message := st.session_state.pop("cleared", ""):
+        st.success(message)
     if problem := st.session_state.pop("clear_error", ""):
         st.error(problem)
 
 
-def _offer(jobs: Jobs, label: str, key: str, doomed: Sequence[Kept], busy: str) -> None:
-    with st.popover(label, icon=":material/delete:", disabled=not doomed or bool(busy)):
-        brought = sum(k.imported for k in doomed)
+def _offer_removal(jobs: Jobs, label: str, key: str, artefacts: Sequence[Kept], busy: str) -> None:
+    with st.popover(label, icon=":material/delete:", disabled=not artefacts or bool(busy)):
+        imported_count = sum(k.imported for k in artefacts)
         st.markdown(
-            f"This removes {_count(doomed)} and frees {size(sum(k.size_bytes for k in doomed))}. What is wanted again "
-            "is built again"
-            + (f", but not the {brought} that {'was' if brought == 1 else 'were'} imported." if brought else ".")
+            f"This removes {_count(artefacts)} and frees {size(sum(k.size_bytes for k in artefacts))}. "
+            "What is wanted again is built again"
+            + (
+                f", but not the {imported_count} that {'was' if imported_count == 1 else 'were'} imported."
+                if imported_count
+                else "."
+            )
         )
         st.button(
-            f"Remove {_count(doomed)}",
+            f"Remove {_count(artefacts)}",
             type="primary",
             key=f"clear_{key}_yes",
             on_click=_remove,
-            args=(jobs, [k.digest for k in doomed]),
+            args=(jobs, [k.digest for k in artefacts]),
         )
 
 
 def _remove(jobs: Jobs, digests: list[str]) -> None:
-    """Before the page is drawn anew, so that it shows what is left."""
+    """Remove artefacts before the page is redrawn, so that it shows what is left."""
     try:
         with jobs.hold("clearing artefacts"):
             freed = cache.remove(digests)
@@ -147,27 +151,27 @@ def _remove(jobs: Jobs, digests: list[str]) -> None:
 
 
 def bring(jobs: Jobs, busy: str) -> None:
-    """A zip from another device."""
+    """Draw the import of a zip from another device."""
     number = st.session_state.setdefault("import_number", 0)
     st.file_uploader(
         "Import a zip that another device exported",
         type="zip",
-        key=f"import_{number}",  # a new one after each: what is uploaded is held in memory as long as it stands there
+        key=f"import_{number}",  # a new key after each import: an upload stays in memory as long as its widget
         max_upload_size=MAX_UPLOAD_MB,
-        on_change=_take,
+        on_change=_import,
         args=(jobs, f"import_{number}"),
         disabled=bool(busy),
         help="Every file is compared with its size and its digest, and nothing is unpickled. Nobody can check whether "
         "the weights are what they are said to be: take in what you trust.",
     )
     st.caption("A larger one is taken in by command: `python -m bench artefacts import FILE.zip`")
-    if told := st.session_state.pop("imported", ""):
-        st.success(told)
+    if message := st.session_state.pop("imported", ""):
+        st.success(message)
     if problem := st.session_state.pop("import_error", ""):
         st.error(problem)
 
 
-def _take(jobs: Jobs, key: str) -> None:
+def _import(jobs: Jobs, key: str) -> None:
     if not (upload := st.session_state[key]):
         return
     st.session_state["import_number"] += 1
@@ -179,7 +183,7 @@ def _take(jobs: Jobs, key: str) -> None:
 
 
 def taken(upload: BinaryIO, name: str) -> str:
-    """Take a zip into the cache; what is to be said of it. Raises ArtefactError."""
+    """Import a zip into the cache. Return a sentence about the artefact. Raises ArtefactError."""
     paths.cache().mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=paths.cache(), prefix=".") as folder:
@@ -189,9 +193,9 @@ def taken(upload: BinaryIO, name: str) -> str:
             digest, model = transfer.read(archive)
     except OSError as e:
         raise ArtefactError(f"{name} can't be stored here ({e}). See that this device has free space.") from e
-    found = next(k for k in cache.kept() if k.digest == digest)
-    how = "is here now" if found.imported else "was here already"
-    return f"{found.mode} of {model} {how}. Choose this model and this mode on the page Benchmark, or any other."
+    artefact = next(k for k in cache.kept() if k.digest == digest)
+    status = "is here now" if artefact.imported else "was here already"
+    return f"{artefact.mode} of {model} {status}. Choose this model and this mode on the page Benchmark, or any other."
 
 
 def _label(k: Kept) -> str:

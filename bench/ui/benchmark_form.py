@@ -1,4 +1,4 @@
-"""Choosing what to measure: models and modes for every page, and the form of the Benchmark page, as a RunSpec."""
+"""The form of the Benchmark page, as a RunSpec, and the menus of models and modes for every page."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from bench.ui import settings
 from bench.ui.button import pressed
 
 DEFAULTS = {"batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
-MANY = 4  # modes, above which what they do can be folded away
+MANY = 4  # with more modes than this, their descriptions can be folded away
 
 
 def form(jobs: Jobs) -> None:
-    """Everything that can be chosen, what it will take, and the buttons that start it."""
+    """Draw the form, the expected cost of the run, and the buttons that start it."""
     for key, value in ({"threads": str(cpu.default_threads())} | DEFAULTS).items():
         st.session_state.setdefault(key, value)
     chosen_models = pick_models("models", catalogue.default())
     chosen_modes = pick_modes("modes")
     axis = _axis(chosen_models)
-    usual = ", ".join(f"{size:g}" for size in axis.defaults)
-    st.session_state.setdefault("lengths", usual)
-    if st.session_state.setdefault("sizes_of", axis.name) != axis.name:  # seconds say nothing about pixels
-        st.session_state.update(sizes_of=axis.name, lengths=usual)
+    default_sizes = ", ".join(f"{size:g}" for size in axis.defaults)
+    st.session_state.setdefault("lengths", default_sizes)
+    if st.session_state.setdefault("sizes_of", axis.name) != axis.name:  # sizes in seconds mean nothing in pixels
+        st.session_state.update(sizes_of=axis.name, lengths=default_sizes)
     sizes_text = st.text_input(
         axis.title.replace(axis.label, axis.plural),
         key="lengths",
@@ -84,14 +84,14 @@ def form(jobs: Jobs) -> None:
         st.error(str(e))
         spec, expected = None, None
     if expected and spec:
-        _tell(expected)
+        _show_estimate(expected)
         if max(v.placement.threads for v in spec.variants) > cpu.default_threads():
             st.warning(f"More threads than the {cpu.default_threads()} usable cores usually run slower, not faster.")
     if busy := occupied(jobs):
         st.caption(busy)
     with st.container(horizontal=True):
         ready = spec is not None and expected is not None and expected.refusal is None and not busy
-        newest = st.session_state.get("run")  # a second press must not begin anything once this run has ended
+        newest = st.session_state.get("run")  # a second press must not start anything once this run has ended
         start = pressed(
             "Start", type="primary", icon=":material/play_arrow:", key="start", about=newest, disabled=not ready
         )
@@ -115,7 +115,7 @@ def form(jobs: Jobs) -> None:
 
 
 def _axis(models: list[str]) -> Axis:
-    """What the chosen models' inputs are measured in; seconds where none is chosen or they differ, which is refused."""
+    """Return the axis of the chosen models' inputs. Seconds if none is chosen or they differ, which is refused."""
     try:
         return work.axis(models) if models else LENGTH
     except EarbenchError:
@@ -128,7 +128,7 @@ def _sweep(axis: Axis) -> str:
 
 
 def occupied(jobs: Jobs) -> str:
-    """Why nothing can start now; "" if it can."""
+    """Return why nothing can start now, or "" if something can."""
     job = jobs.live
     if job is None:
         return ""
@@ -136,7 +136,7 @@ def occupied(jobs: Jobs) -> str:
 
 
 def pick_models(key: str, default: str) -> list[str]:
-    """A menu of the known models, where the path of a folder may be typed too."""
+    """Draw a menu of the known models, where a folder's path can be typed too. Return the chosen names."""
     st.session_state.setdefault(key, [default])
     labels = {c.name: f"{c.name} ({c.note})" for c in catalogue.catalogue()}
     chosen: list[str] = st.multiselect(
@@ -153,13 +153,16 @@ def pick_models(key: str, default: str) -> list[str]:
 
 
 def pick_modes(key: str) -> list[str]:
-    """A menu of the modes that run here, with what they quantize and why the others do not run."""
+    """Draw a menu of the modes that run here, with what they quantize and why the others do not run.
+
+    Returns the chosen modes, spelled with their settings.
+    """
     with st.spinner("Asking which modes run here …"):
-        found = availability()
-    known, labels = modes.modes(), modes.menu()
-    usable = [text for text in labels if found[_mode(text)].state != "unavailable"]
+        availabilities = availability()
+    all_modes, labels = modes.modes(), modes.menu()
+    usable = [text for text in labels if availabilities[_mode(text)].state != "unavailable"]
     st.session_state.setdefault(key, [name for name in modes.first() if name in usable])
-    picked = st.multiselect(
+    selected = st.multiselect(
         "Quantization modes",
         usable,
         format_func=lambda text: labels.get(text, text),
@@ -168,33 +171,36 @@ def pick_modes(key: str) -> list[str]:
         accept_new_options=True,
         help="Several variants of one mode: type MODE:setting=value, such as torch-int8-qat:steps=50.",
     )
-    # The menu's order: the original is the baseline.
-    chosen = [text for text in labels if text in picked] + [text for text in picked if text not in labels]
+    # In the menu's order, so that the original is the baseline.
+    chosen = [text for text in labels if text in selected] + [text for text in selected if text not in labels]
     lines = [
         f"- **{labels.get(text, text)}**: {mode.SPEC.weights.text}. Activations: {mode.SPEC.activations.text}."
         for text in chosen
-        if (mode := known.get(_mode(text)))
+        if (mode := all_modes.get(_mode(text)))
     ]
     lines += [
-        f"- {labels.get(text, text)}: {found[_mode(text)].remark}"
+        f"- {labels.get(text, text)}: {availabilities[_mode(text)].remark}"
         for text in chosen
-        if _mode(text) in known and found[_mode(text)].state != "available"
+        if _mode(text) in all_modes and availabilities[_mode(text)].state != "available"
     ]
     if len(chosen) > 1:
         lines.append(f"- All are compared with **{labels.get(chosen[0], chosen[0])}**.")
     with st.expander("What they quantize", expanded=True) if len(chosen) > MANY else st.container():
         st.caption("\n".join(lines))
-    if missing := [name for name in known if found[name].state == "unavailable"]:
-        st.caption("Not available here:\n" + "\n".join(f"- {known[n].SPEC.label}: {found[n].remark}" for n in missing))
+    if missing := [name for name in all_modes if availabilities[name].state == "unavailable"]:
+        st.caption(
+            "Not available here:\n"
+            + "\n".join(f"- {all_modes[n].SPEC.label}: {availabilities[n].remark}" for n in missing)
+        )
     return settings.adjusted(chosen, key)
 
 
 def _mode(text: str) -> str:
-    """The mode of a spelled variant."""
+    """Return the name of a spelled variant's mode."""
     return text.partition(":")[0]
 
 
-def _tell(e: Estimate) -> None:
+def _show_estimate(e: Estimate) -> None:
     parts = [
         f"about **{duration(e.duration_s)}**",
         f"up to {size(e.memory_bytes)} of memory ({size(e.memory_available_bytes)} free)",

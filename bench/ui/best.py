@@ -1,4 +1,4 @@
-"""The best mode by an evaluation and the newest run of the same variants, with the button that measures them."""
+"""The best mode, by an evaluation and the newest run of the same variants, and the button that measures them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AMOUNTS: dict[Goal, tuple[str, float, str]] = {
 
 
 def panel(jobs: Jobs, r: Result) -> None:
-    """What is to be least, within which limit, and the answer; nothing where there is nothing to choose from."""
+    """Draw the goal, the limit and the answer; nothing if there is nothing to choose from."""
     trained = [
         m
         for m in dict.fromkeys(s.record.variant.model for s in r.scores)
@@ -47,33 +47,33 @@ def panel(jobs: Jobs, r: Result) -> None:
         key=f"best-limit-{r.evaluation.id}",
         help="Against the original. A mode whose 95 % interval spans the limit is neither within nor over it.",
     )
-    measured = _measured(jobs, r, model) if goal != "size" else None
-    found = best.choose(r, measured, model, goal, points / 100)
-    if goal != "size" and measured is None:
+    run_report = _newest_report(jobs, r, model) if goal != "size" else None
+    choice = best.choose(r, run_report, model, goal, points / 100)
+    if goal != "size" and run_report is None:
         st.info("These variants were not measured together on this device yet: the accuracy is known, the rest is not.")
     else:
-        for sentence in found.sentences:
+        for sentence in choice.sentences:
             st.markdown(sentence)
-        _table(found)
+        _table(choice)
     if goal != "size":
-        _measure(jobs, r, model, found)
+        _measure(jobs, r, model, choice)
 
 
-def _measured(jobs: Jobs, r: Result, model: str) -> Report | None:
-    """The newest finished run on the evaluation's device that measured at least two of its variants."""
-    wanted = {v for v in r.evaluation.spec.variants if v.model == model}
+def _newest_report(jobs: Jobs, r: Result, model: str) -> Report | None:
+    """Return the newest finished run on the evaluation's device that measured at least two of its variants."""
+    variants = {v for v in r.evaluation.spec.variants if v.model == model}
     for run in jobs.store.runs():
-        here = run.state == "done" and run.device.id == r.evaluation.device.id and 1 in run.spec.batches
-        if here and len(wanted & set(run.spec.variants)) >= min(2, len(wanted)):
+        comparable = run.state == "done" and run.device.id == r.evaluation.device.id and 1 in run.spec.batches
+        if comparable and len(variants & set(run.spec.variants)) >= min(2, len(variants)):
             return report.report(jobs.store, run.id)
     return None
 
 
-def _table(found: Choice) -> None:
-    name, scale, form = _AMOUNTS[found.goal]
+def _table(choice: Choice) -> None:
+    name, scale, number_format = _AMOUNTS[choice.goal]
     rows = []
-    for c in found.candidates:
-        amount = None if c.amount is None else 1 / c.amount if found.goal == "latency" else c.amount * scale
+    for c in choice.candidates:
+        amount = None if c.amount is None else 1 / c.amount if choice.goal == "latency" else c.amount * scale
         low, high = (None if x is None else 100 * x for x in (c.delta_low, c.delta_high))
         rows.append(
             {
@@ -90,24 +90,24 @@ def _table(found: Choice) -> None:
         hide_index=True,
         width="stretch",
         placeholder="–",
-        column_config={name: number(format=form), "WER lost, points": number(format="%+.2f")},
+        column_config={name: number(format=number_format), "WER lost, points": number(format="%+.2f")},
     )
 
 
-def _measure(jobs: Jobs, r: Result, model: str, found: Choice) -> None:
-    """A benchmark of all that is not surely over the limit."""
-    left = {c.variant for c in found.candidates if c.loss != "over"}
-    order = tuple(v for v in r.evaluation.spec.variants if v in left)
+def _measure(jobs: Jobs, r: Result, model: str, choice: Choice) -> None:
+    """Draw the button that benchmarks the modes that are not surely over the limit."""
+    remaining = {c.variant for c in choice.candidates if c.loss != "over"}
+    variants = tuple(v for v in r.evaluation.spec.variants if v in remaining)
     busy = benchmark_form.occupied(jobs)
     if pressed(
-        f"Measure {len(order)} of them at {LENGTH_S:g} s",
+        f"Measure {len(variants)} of them at {LENGTH_S:g} s",
         icon=":material/speed:",
-        disabled=bool(busy) or len(order) < 2,
+        disabled=bool(busy) or len(variants) < 2,
         help=busy or f"{model} in every mode that is not surely over the limit, in turn, in one run.",
         key=f"best-measure-{r.evaluation.id}",
     ):
         try:
-            st.session_state["run"] = jobs.start(RunSpec(order, (LENGTH_S,)))
+            st.session_state["run"] = jobs.start(RunSpec(variants, (LENGTH_S,)))
         except EarbenchError as e:
             st.error(str(e))
         else:

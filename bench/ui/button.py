@@ -1,7 +1,7 @@
-"""A button whose press outlives the pass of the script in which it came.
+"""A button whose press is not lost when the script reruns.
 
-Streamlit tells a press to one pass alone. Another widget that changes meanwhile, or a fragment's clock, ends that pass
-and begins another, which knows of no press: what comes before the button takes long enough for that on a small board. A
+Streamlit reports a press to one run of the script only. If another widget or a fragment's timer interrupts that run,
+the next run does not know of the press; on a small board, the code before the button takes long enough for that. A
 callback is always called.
 """
 
@@ -16,16 +16,16 @@ LASTS_S = 10.0
 
 
 def pressed(label: str, *, key: str, about: object = None, **options: Any) -> bool:
-    """A button as `st.button` draws it; whether it was pressed in the last seconds and nobody was told of it yet.
+    """Draw `st.button`; return whether it was pressed within the last LASTS_S seconds. Each press is reported once.
 
-    `about` is what the press is meant for, such as the run that is to be cancelled: once that is another, or the button
-    is disabled, the press is void.
+    `about` is what the press is meant for, such as the run to cancel. The press is void if `about` has changed since,
+    or if the button is disabled.
     """
-    place = f"{key} pressed"
+    state_key = f"{key} pressed"
 
     def remember() -> None:
-        st.session_state[place] = (about, time.monotonic())
+        st.session_state[state_key] = (about, time.monotonic())
 
     st.button(label, key=key, on_click=remember, **options)
-    meant, at_s = st.session_state.pop(place, (None, float("-inf")))
-    return meant == about and time.monotonic() - at_s < LASTS_S and not options.get("disabled", False)
+    pressed_about, pressed_s = st.session_state.pop(state_key, (None, float("-inf")))
+    return pressed_about == about and time.monotonic() - pressed_s < LASTS_S and not options.get("disabled", False)

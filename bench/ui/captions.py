@@ -1,4 +1,4 @@
-"""Live captions on a page: start, stop, big text for a stage, save."""
+"""Live captions on a page: start, stop, large text for a stage, save."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.ui import microphone, texts, transcribe
 from bench.ui.button import pressed
 
 POLL_S = 0.7
-# The newest lines are at the bottom, and stay in sight: a column in reverse keeps to its end as it grows.
+# The newest lines are at the bottom. `column-reverse` keeps them in view as the text grows.
 _STYLE = """<style>
 .eb-stage.live { display: flex; flex-direction: column-reverse; height: 46vh; overflow-y: auto; }
 @media (max-width: 640px) { .eb-stage.live { height: 26vh; } }
@@ -24,7 +24,7 @@ _STYLE = """<style>
 
 
 def panel(jobs: Jobs) -> None:
-    """The session of this process, whoever started it, or the controls to start one."""
+    """Draw the live session of this process, whoever started it, or the controls to start one."""
     session = jobs.captions
     if session and session.live:
         _live(jobs, session)
@@ -34,12 +34,12 @@ def panel(jobs: Jobs) -> None:
         "Whoever opens this page, in any browser, sees the same captions."
     )
     device = microphone.pick("t_live")
-    wanted = transcribe.variants(jobs)
+    variants = transcribe.variants(jobs)
     if why := transcribe.refused(jobs):
         st.caption(f":material/block: {why}")
-    ready = device is not None and bool(wanted) and not why
+    ready = device is not None and bool(variants) and not why
     if pressed("Start captions", type="primary", icon=":material/subtitles:", key="t_go", disabled=not ready):
-        jobs.caption(lambda: Captions(jobs.transcriber, wanted, device))
+        jobs.caption(lambda: Captions(jobs.transcriber, variants, device))
         st.rerun()
     if session:
         _ended(jobs, session)
@@ -86,19 +86,23 @@ def _ended(jobs: Jobs, session: Captions) -> None:
 
 
 def _stage(s: Snapshot) -> None:
-    live = " live" if s.live else ""
+    live_class = " live" if s.live else ""
     for column, caption in zip(st.columns(max(1, len(s.captions))), s.captions, strict=True):
         with column, st.container(border=True):
             st.html(texts.heading(caption.variant.spelled))
             if caption.error:
                 st.error(caption.error, icon=":material/error:")
-            st.html(_STYLE + f'<div class="eb-stage{live}"><p>{_words(caption)}</p></div>')
+            st.html(_STYLE + f'<div class="eb-stage{live_class}"><p>{_words(caption)}</p></div>')
             st.caption(_state(caption))
 
 
 def _words(c: Caption) -> str:
-    final, still = (escape(" ".join(w.text for w in words)) for words in (c.committed, c.tentative))
-    return f'{final} <span class="open">{still}</span>' if final or still else '<span class="open">…</span>'
+    committed, tentative = (escape(" ".join(w.text for w in words)) for words in (c.committed, c.tentative))
+    return (
+        f'{committed} <span class="open">{tentative}</span>'
+        if committed or tentative
+        else '<span class="open">…</span>'
+    )
 
 
 def _state(c: Caption) -> str:

@@ -1,4 +1,4 @@
-"""The Device page's upper half: what the device is, which modes run on it, sound and network, each with its fix."""
+"""The upper half of the Device page: facts, modes, sound and network, each with the fix for what is missing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bench.sound import audio
 from bench.ui import microphone
 
 STATES = ("available", "emulated", "unavailable")
-_FIX = "; fix: "  # what stands behind it in a remark is a command
+_FIX = "; fix: "  # in a remark, the text after this is a command
 
 
 def busy(jobs: Jobs) -> str:
-    """Why the cache must be left alone just now; "" if it need not."""
+    """Return why the cache must not be changed now, or "" if it may be."""
     if job := jobs.live:
         return (
             f"{job.what} is under way, and packing, clearing or taking in artefacts beside it would spoil its times: "
@@ -32,23 +32,23 @@ def busy(jobs: Jobs) -> str:
 
 
 def facts() -> None:
-    """Processor, memory and disk, system and versions."""
-    d = host.device()
+    """Draw processor, memory and disk, system and versions."""
+    device = host.device()
     one, two, three = st.columns(3)
-    one.metric("Processor", f"{cpu.default_threads()} of {d.cores} cores")
-    one.caption(d.cpu + (", in a virtual machine" if d.virtual else ""))
+    one.metric("Processor", f"{cpu.default_threads()} of {device.cores} cores")
+    one.caption(device.cpu + (", in a virtual machine" if device.virtual else ""))
     two.metric("Memory", size(cpu.memory_bytes()))
     two.caption(f"{size(cpu.available_memory_bytes())} free now")
     three.metric("Free disk", size(shutil.disk_usage(paths.data_folder()).free))
     three.caption(f"in `{paths.data_folder()}`")
     lines = (
-        ("Instructions that matter for quantization", ", ".join(d.isa) or "not told by this device"),
-        ("Clock governor", d.governor or "not told by this device"),
-        ("System", f"{d.os}, {d.machine}, as {d.name}"),
+        ("Instructions that matter for quantization", ", ".join(device.isa) or "not told by this device"),
+        ("Clock governor", device.governor or "not told by this device"),
+        ("System", f"{device.os}, {device.machine}, as {device.name}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in _versions().items())),
     )
     st.markdown("\n".join(f"- **{name}:** {_plain(value)}" for name, value in lines))
-    if d.governor == "powersave":
+    if device.governor == "powersave":
         st.warning(
             "The clock governor is “powersave”, so latencies will vary. While you measure: "
             "`sudo cpupower frequency-set -g performance`",
@@ -57,7 +57,7 @@ def facts() -> None:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python, of the dashboard, and of every engine that some mode needs."""
+    """Return the versions of Python, of the dashboard, and of every engine that a mode needs."""
     engines = {
         p for mode in modes.modes().values() for p in (*mode.SPEC.needs.packages, *mode.SPEC.needs.build_packages)
     }
@@ -65,11 +65,11 @@ def _versions() -> dict[str, str]:
 
 
 def mode_table() -> None:
-    """Every mode: whether it runs here, why not, and the commands that mend it."""
+    """Draw every mode: whether it runs here, why not, and the commands that fix it."""
     with st.spinner("Asking which modes run here …"):
-        found = availability()
-    rows = {name: (mode, found[name], *told(found[name])) for name, mode in modes.modes().items()}
-    counts = [f"{sum(a.state == state for a in found.values())} {state}" for state in STATES]
+        availabilities = availability()
+    rows = {name: (mode, availabilities[name], *_state_and_fix(availabilities[name])) for name, mode in modes.modes().items()}
+    counts = [f"{sum(a.state == state for a in availabilities.values())} {state}" for state in STATES]
     st.markdown(f"{len(rows)} modes: {', '.join(c for c in counts if not c.startswith('0 '))}.")
     st.dataframe(
         pd.DataFrame(
@@ -84,7 +84,7 @@ def mode_table() -> None:
         hide_index=True,
         width="stretch",
         placeholder="–",
-        height=38 + 35 * len(rows),  # all of it: a table that scrolls within a page is easily overlooked
+        height=38 + 35 * len(rows),  # all rows: a table that scrolls within a page is easily overlooked
         column_config={"Why, or how": st.column_config.TextColumn(width="medium")},
     )
     by_fix: dict[str, list[str]] = {}
@@ -98,24 +98,24 @@ def mode_table() -> None:
         st.code(fix, language="sh")
 
 
-def told(a: Availability) -> tuple[str, str]:
-    """A mode's remark as (the reason, the command that mends it); either may be empty."""
+def _state_and_fix(a: Availability) -> tuple[str, str]:
+    """Split a mode's remark into (the reason, the command that fixes it). Either may be empty."""
     reason, _, fix = a.remark.partition(_FIX)
     return reason.removeprefix("emulated: "), fix
 
 
 def sound() -> None:
-    """Microphones through PortAudio, and ffmpeg."""
-    found = microphone.inputs("device")
-    if isinstance(found, str):
-        st.warning(found, icon=":material/mic_off:")
+    """Draw the microphones that PortAudio lists, and whether ffmpeg is installed."""
+    listing = microphone.inputs("device")
+    if isinstance(listing, str):
+        st.warning(listing, icon=":material/mic_off:")
     else:
         st.markdown(
-            f"PortAudio lists {len(found)} microphone{'s' * (len(found) > 1)}:\n"
+            f"PortAudio lists {len(listing)} microphone{'s' * (len(listing) > 1)}:\n"
             + "\n".join(
                 f"- {_plain(i.name)} ({_plain(i.host_api)}), {i.default_rate_hz / 1000:g} kHz"
                 + (", the default" if i.is_default else "")
-                for i in found
+                for i in listing
             )
         )
     if problem := audio.ffmpeg_missing():
@@ -125,7 +125,7 @@ def sound() -> None:
 
 
 def network() -> str:
-    """How this dashboard is served, and the command for the other way."""
+    """Return how this dashboard is served, and the command for the other way."""
     if protected():
         return "This dashboard is open to the network, behind the token that was printed where it was started."
     return (
@@ -135,5 +135,5 @@ def network() -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
+    """Escape text, so that Markdown leaves it unchanged."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$~" else c for c in text)

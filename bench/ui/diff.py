@@ -1,4 +1,4 @@
-"""Two texts' word differences as HTML: what was heard, with what differs marked in colour and in shape."""
+"""The word differences of two texts as HTML: the hypothesis, with differences marked by colour and by shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from bench.core.records import Word
 from bench.core.scoring import Piece
 
-# Colours are legible on light and dark ground; each kind also differs in its line, for those who see no colour.
+# The colours are legible on light and dark backgrounds. Each kind also has its own line style, for the colour-blind.
 STYLE = """<style>
 .eb-text { font-size: 1.05rem; line-height: 1.75; overflow-wrap: anywhere; }
 .eb-text .sub { background: rgba(224, 123, 40, .22); border-bottom: 2px solid #e07b28; border-radius: 3px; padding: 0 .15em; }
@@ -23,23 +23,23 @@ LEGEND = (
 
 
 def marked(pieces: Sequence[Piece]) -> str:
-    """The hypothesis with its differences from the reference marked."""
+    """Return the hypothesis as HTML, with its differences from the reference marked."""
     out = []
     for piece in pieces:
-        heard, said = escape(" ".join(piece.hypothesis)), escape(" ".join(piece.reference))
+        hypothesis, reference = escape(" ".join(piece.hypothesis)), escape(" ".join(piece.reference))
         if piece.kind == "equal":
-            out.append(heard)
+            out.append(hypothesis)
         elif piece.kind == "substitute":
-            out.append(f'<span class="sub" title="instead of: {said}">{heard}</span>')
+            out.append(f'<span class="sub" title="instead of: {reference}">{hypothesis}</span>')
         elif piece.kind == "insert":
-            out.append(f'<span class="ins" title="not in the reference">{heard}</span>')
+            out.append(f'<span class="ins" title="not in the reference">{hypothesis}</span>')
         else:
-            out.append(f'<span class="del" title="not heard">{said}</span>')
+            out.append(f'<span class="del" title="not heard">{reference}</span>')
     return _text(" ".join(out))
 
 
 def by_confidence(words: Sequence[Word]) -> str:
-    """The words, the fainter the less sure the model is of them; the figure is in the tooltip."""
+    """Return the words as HTML: the less sure the model, the fainter. The tooltip has confidence and times."""
     return _text(
         " ".join(
             f'<span style="opacity: {0.35 + 0.65 * w.confidence:.2f}" title="confidence {w.confidence:.0%}, '

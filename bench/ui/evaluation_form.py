@@ -1,4 +1,4 @@
-"""Choosing what to evaluate: the form of the Accuracy page, as an EvaluationSpec."""
+"""The form of the Accuracy page, as an EvaluationSpec."""
 
 from __future__ import annotations
 
@@ -41,25 +41,27 @@ HUB_S = 900.0
 
 
 def form(jobs: Jobs) -> None:
-    """Everything that can be chosen, what it comes to, and the button that starts it.
+    """Draw the form, the expected duration, and the button that starts the evaluation.
 
-    While something is measured, on this dashboard or beside it, nothing of that is shown: looking through clips takes
-    time from what is measured.
+    While this dashboard or another process measures something, the form is hidden: reading clips would take time from
+    the measurement.
     """
     if busy := _busy(jobs):
         st.caption(busy)
         return
     for key, value in (DEFAULTS | {"accuracy_threads": cpu.default_threads()}).items():
         st.session_state.setdefault(key, value)
-    where = _source(jobs)
+    path = _source(jobs)
     one, two, three = st.columns(3)
     split = one.text_input("Split", key="split", help="Where the manifest has a column “split”: the part to take.")
     limit = two.number_input("Clips at most", 0, 10**6, key="limit", help="0: all of them.")
     seed = three.number_input("Seed", 0, 2**32 - 1, key="clips_seed", help="Of the choice of clips, and the intervals.")
-    found = _found(where, split, int(limit), int(seed)) if where else None
-    if found:
-        st.markdown(f"**{len(found.clips)} clip{'s' if len(found.clips) > 1 else ''}** with {found.words:,} words.")
-        for remark in found.remarks:
+    selection = _select(path, split, int(limit), int(seed)) if path else None
+    if selection:
+        st.markdown(
+            f"**{len(selection.clips)} clip{'s' if len(selection.clips) > 1 else ''}** with {selection.words:,} words."
+        )
+        for remark in selection.remarks:
             st.caption(remark)
     chosen_models = benchmark_form.pick_models("accuracy_models", catalogue.default())
     chosen_modes = benchmark_form.pick_modes("accuracy_modes")
@@ -73,7 +75,7 @@ def form(jobs: Jobs) -> None:
     one.caption(scoring.NORMALISERS[normaliser].note)
     threads = two.number_input("Threads", 1, 256, key="accuracy_threads")
     spec = None
-    if where and found:
+    if path and selection:
         try:
             names = [catalogue.find(name).name for name in chosen_models]
             variants = tuple(
@@ -81,8 +83,8 @@ def form(jobs: Jobs) -> None:
                     Variant.parse(m, mode, Placement("cpu", int(threads))) for m in names for mode in chosen_modes
                 )
             )
-            spec = EvaluationSpec(variants, where, split, int(limit), int(seed), normaliser)
-            expected = evaluation_s(variants, [c.path for c in found.clips], report.rates(jobs.store))
+            spec = EvaluationSpec(variants, path, split, int(limit), int(seed), normaliser)
+            expected = evaluation_s(variants, [c.path for c in selection.clips], report.rates(jobs.store))
             refusal = evaluation_refusal(variants)
         except EarbenchError as e:
             st.error(str(e))
@@ -97,12 +99,12 @@ def form(jobs: Jobs) -> None:
         type="primary",
         icon=":material/play_arrow:",
         key="evaluate",
-        about=st.session_state.get("evaluated"),  # a second press must not begin another once this one has ended
+        about=st.session_state.get("evaluated"),  # a second press must not start another once this one has ended
         disabled=spec is None,
     )
     if start and spec:
         try:
-            st.session_state["evaluated"] = st.query_params["evaluation"] = jobs.start(spec, found)
+            st.session_state["evaluated"] = st.query_params["evaluation"] = jobs.start(spec, selection)
         except EarbenchError as e:
             st.error(str(e))
         else:
@@ -114,18 +116,18 @@ def _busy(jobs: Jobs) -> str:
 
 
 def _source(jobs: Jobs) -> str:
-    """Where the clips lie, as a path; "" until there is one. What is brought from elsewhere ends in a folder."""
+    """Draw the choice of clips. Return their path, or "" until there is one. A zip or hub data set becomes a folder."""
     source = st.segmented_control("Clips", [BUNDLED, FOLDER, ZIP, HUB], key="source", required=True)
     if source == FOLDER:
-        where: str = st.text_input(
+        path: str = st.text_input(
             "Folder or manifest on this device",
             key="folder",
             placeholder="/home/me/clips",
             help="A folder with a manifest (CSV, TSV or JSON lines: path and text) or in LibriSpeech's layout.",
         )
-        if not where:
+        if not path:
             st.info("Type the path of a folder that holds audio and a manifest.csv with the columns path and text.")
-        return where
+        return path
     if source == ZIP:
         st.file_uploader(
             "Zip with audio and a manifest.csv",
@@ -148,33 +150,33 @@ def _source(jobs: Jobs) -> str:
     return str(dataset.bundled()) if source == BUNDLED else ""
 
 
-def _found(where: str, split: str, limit: int, seed: int) -> Dataset | None:
+def _select(path: str, split: str, limit: int, seed: int) -> Dataset | None:
     try:
-        found = _find(where, split)
-        return dataset.choose(found, limit, seed) if limit else found
+        everything = _find(path, split)
+        return dataset.choose(everything, limit, seed) if limit else everything
     except EarbenchError as e:
         st.error(str(e))
         return None
 
 
 @st.cache_data(ttl=10, max_entries=4, show_spinner="Reading the list of clips …")
-def _find(where: str, split: str) -> Dataset:
-    """Large lists take seconds to read, and a page is drawn anew with every touch."""
-    return dataset.find(where, split)
+def _find(path: str, split: str) -> Dataset:
+    """Find a data set, cached: large lists take seconds to read, and every interaction redraws the page."""
+    return dataset.find(path, split)
 
 
 def _unpack(jobs: Jobs) -> None:
-    if busy := _busy(jobs):  # a job that began after this page was drawn
+    if busy := _busy(jobs):  # a job may have started since this page was drawn
         st.session_state["source_error"] = busy
     elif upload := st.session_state["zip"]:
         try:
-            _take(unpacked(upload.getvalue(), upload.name))
+            _choose_folder(unpacked(upload.getvalue(), upload.name))
         except EarbenchError as e:
             st.session_state["source_error"] = str(e)
 
 
 def unpacked(data: bytes, name: str) -> Path:
-    """The folder of a zip's clips; the same zip is unpacked once. Raises DatasetError."""
+    """Unpack a zip and return the folder of its clips. The same zip is unpacked once. Raises DatasetError."""
     digest = hashlib.sha256(data).hexdigest()[:8]
     target = paths.data_folder() / "datasets" / f"{Path(name).stem}-{digest}"
     if target.is_dir():
@@ -193,9 +195,9 @@ def _fetch(jobs: Jobs) -> None:
         state["source_error"] = busy
         return
     options = [f"--split={state['hub_split']}", f"--clips={state['hub_limit']}"]
-    command = ["fetch", *options, "--", state["hub_name"]]  # what begins with a dash is a name too
-    try:  # in a process of its own: the library is large, and brings torch along
-        done = subprocess.run(
+    command = ["fetch", *options, "--", state["hub_name"]]  # a name may begin with a dash
+    try:  # in a separate process: the library is large, and imports torch
+        process = subprocess.run(
             [sys.executable, "-m", "bench", *command],
             capture_output=True,
             text=True,
@@ -206,13 +208,13 @@ def _fetch(jobs: Jobs) -> None:
     except subprocess.TimeoutExpired:
         state["source_error"] = f"The hub took more than {duration(HUB_S)}. Fetch fewer clips, or try again later."
         return
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        state["source_error"] = last.removeprefix("Error: ")
+    if process.returncode:
+        last_line = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        state["source_error"] = last_line.removeprefix("Error: ")
     else:
-        _take(Path(done.stdout.strip().splitlines()[-1]))
+        _choose_folder(Path(process.stdout.strip().splitlines()[-1]))
 
 
-def _take(folder: Path) -> None:
-    """Go on as if this folder had been typed."""
+def _choose_folder(folder: Path) -> None:
+    """Select this folder in the form, as if its path had been typed."""
     st.session_state["source"], st.session_state["folder"] = FOLDER, str(folder)

@@ -1,4 +1,4 @@
-"""Pages refuse strangers where Streamlit was put on the network without the token."""
+"""Refuse visitors from other machines where Streamlit is on the network without the token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 
 
 def refuse_strangers() -> None:
-    """Stop the page with a sentence unless the token was asked for or the visitor is on this device.
+    """Stop the page with a sentence, unless the token protects the server or the visitor is on this device.
 
     Every page calls it first.
     """
@@ -28,21 +28,21 @@ def refuse_strangers() -> None:
 
 
 def _context() -> Any:
-    """The visitor's address and headers, as Streamlit has them; tests put their own here."""
+    """Return the visitor's address and headers, as Streamlit has them. Tests replace this function."""
     return st.context
 
 
 def _is_local() -> bool:
-    """Whether the visitor is surely on this device: whoever can't be told is foreign."""
+    """Return whether the visitor is surely on this device. Where that can't be known, the visitor is foreign."""
     context = _context()
-    visitor, headers = context.ip_address, context.headers  # Streamlit says None for 127.0.0.1 and ::1
+    visitor, headers = context.ip_address, context.headers  # Streamlit reports None for 127.0.0.1 and ::1
     if visitor is not None and not isinstance(visitor, str):
         return False
-    # Behind a proxy the connection comes from this device, whoever visits.
+    # Behind a proxy, the connection comes from this device, wherever the visitor is.
     if any(name in headers for name in _FORWARDED):
         return False
-    # A page from elsewhere whose name was pointed at 127.0.0.1 (DNS rebinding) still bears that name. A session whose
-    # browser just left has no headers, and None for an address: it is refused here too.
+    # A foreign page whose name now resolves to 127.0.0.1 (DNS rebinding) still sends that name as Host. A session whose
+    # browser just left has no headers, and None as its address: it is refused here too.
     return (visitor is None or _is_loopback(visitor)) and is_local_name(headers.get("Host", ""))
 
 
@@ -51,13 +51,13 @@ def _is_loopback(address: str) -> bool:
         ip = ip_address(address)
     except ValueError:
         return False
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:  # how a socket for both families sees IPv4
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:  # how a dual-stack socket sees IPv4
         return ip.ipv4_mapped.is_loopback
     return ip.is_loopback
 
 
 def is_local_name(host: str) -> bool:
-    """Whether a Host header, or the host of an address, names this very device."""
+    """Return whether a Host header, or the host of an address, names this device."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""Transcripts that were kept: read again, listen where audio was kept, take home, delete."""
+"""The history of transcripts: read, listen where audio was kept, download, delete."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ PAGE = 10
 
 
 def panel(store: Store) -> None:
-    """The newest transcripts, and a button for more."""
+    """Draw the newest transcripts, and a button for more."""
     st.subheader("History")
-    found = _transcripts(store, store.revision())
-    if not found:
+    kept = _transcripts(store, store.revision())
+    if not kept:
         st.info("Nothing has been transcribed yet. Choose a sound above and press Transcribe: the texts are kept here.")
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Transcripts CSV",
-            data=lambda: tables.to_csv(transcripts.rows(found)).encode(),
+            data=lambda: tables.to_csv(transcripts.rows(kept)).encode(),
             file_name="earbench-transcripts.csv",
             mime="text/csv",
             icon=":material/download:",
             on_click="ignore",
         )
-        st.caption(f"{len(found)} transcript{'s' if len(found) > 1 else ''}, the newest first")
+        st.caption(f"{len(kept)} transcript{'s' if len(kept) > 1 else ''}, the newest first")
     shown = st.session_state.setdefault("t_shown", PAGE)
-    for t in found[:shown]:
+    for t in kept[:shown]:
         _entry(store, t)
-    if len(found) > shown and st.button(f"Show {min(PAGE, len(found) - shown)} more", key="t_more"):
+    if len(kept) > shown and st.button(f"Show {min(PAGE, len(kept) - shown)} more", key="t_more"):
         st.session_state["t_shown"] = shown + PAGE
         st.rerun()
 
 
 def _entry(store: Store, t: Transcript) -> None:
-    first = next((x.transcription.text for x in t.texts if x.transcription), "") or "no words"
-    gist = first if len(first) <= 60 else f"{first[:59]}…"
-    with st.expander(f"{report.when(t.created_s)} · {_plain(t.source)} · {t.length_s:.1f} s · {_plain(gist)}"):
+    first_text = next((x.transcription.text for x in t.texts if x.transcription), "") or "no words"
+    excerpt = first_text if len(first_text) <= 60 else f"{first_text[:59]}…"
+    with st.expander(f"{report.when(t.created_s)} · {_plain(t.source)} · {t.length_s:.1f} s · {_plain(excerpt)}"):
         if t.reference:
             st.markdown("**Reference:** " + _plain(t.reference))
         st.caption(", ".join(dict.fromkeys(x.variant.model for x in t.texts)))
@@ -64,11 +64,11 @@ def _entry(store: Store, t: Transcript) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
+    """Escape text, so that Markdown leaves it unchanged."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|$~:" else c for c in text)
 
 
 @lru_cache(maxsize=1)
 def _transcripts(store: Store, _revision: int) -> list[Transcript]:
-    """Read anew only when something was written."""
+    """Return the stored transcripts, read again only when the store's revision has changed."""
     return store.transcripts()

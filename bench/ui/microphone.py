@@ -1,4 +1,4 @@
-"""The device's own microphone on a page: choosing one, a recording with a level meter."""
+"""The device's own microphone on a page: choosing one, and recording with a level meter."""
 
 from __future__ import annotations
 
@@ -14,36 +14,39 @@ from bench.sound.microphone import Input, Level, MicrophoneError, Recorder, devi
 from bench.ui.button import pressed
 
 POLL_S = 0.25
-UNWATCHED_S = 20.0  # a browser that is gone, or asleep in a pocket, records no longer than this
+UNWATCHED_S = 20.0  # a recording ends this long after its browser was closed or fell asleep
 FLOOR_DBFS = -60.0  # the left end of the meter
 
 
 def pick(key: str) -> int | None:
-    """A menu of the microphones; the index of the chosen one, or None where there is none, with the reason drawn."""
+    """Draw a menu of the microphones. Return the chosen index, or None, with the reason drawn, if there is none."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        found = inputs(key)
-        if isinstance(found, str):
-            st.warning(found, icon=":material/mic_off:")
+        listing = inputs(key)
+        if isinstance(listing, str):
+            st.warning(listing, icon=":material/mic_off:")
             return None
-        names = {i.index: i for i in found}
-        default = next((n for n, i in enumerate(found) if i.is_default), 0)
+        by_index = {i.index: i for i in listing}
+        default = next((n for n, i in enumerate(listing) if i.is_default), 0)
         chosen: int = st.selectbox(
-            "Microphone", list(names), index=default, format_func=lambda i: _label(names[i]), key=f"{key}_input"
+            "Microphone", list(by_index), index=default, format_func=lambda i: _label(by_index[i]), key=f"{key}_input"
         )
     return chosen
 
 
 def inputs(key: str) -> list[Input] | str:
-    """The device's microphones, or why none can be listed, with a button to look again; `key` begins its key."""
+    """Return the device's microphones, or why none can be listed. Draws a button to look again.
+
+    `key` begins the button's key.
+    """
     if st.button("Look again", icon=":material/refresh:", key=f"{key}_refresh") or "inputs" not in st.session_state:
         with st.spinner("Looking for microphones …"):
-            st.session_state["inputs"] = _listed()
-    found: list[Input] | str = st.session_state["inputs"]
-    return found
+            st.session_state["inputs"] = _list_devices()
+    listing: list[Input] | str = st.session_state["inputs"]
+    return listing
 
 
 def record() -> tuple[str, Sound] | None:
-    """Controls for a recording; (its key, the sound) of the last one that ended."""
+    """Draw the recording controls. Return (key, sound) of the last recording that ended, or None."""
     recorder: Recorder | None = st.session_state.get("t_recorder")
     if recorder:
         _recording(recorder)
@@ -61,11 +64,11 @@ def record() -> tuple[str, Sound] | None:
                 except MicrophoneError as e:
                     st.session_state["t_recorded"] = str(e)
                 st.rerun()
-    found = st.session_state.get("t_recorded")
-    if isinstance(found, str):
-        st.error(found, icon=":material/mic_off:")
+    recorded = st.session_state.get("t_recorded")
+    if isinstance(recorded, str):
+        st.error(recorded, icon=":material/mic_off:")
         return None
-    return found
+    return recorded
 
 
 @st.fragment(run_every=POLL_S)
@@ -90,7 +93,7 @@ def _recording(recorder: Recorder) -> None:
 
 
 def meter(level: Level | None, overflows: int) -> None:
-    """How loud it is, as a bar and in words, and what was lost."""
+    """Draw the level, as a bar and in words, and how often sound was lost."""
     if level is None:
         st.progress(0.0, text="Opening the microphone …")
     else:
@@ -102,9 +105,11 @@ def meter(level: Level | None, overflows: int) -> None:
 
 
 def rates_text(rates: tuple[int, int]) -> str:
-    """The device's rate and the models'."""
-    device, ours = (f"{hz / 1000:g} kHz" for hz in rates)
-    return f"The microphone runs at {device}, " + ("as models want it." if device == ours else f"models hear {ours}.")
+    """Return a sentence with the device's sample rate and the models'."""
+    device_rate, model_rate = (f"{hz / 1000:g} kHz" for hz in rates)
+    return f"The microphone runs at {device_rate}, " + (
+        "as models want it." if device_rate == model_rate else f"models hear {model_rate}."
+    )
 
 
 def _level_text(level: Level) -> str:
@@ -115,29 +120,29 @@ def _level_text(level: Level) -> str:
 
 
 def _finished(recorder: Recorder) -> tuple[str, Sound] | str:
-    """What was recorded; a sentence if nothing was."""
-    parts, trouble = [], ""
+    """Return (key, sound) of the recording, or a sentence if nothing was recorded."""
+    parts, problem = [], ""
     try:
         while len(block := recorder.read()):
             parts.append(block)
     except MicrophoneError as e:
-        trouble = str(e)
+        problem = str(e)
     if not parts:
-        return trouble or "Nothing was recorded: the recording was stopped before any sound came. Try again."
+        return problem or "Nothing was recorded: the recording was stopped before any sound came. Try again."
     samples = np.concatenate(parts)
-    remarks = [*([trouble] if trouble else []), *audio.remarks(samples)]
+    remarks = [*([problem] if problem else []), *audio.remarks(samples)]
     if recorder.overflows:
         remarks.append(f"Sound was lost {recorder.overflows} times, because this device was too busy.")
     rate_hz = recorder.rates[0] if recorder.rates else SAMPLE_RATE_HZ
     return str(time.time_ns()), Sound(samples, rate_hz, 1, tuple(remarks))
 
 
-def _listed() -> list[Input] | str:
+def _list_devices() -> list[Input] | str:
     try:
         return devices()
     except MicrophoneError as e:
         return str(e)
 
 
-def _label(found: Input) -> str:
-    return f"{found.name} ({found.host_api}{', default' if found.is_default else ''})"
+def _label(device: Input) -> str:
+    return f"{device.name} ({device.host_api}{', default' if device.is_default else ''})"

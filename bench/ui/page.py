@@ -1,4 +1,4 @@
-"""What every page begins with: its title, the guard, the way to the other pages, and the run that is under way."""
+"""The beginning of every page: title, guard, links to the other pages, and the live run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHOICES = (
     *("accuracy_models", "accuracy_modes", "accuracy_threads", "normaliser"),
     *("t_how", "t_source", "t_clip", "t_model", "t_modes", "t_shade", "t_keep"),
 )
-# Charts need the width; the default page wastes a sixth of a phone on its sides.
+# Charts need the width: by default, a sixth of a phone's width is margin.
 _STYLE = """<style>
 .block-container { padding-top: 4.5rem; padding-bottom: 3rem; max-width: 1180px; }
 @media (max-width: 640px) { .block-container { padding-left: 1rem; padding-right: 1rem; } }
@@ -45,13 +45,13 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
     except StoreError as e:
         st.error(str(e))
         st.stop()
-    for key in CHOICES:  # Streamlit forgets what a page does not draw
+    for key in CHOICES:  # Streamlit drops the state of widgets that a page does not draw
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]
     if jobs.live is None:
         try:
-            jobs.recover()  # a run of another process may have died since
-        except StoreError as e:  # what is there can still be read
+            jobs.recover()  # another process may have died during its run
+        except StoreError as e:  # stored results can still be read
             st.error(str(e), icon=":material/hard_drive:")
     if banner:
         live.banner(jobs)
@@ -59,17 +59,17 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
 
 
 def tell_damaged(store: Store) -> None:
-    """Say which runs and evaluations stand in no list because they can't be read, and offer to delete them."""
-    if not (found := store.damaged()):
+    """Name the runs and evaluations that are in no list because they can't be read, and offer to delete them."""
+    if not (damaged_ids := store.damaged()):
         return
     st.warning(
-        f"{', '.join(found)} can't be read: damaged in the database, or written by another Earbench. All others are as "
-        "they were.",
+        f"{', '.join(damaged_ids)} can't be read: damaged in the database, or written by another Earbench. All others "
+        "are as they were.",
         icon=":material/broken_image:",
     )
     if st.button("Delete what can't be read", icon=":material/delete:", key="delete_damaged"):
         try:
-            for run_id in found:
+            for run_id in damaged_ids:
                 store.delete_run(run_id)
         except StoreError as e:
             st.error(str(e))
@@ -78,7 +78,7 @@ def tell_damaged(store: Store) -> None:
 
 
 def offer_deletion(store: Store, run_id: str, what: str, promise: str) -> None:
-    """A button that asks before it deletes what the address names, a "run" or an "evaluation"."""
+    """Draw a button that asks before it deletes what the address names: a "run" or an "evaluation"."""
     with st.popover("Delete …", icon=":material/delete:"):
         st.markdown(promise)
         if st.button(f"Delete this {what}", type="primary", key="delete"):

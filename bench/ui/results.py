@@ -1,4 +1,4 @@
-"""A run's figures on a page: sentences, charts, tables, downloads. The same while it runs and afterwards."""
+"""Draw the results of a run: sentences, charts, tables, downloads. The same while it runs and afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warnin
 
 
 def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
-    """Everything that can be said of a run so far. Raises nothing for a model or mode that is gone."""
+    """Draw a run's results so far. Returns None if there is no such run; a missing model or mode raises nothing."""
     r = report.report(store, run_id)
     if r is None:
         st.error(f"There is no run {run_id} here. It may have been deleted; the list below has those that are.")
@@ -61,13 +61,13 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
 
 
 def _shown(r: Report) -> Shown:
-    """Charts show one model, placement and batch at a time, since modes are what they compare."""
-    found = list(dict.fromkeys((c.record.variant.model, c.record.variant.placement, c.batch) for c in r.cells))
-    if len(found) == 1:
-        return found[0]
+    """Draw the choice of what to chart: one model, placement and batch at a time, since charts compare modes."""
+    options = list(dict.fromkeys((c.record.variant.model, c.record.variant.placement, c.batch) for c in r.cells))
+    if len(options) == 1:
+        return options[0]
     return st.selectbox(
         "Show",
-        found,
+        options,
         format_func=lambda f: f"{f[0]}, {f[1].label}, batch {f[2]}",
         key=f"family-{r.run.id}",
     )
@@ -77,22 +77,22 @@ def _charts(r: Report, shown: Shown, *, live: bool) -> None:
     log = st.toggle(
         "Logarithmic axes", key=f"log-{r.run.id}", help="A straight line of slope 1 is latency in proportion to length."
     )
-    drawn = _specs(r, shown, log, live=live)
+    specs = _specs(r, shown, log, live=live)
     left, right = st.columns([3, 2])
     with left:
-        st.vega_lite_chart(drawn["latency"], width="stretch", key=f"latency-{r.run.id}")
+        st.vega_lite_chart(specs["latency"], width="stretch", key=f"latency-{r.run.id}")
     with right:
-        st.vega_lite_chart(drawn["speedup"], width="stretch", key=f"speedup-{r.run.id}")
-    # Of many modes the speed-up is as high as both others.
+        st.vega_lite_chart(specs["speedup"], width="stretch", key=f"speedup-{r.run.id}")
+    # With many modes, the speed-up chart is as tall as the other two together.
     with left if len(r.run.spec.variants) > style.FEW else right:
-        st.vega_lite_chart(drawn["size"], width="stretch", key=f"size-{r.run.id}")
-    if "split" in drawn:
-        st.vega_lite_chart(drawn["split"], width="stretch", key=f"split-{r.run.id}")
-    if "work" in drawn:
+        st.vega_lite_chart(specs["size"], width="stretch", key=f"size-{r.run.id}")
+    if "split" in specs:
+        st.vega_lite_chart(specs["split"], width="stretch", key=f"split-{r.run.id}")
+    if "work" in specs:
         st.markdown("##### What is quantized")
         for column, name in zip(st.columns(2), ("weights", "work"), strict=True):
             with column:
-                st.vega_lite_chart(drawn[name], width="stretch", key=f"{name}-{r.run.id}")
+                st.vega_lite_chart(specs[name], width="stretch", key=f"{name}-{r.run.id}")
 
 
 def _specs(r: Report, shown: Shown, log: bool, *, live: bool) -> dict[str, style.Spec]:
@@ -150,7 +150,7 @@ def _table(r: Report) -> None:
         width="stretch",
         placeholder="–",
         column_config={
-            "Mode": st.column_config.TextColumn(width="medium", pinned=True),  # in sight on a phone too
+            "Mode": st.column_config.TextColumn(width="medium", pinned=True),  # visible on a phone too
             size: number(format="%g"),
             "Mean, ms": number(format="%.1f", help="Mean of k forward passes; the first pass is not among them."),
             "Std, ms": number(format="%.1f", help="Sample standard deviation (n - 1)."),
@@ -169,29 +169,29 @@ def _table(r: Report) -> None:
 
 
 def _remarks(c: report.Cell) -> str:
-    found = []
+    remarks = []
     if c.group.state != "done":
-        found.append("provisional")
+        remarks.append("provisional")
     elif c.group.ended and c.group.ended != "target reached" and not c.is_baseline:
-        found.append(c.group.ended)
+        remarks.append(c.group.ended)
     if c.summary.noisy:
-        found.append(f"noisy: the middle half spreads over {c.summary.iqr_ratio:.0%} of the median")
+        remarks.append(f"noisy: the middle half spreads over {c.summary.iqr_ratio:.0%} of the median")
     if c.throttled_visits:
-        found.append(f"the device throttled in {c.throttled_visits} of {c.visits} visits")
+        remarks.append(f"the device throttled in {c.throttled_visits} of {c.visits} visits")
     if c.busy_visits:
-        found.append(f"other programs were busy in {c.busy_visits} of {c.visits} visits")
-    return "; ".join(found)
+        remarks.append(f"other programs were busy in {c.busy_visits} of {c.visits} visits")
+    return "; ".join(remarks)
 
 
 def _more(r: Report) -> None:
-    """What a reader wants after the figures: the hypothesis, coverage by part, code, the circumstances, files."""
+    """Draw the details below the figures: the hypothesis, coverage by part, code, circumstances, downloads."""
     if sentences := results_sentences.size_against_latency(r):
         with st.expander("Does latency follow size?", expanded=True):
             for sentence in sentences:
                 st.markdown(sentence)
-    if tuned := tables.loss_rows(r):
+    if loss_rows := tables.loss_rows(r):
         with st.expander("How fine-tuning went"):
-            _tuning(r, tuned)
+            _tuning(r, loss_rows)
     with st.expander("What is quantized, part by part"):
         _coverage_table(tables.coverage_rows(r))
     with st.expander("Show code: the same without Earbench"):
@@ -211,26 +211,26 @@ def _more(r: Report) -> None:
 
 
 def _tuning(r: Report, rows: Sequence[Row]) -> None:
-    """The loss, model by model: each has its own clips and vocabulary."""
+    """Draw the loss for each model, since each has its own clips and vocabulary."""
     for model in dict.fromkeys(str(x["model"]) for x in rows):
-        own = [x for x in rows if x["model"] == model]
-        st.vega_lite_chart(signals.loss(own), width="stretch", key=f"loss-{r.run.id}-{model}")
-    for told in dict.fromkeys(
+        model_rows = [x for x in rows if x["model"] == model]
+        st.vega_lite_chart(signals.loss(model_rows), width="stretch", key=f"loss-{r.run.id}-{model}")
+    for summary in dict.fromkeys(
         f"{v.variant.spelled} of {v.variant.model}: {v.artefact.details['tuning']}."
         for v in r.variants
         if v.artefact and "tuning" in v.artefact.details
     ):
-        st.caption(told)
+        st.caption(summary)
 
 
 def ending(run: Run | Evaluation) -> None:
-    """What is to be said of how it ended."""
+    """Draw the message with which a run or an evaluation ended."""
     if run.message and run.state in _STATES:
         _STATES[run.state](run.message)
 
 
 def downloads(r: Report) -> None:
-    """Files to take home."""
+    """Draw the download buttons of a run."""
     offer(
         (
             ("Summary CSV", f"earbench-{r.run.id}.csv", lambda: tables.to_csv(tables.summary_rows(r))),
@@ -241,7 +241,7 @@ def downloads(r: Report) -> None:
 
 
 def offer(kinds: Sequence[tuple[str, str, Callable[[], str]]]) -> None:
-    """Download buttons: (label, file name, what makes the text once it is wanted)."""
+    """Draw download buttons: (label, file name, function that makes the text on demand)."""
     with st.container(horizontal=True):
         for label, name, make in kinds:
             mime = "text/csv" if name.endswith("csv") else "application/json"
@@ -284,27 +284,29 @@ def _coverage_table(rows: Sequence[Row]) -> None:
 
 
 def _circumstances(r: Report) -> None:
-    d, spec = r.run.device, r.run.spec
+    device, spec = r.run.device, r.run.spec
     temperatures = [c.temperature_c for c in r.cells if c.temperature_c is not None]
     facts: dict[str, Any] = {
-        "Device": f"{d.name}{' (virtual machine)' if d.virtual else ''}",
-        "Processor": f"{d.cpu}, {d.cores} cores; {' '.join(d.isa)}",
-        "Memory": f"{d.ram_bytes / 1e9:.1f} GB",
-        "Governor": d.governor or "not told by this device",
-        "System": d.os,
-        "Versions": ", ".join(f"{k} {v}" for k, v in d.versions.items()),
+        "Device": f"{device.name}{' (virtual machine)' if device.virtual else ''}",
+        "Processor": f"{device.cpu}, {device.cores} cores; {' '.join(device.isa)}",
+        "Memory": f"{device.ram_bytes / 1e9:.1f} GB",
+        "Governor": device.governor or "not told by this device",
+        "System": device.os,
+        "Versions": ", ".join(f"{k} {v}" for k, v in device.versions.items()),
         "Input": f"{spec.input_kind}, seed {spec.seed}",
         "Asked for": f"at least {spec.repeats} passes, speed-up within ±{spec.precision_target:.1%}",
         "Hottest reading": f"{max(temperatures):.0f} °C" if temperatures else "no sensor here",
     }
     for position, record in enumerate(r.variants):
-        a, o = record.artefact, record.opening
-        if a and o:
-            chosen = f", {o.remark}" if o.remark else ""
-            peak = f", {o.peak_rss_bytes / 1e6:.0f} MB at most" if o.peak_rss_bytes else ""
+        artefact, opening = record.artefact, record.opening
+        if artefact and opening:
+            remark = f", {opening.remark}" if opening.remark else ""
+            peak_memory = f", {opening.peak_rss_bytes / 1e6:.0f} MB at most" if opening.peak_rss_bytes else ""
             facts[report.label(r.run, position)] = (
-                f"{a.checkpoint}; built in {a.build_s:.1f} s{' earlier (from the cache)' if a.from_cache else ''}; "
-                f"process started in {o.start_s:.1f} s, model loaded in {o.load_s:.2f} s{peak}{chosen}"
+                f"{artefact.checkpoint}; built in {artefact.build_s:.1f} s"
+                f"{' earlier (from the cache)' if artefact.from_cache else ''}; "
+                f"process started in {opening.start_s:.1f} s, model loaded in {opening.load_s:.2f} s"
+                f"{peak_memory}{remark}"
             )
     for c in r.cells:
         if c.group.ended and not c.is_baseline:
@@ -314,11 +316,11 @@ def _circumstances(r: Report) -> None:
 
 
 def failures(found: Sequence[Failure], label: Callable[[int], str], whole: str = "The run") -> None:
-    """Each difficulty once, with those that it befell; `label` names a variant by its position."""
-    befell: dict[tuple[str, str, str], list[Failure]] = {}
+    """Draw each failure once, with the variants that it affected. `label` names a variant by its position."""
+    by_cause: dict[tuple[str, str, str], list[Failure]] = {}
     for f in found:
-        befell.setdefault((f.stage, f.kind, f.message), []).append(f)
-    for (stage, kind, message), fs in befell.items():
+        by_cause.setdefault((f.stage, f.kind, f.message), []).append(f)
+    for (stage, kind, message), fs in by_cause.items():
         names = ", ".join(label(f.variant) if f.variant is not None else whole for f in fs)
         where = {"build": "while it was built", "open": "while it was opened", "run": ""}.get(stage, f"at {stage}")
         st.error(f"**{names}** failed {where} ({kind}). {message}", icon=":material/error:")

@@ -1,4 +1,4 @@
-"""Choosing a sound: a bundled clip, a file, the browser's microphone or the device's; shown with its waveform."""
+"""Choosing a sound: a bundled clip, a file, the browser's microphone or the device's. Shown with its waveform."""
 
 from __future__ import annotations
 
@@ -34,47 +34,47 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A sound to transcribe. `reference` is what is said in it, where that is known."""
+    """A sound to transcribe. `reference` is its text, where that is known."""
 
-    key: str  # the same sound has the same one
-    name: str  # for people
+    key: str  # identifies the sound
+    name: str  # shown to people
     sound: Sound
     reference: str = ""
 
 
 def choose() -> Chosen | None:
-    """The sound that is chosen, drawn; None until there is one."""
+    """Draw the choice of a sound. Return it, or None until there is one."""
     source = st.radio("Sound", list(SOURCES), format_func=lambda s: SOURCES[s], key="t_source", horizontal=True)
-    found = {"clip": _clip, "file": _file, "browser": _browser, "device": _device}[source]()
-    if found:
-        _show(found)
-    return found
+    chosen = {"clip": _clip, "file": _file, "browser": _browser, "device": _device}[source]()
+    if chosen:
+        _show(chosen)
+    return chosen
 
 
 def _clip() -> Chosen | None:
-    known = {c.id: c for c in _clips()}
-    if not known:
+    clips = {c.id: c for c in _clips()}
+    if not clips:
         st.info("This copy of Earbench has no clips in data/clips. Choose another source above.")
         return None
     name = st.selectbox(
-        "Clip", list(known), format_func=lambda i: f"“{known[i].text}” · {i}" if known[i].text else i, key="t_clip"
+        "Clip", list(clips), format_func=lambda i: f"“{clips[i].text}” · {i}" if clips[i].text else i, key="t_clip"
     )
-    clip = known[name]
+    clip = clips[name]
     sound = _decoded(f"clip {clip.path}", lambda: audio.decode(clip.path))
     return Chosen(f"clip {clip.id}", clip.path.name, sound, clip.text) if sound else None
 
 
 @lru_cache(maxsize=1)
 def _clips() -> list[Clip]:
-    """The clips of the bundled data set, then those that stand in no list."""
+    """Return the clips of the bundled data set, then those that are in no list."""
     folder = dataset.bundled()
     try:
         listed = list(dataset.find(str(folder)).clips)
     except DatasetError:
         listed = []
     paths_listed = {c.path for c in listed}
-    rest = [Clip(p.stem, p, "") for p in (paths.SPEECH_CLIP, *sorted(folder.glob("*.flac")))]
-    return [*listed, *{c.path: c for c in rest if c.path not in paths_listed and c.path.is_file()}.values()]
+    unlisted = [Clip(p.stem, p, "") for p in (paths.SPEECH_CLIP, *sorted(folder.glob("*.flac")))]
+    return [*listed, *{c.path: c for c in unlisted if c.path not in paths_listed and c.path.is_file()}.values()]
 
 
 def _file() -> Chosen | None:
@@ -89,8 +89,8 @@ def _file() -> Chosen | None:
 
 
 def _browser() -> Chosen | None:
-    if how := insecure():
-        st.warning(how, icon=":material/mic_off:")
+    if reason := insecure():
+        st.warning(reason, icon=":material/mic_off:")
         return None
     recording = st.audio_input(
         "Press the microphone, speak, press again to stop.", sample_rate=SAMPLE_RATE_HZ, key="t_recording"
@@ -104,12 +104,12 @@ def _browser() -> Chosen | None:
 
 
 def _device() -> Chosen | None:
-    found = microphone.record()
-    return Chosen(f"microphone {found[0]}", "device microphone", found[1]) if found else None
+    recording = microphone.record()
+    return Chosen(f"microphone {recording[0]}", "device microphone", recording[1]) if recording else None
 
 
 def insecure() -> str | None:
-    """Why this browser will give no microphone at this address, and what works instead; None if it may."""
+    """Return why this browser gives this address no microphone, and what works instead. None if it may."""
     address: object = st.context.url
     if not isinstance(address, str):
         return None
@@ -128,21 +128,21 @@ def insecure() -> str | None:
 
 
 def _decoded(key: str, decode: Callable[[], Sound]) -> Sound | None:
-    """The sound, decoded once; None, with the reason drawn, if it can't be."""
-    kept = st.session_state.get("t_sound")
-    if kept and kept[0] == key:
-        found: Sound | AudioError = kept[1]
+    """Return the sound, decoded once, or None, with the reason drawn, if it can't be decoded."""
+    cached = st.session_state.get("t_sound")
+    if cached and cached[0] == key:
+        result: Sound | AudioError = cached[1]
     else:
         try:
             with st.spinner("Reading the sound …"):
-                found = decode()
+                result = decode()
         except AudioError as e:
-            found = e
-        st.session_state["t_sound"] = (key, found)
-    if isinstance(found, AudioError):
-        st.error(str(found))
+            result = e
+        st.session_state["t_sound"] = (key, result)
+    if isinstance(result, AudioError):
+        st.error(str(result))
         return None
-    return found
+    return result
 
 
 def _show(chosen: Chosen) -> None:
@@ -166,9 +166,9 @@ def _wav(key: str, sound: Sound) -> bytes:
 
 
 def _once(slot: str, key: str, make: Callable[[], T]) -> T:
-    """What was made of this sound, made anew only for another one."""
-    kept = st.session_state.get(slot)
-    if not kept or kept[0] != key:
-        kept = st.session_state[slot] = (key, make())
-    made: T = kept[1]
-    return made
+    """Return `make()`, kept in the session until `key`, which identifies the sound, changes."""
+    cached = st.session_state.get(slot)
+    if not cached or cached[0] != key:
+        cached = st.session_state[slot] = (key, make())
+    value: T = cached[1]
+    return value

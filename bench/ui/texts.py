@@ -1,4 +1,4 @@
-"""A transcript's texts side by side, what differs marked; the same for a new one and in the history."""
+"""A transcript's texts side by side, with differences marked; for a new transcript and for the history."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bench.results.charts import style
 from bench.results.transcripts import Score
 from bench.ui import diff
 
-ABREAST = 3  # columns; more would be too narrow to read
+ABREAST = 3  # columns; with more, each is too narrow to read
 
 
 def side_by_side(t: Transcript, *, shade: bool = False) -> None:
-    """A column a variant; `shade`: words by confidence in place of differences."""
+    """Draw one column per variant. `shade`: show words by confidence instead of differences."""
     base = transcripts.against(t.texts, t.reference)
     several = len({x.variant.model for x in t.texts}) > 1
     for first in range(0, len(t.texts), ABREAST):
@@ -32,7 +32,7 @@ def side_by_side(t: Transcript, *, shade: bool = False) -> None:
 
 
 def compared(t: Transcript) -> str:
-    """What the texts are compared with, as a sentence."""
+    """Return a sentence that says what the texts are compared with."""
     if scoring.normalise(t.reference):
         return "Words that differ from the reference are marked."
     first = next((x for x in t.texts if x.transcription), None)
@@ -44,17 +44,17 @@ def compared(t: Transcript) -> str:
 
 
 def heading(mode: str, model: str = "") -> str:
-    """A mode's name with its colour, as HTML."""
-    more = f" <small>· {escape(model)}</small>" if model else ""
+    """Return a mode's label with its colour, as HTML."""
+    model_html = f" <small>· {escape(model)}</small>" if model else ""
     return (
         f'<div style="font-weight: 600"><span style="display: inline-block; width: .8em; height: .8em; '
         f'margin-right: .45em; border-radius: 3px; background: {style.mode_colour(mode)}"></span>'
-        f"{escape(label(mode))}{more}</div>"
+        f"{escape(label(mode))}{model_html}</div>"
     )
 
 
 def label(mode: str) -> str:
-    """A mode's name for people, even of one that is gone."""
+    """Return a mode's label, or its name if the mode no longer exists."""
     return modes.menu().get(mode, mode)
 
 

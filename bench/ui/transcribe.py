@@ -1,4 +1,4 @@
-"""Transcribing one recording: the model, the modes, the button, and what came of it."""
+"""Transcribing one recording: the model, the modes, the button, and the result."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from bench.workers.client import Cancelled
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What was transcribed last, and of which sound."""
+    """The last transcript, and the key of its sound."""
 
     key: str
     transcript: Transcript
 
 
 def variants(jobs: Jobs) -> list[Variant]:
-    """The chosen model in the chosen modes; none, with the reason drawn, where something is missing."""
+    """Draw the choice of model and modes. Return the variants; none, with the reason drawn, if something is missing."""
     left, right = st.columns(2)
     with left:
         model = _model()
@@ -52,7 +52,7 @@ def variants(jobs: Jobs) -> list[Variant]:
 
 
 def refused(jobs: Jobs) -> str:
-    """Why nothing can be transcribed now; "" if it can."""
+    """Return why nothing can be transcribed now, or "" if it can."""
     job = jobs.live
     if job is None:
         return ""
@@ -60,8 +60,8 @@ def refused(jobs: Jobs) -> str:
 
 
 def form(jobs: Jobs, chosen: Chosen | None) -> None:
-    """Everything that can be chosen beside the sound, and the button."""
-    wanted = variants(jobs)
+    """Draw the options beside the sound, and the button."""
+    chosen_variants = variants(jobs)
     key = chosen.key if chosen else ""
     reference = st.text_input(
         "What is said in it (optional)",
@@ -70,34 +70,34 @@ def form(jobs: Jobs, chosen: Chosen | None) -> None:
         placeholder="Type it in, and word errors are counted.",
     )
     keep = st.checkbox("Keep the audio with it", key="t_keep", help="Else only the texts stay on this device.")
-    if why := refused(jobs):
-        st.caption(f":material/block: {why}")
-    ready = chosen is not None and bool(wanted) and not why
+    if refusal := refused(jobs):
+        st.caption(f":material/block: {refusal}")
+    ready = chosen is not None and bool(chosen_variants) and not refusal
     if pressed("Transcribe", type="primary", icon=":material/notes:", key="t_start", disabled=not ready) and chosen:
-        _transcribe(jobs, chosen, wanted, reference, keep)
-    found: _Result | None = st.session_state.get("t_result")
-    if found and found.key == key and found.transcript.reference != reference.strip():
-        t = replace(found.transcript, reference=reference.strip())
+        _transcribe(jobs, chosen, chosen_variants, reference, keep)
+    last: _Result | None = st.session_state.get("t_result")
+    if last and last.key == key and last.transcript.reference != reference.strip():
+        t = replace(last.transcript, reference=reference.strip())
         try:
             if t.id is not None:
                 jobs.store.set_reference(t.id, t.reference)
         except StoreError as e:
             st.warning(f"The words that were said can't be kept in the history: {e}")
-        st.session_state["t_result"] = replace(found, transcript=t)
+        st.session_state["t_result"] = replace(last, transcript=t)
 
 
 def result(jobs: Jobs, chosen: Chosen | None) -> None:
-    """The last transcript, side by side."""
-    found: _Result | None = st.session_state.get("t_result")
-    if found is None:
+    """Draw the last transcript, its texts side by side."""
+    last: _Result | None = st.session_state.get("t_result")
+    if last is None:
         if chosen:
             st.caption("The texts of all chosen modes appear here, side by side.")
         return
-    t = found.transcript
+    t = last.transcript
     st.subheader("What was heard")
     model = ", ".join(dict.fromkeys(x.variant.model for x in t.texts))
     st.caption(f"{t.source} · {t.length_s:.1f} s · {model}")
-    if not chosen or chosen.key != found.key:
+    if not chosen or chosen.key != last.key:
         st.caption(":material/info: This is of an earlier sound: press Transcribe for the one above.")
     shade = st.toggle(
         "Shade by confidence", key="t_shade", help="The fainter a word, the less sure the model is of it."
@@ -115,14 +115,14 @@ def result(jobs: Jobs, chosen: Chosen | None) -> None:
 
 
 def _model() -> str:
-    known = {c.name: f"{c.name} ({c.note})" for c in catalogue.catalogue()}
+    labels = {c.name: f"{c.name} ({c.note})" for c in catalogue.catalogue()}
     st.session_state.setdefault("t_model", catalogue.default())
-    now = st.session_state["t_model"]
-    options = [*known, *([now] if now and now not in known else [])]
+    current = st.session_state["t_model"]
+    options = [*labels, *([current] if current and current not in labels else [])]
     chosen: str | None = st.selectbox(
         "Model",
         options,
-        format_func=lambda name: known.get(name, name),
+        format_func=lambda name: labels.get(name, name),
         key="t_model",
         accept_new_options=True,
         help=f"Or type the path of a folder on this device that holds {catalogue.accepted()}.",
@@ -130,28 +130,28 @@ def _model() -> str:
     return chosen or ""
 
 
-def _transcribe(jobs: Jobs, chosen: Chosen, wanted: list[Variant], reference: str, keep: bool) -> None:
+def _transcribe(jobs: Jobs, chosen: Chosen, chosen_variants: list[Variant], reference: str, keep: bool) -> None:
     sound = chosen.sound
     with st.status("Starting …") as status:
         try:
-            found = jobs.transcriber.transcribe(
-                sound.samples, wanted, lambda text: status.update(label=f"{text[:1].upper()}{text[1:]} …")
+            variant_texts = jobs.transcriber.transcribe(
+                sound.samples, chosen_variants, lambda text: status.update(label=f"{text[:1].upper()}{text[1:]} …")
             )
         except EarbenchError as e:
-            trouble = str(e)
+            problem = str(e)
         except Cancelled:
-            trouble = "It was cancelled, because a measurement began or the program ends. Press Transcribe again."
+            problem = "It was cancelled, because a measurement began or the program ends. Press Transcribe again."
         except OSError as e:
-            trouble = f"The sound can't be handed to the models ({e.strerror}). Free some space, then try again."
+            problem = f"The sound can't be handed to the models ({e.strerror}). Free some space, then try again."
         else:
-            trouble = ""
+            problem = ""
             status.update(label="Done", state="complete")
-        if trouble:
+        if problem:
             status.update(label="Nothing was transcribed", state="error")
-    if trouble:
-        st.error(trouble)
+    if problem:
+        st.error(problem)
         return
-    t = Transcript(time.time(), chosen.name, sound.duration_s, reference.strip(), tuple(found))
+    t = Transcript(time.time(), chosen.name, sound.duration_s, reference.strip(), tuple(variant_texts))
     try:
         t = transcripts.keep(jobs.store, t, sound.samples if keep else None)
     except OSError as e:

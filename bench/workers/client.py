@@ -1,7 +1,7 @@
-"""The parent's handle on workers: start, ask, pause, kill, and say what a death was.
+"""The parent's handle on workers: start, send requests, pause, kill, and explain why a worker died.
 
-A worker is a process group of its own within this session: the group can be stopped and killed whole, and should this
-process die, the kernel itself hangs up a stopped orphan.
+A worker is its own process group in this session. The whole group can be stopped or killed, and if this process dies,
+the kernel sends SIGHUP to a stopped orphan.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from bench.core.errors import EarbenchError
 from bench.core.specs import Placement
 from bench.device import cpu, kinds
 
-LOW_MEMORY_RATIO = 0.02  # of the memory that may be used: under it a worker is ended before the device starves
+LOW_MEMORY_RATIO = 0.02  # free share of the usable memory below which a worker is killed
 LOG_TAIL_LINES = 15
 
 
 class Cancelled(Exception):
-    """The job was cancelled; its workers are gone."""
+    """The job was cancelled and its workers were killed."""
 
 
 class WorkerError(EarbenchError):
-    """A worker can't answer. `kind` is a word for people, `log` the end of what it printed."""
+    """A worker can't answer. `kind` is a word for people, `log` the end of its output."""
 
     def __init__(self, kind: str, message: str, log: str = "") -> None:
         """See the class."""
@@ -45,8 +45,10 @@ class WorkerError(EarbenchError):
 
 
 def end_orphans() -> None:
-    """Kill workers of servers that died. Where a container's first process is in the server's session, the kernel does
-    not hang up those that were stopped. A worker is told by its log, whose name begins with its server's id.
+    """Kill the workers of servers that died.
+
+    If a container's first process is in the server's session, the kernel does not send SIGHUP to stopped orphans. A
+    worker is identified by its log file, whose name begins with its server's process id.
     """
     for process in psutil.process_iter(["cmdline"]):
         if "bench.workers.process" in (process.info["cmdline"] or ()):
@@ -58,33 +60,33 @@ def end_orphans() -> None:
 
 
 class Pool:
-    """All workers of one job, so that a cancel reaches every one of them from another thread."""
+    """All workers of one job, so that another thread can cancel them together."""
 
     def __init__(self) -> None:
-        """An empty pool."""
-        self._lock = threading.RLock()  # a signal's handler may cancel within `start` or `drop` of its own thread
+        """Create an empty pool."""
+        self._lock = threading.RLock()  # a signal handler may call `cancel` within `start` or `drop` of its thread
         self._live: list[Worker] = []
         self._cancelled = False
 
     def start(self, name: str, placement: Placement) -> Worker:
-        """A new worker. Raises Cancelled."""
+        """Start a new worker. Raises Cancelled."""
         with self._lock:
             if self._cancelled:
                 raise Cancelled
             worker = Worker(name, placement, self)
             self._live.append(worker)
-            if self.cancelled:  # by a signal's handler, while the process was started
+            if self.cancelled:  # by a signal handler, while the process was being started
                 worker.signal(signal.SIGKILL)
             return worker
 
     def drop(self, worker: Worker) -> None:
-        """Forget a worker that ended."""
+        """Remove a worker that has ended."""
         with self._lock:
             if worker in self._live:
                 self._live.remove(worker)
 
     def cancel(self) -> None:
-        """Kill every worker, now and hereafter: whoever asks one gets Cancelled."""
+        """Kill all workers and refuse to start new ones; pending and later requests raise Cancelled."""
         with self._lock:
             self._cancelled = True
             for worker in self._live:
@@ -97,10 +99,10 @@ class Pool:
 
 
 class Worker:
-    """One worker process. Not for use by several threads at once, but for `signal`."""
+    """One worker process. Not thread-safe, except for `signal`."""
 
     def __init__(self, name: str, placement: Placement, pool: Pool) -> None:
-        """Start the process; `name` is for messages and the log file."""
+        """Start the process; `name` is used in messages."""
         self.name, self._pool = name, pool
         self.log_path = paths.logs() / f"{os.getpid()}-{time.time_ns()}.log"
         self._oom_kills = cpu.oom_kills()
@@ -136,14 +138,14 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The process's id, which is its group's too."""
+        """The id of the process and of its group."""
         return self._process.pid
 
     def ask(self, do: str, timeout_s: float, on_progress: Callable[[str], None] | None = None, **what: Any) -> Any:
-        """Send a request and wait for its reply; progress starts the time limit anew.
+        """Send a request and wait for its reply; each progress message restarts the timeout.
 
-        Raises WorkerError if the worker fails, dies, hangs or takes the device's last memory, Cancelled if the pool
-        was cancelled.
+        Raises WorkerError if the worker fails, dies, hangs or uses up the device's memory, Cancelled if the pool was
+        cancelled.
         """
         with contextlib.suppress(BrokenPipeError):
             self._requests.write(json.dumps({"do": do, **what}).encode() + b"\n")
@@ -159,21 +161,21 @@ class Worker:
         raise self._death()
 
     def pause(self) -> None:
-        """Stop the group: engines spin and collect garbage when idle."""
+        """Stop the group: idle engines busy-wait and collect garbage."""
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let the group run."""
+        """Continue the group."""
         self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the group, if it still is there."""
+        """Send a signal to the group if it still exists."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
 
     def close(self) -> None:
-        """End the process for good."""
+        """Kill the process and release its resources."""
         self.signal(signal.SIGKILL)
         self._process.wait()
         self._requests.close()
@@ -184,14 +186,14 @@ class Worker:
         self.log_path.unlink(missing_ok=True)
 
     def log_tail(self) -> str:
-        """The last lines that the worker printed."""
+        """Return the last lines of the worker's output."""
         try:
             return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
         except OSError:
             return ""
 
     def _lines(self, timeout_s: float) -> Iterator[bytes]:
-        """Lines of the reply pipe until it closes; each must come within the limit. Raises WorkerError."""
+        """Yield lines of the reply pipe until it closes; each must arrive in time. Raises WorkerError, Cancelled."""
         deadline = time.monotonic() + timeout_s
         while True:
             while b"\n" in self._buffer:
@@ -221,18 +223,18 @@ class Worker:
         return WorkerError(kind, message, self.log_tail())
 
     def _death(self) -> WorkerError:
-        """What a closed pipe means."""
+        """Return the error that explains why the worker closed its pipe. Raises Cancelled."""
         try:
             code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:  # it closed the pipe and lingers
+        except subprocess.TimeoutExpired:  # it closed the pipe but is still running
             self.signal(signal.SIGKILL)
             code = self._process.wait()
         if self._pool.cancelled:
             raise Cancelled
         log = self.log_tail()
         if code == -signal.SIGKILL:
-            now = cpu.oom_kills()
-            if now is not None and self._oom_kills is not None and now > self._oom_kills:
+            oom_kills = cpu.oom_kills()
+            if oom_kills is not None and self._oom_kills is not None and oom_kills > self._oom_kills:
                 return WorkerError(
                     "out of memory",
                     f"{self.name} was killed by the system because memory ran out. Close other programs, or choose a "

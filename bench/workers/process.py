@@ -1,9 +1,9 @@
-"""A process that holds one variant and answers requests: the side that imports engines.
+"""The worker process, which holds one variant and answers requests. Only this side imports engines.
 
 Started by `bench.workers.client` as `python -m bench.workers.process REQUESTS REPLIES`, two file descriptors of private
 pipes. A request is a line of JSON, {"do": NAME, ...}; replies are lines of JSON: any number of {"progress": TEXT}, then
-{"ok": {...}} or {"error": {"kind": ..., "message": ...}}. Whatever a library prints goes to the log that the parent
-gave as stdout.
+{"ok": {...}} or {"error": {"kind": ..., "message": ...}}. The output of libraries goes to stdout and stderr, which the
+parent has redirected to the worker's log.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# A visit: one discarded pass, then at least so many timed ones that take at least so long; one where a pass is long.
+# A visit is one discarded pass, then timed passes: at least so many and for at least so long, or one if a pass is long.
 VISIT_PASSES = 3
 VISIT_S = 0.3
 SINGLE_PASS_OVER_S = 2.0
 HEARTBEAT_S = 10.0
 LONGEST_COMPILATION_S = 1800.0
 
-# How torch, the C++ library and the loader say that there is no memory, where they don't raise MemoryError.
+# Out-of-memory messages of torch, the C++ library and the loader, which don't raise MemoryError.
 _NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
 Say = Callable[[dict[str, Any]], None]
 
 
 class Worker:
-    """The state of the process and its answers, one method a request."""
+    """The state of the process, with one method per request."""
 
     def __init__(self, say: Say) -> None:
         """`say` sends a reply to the parent."""
         self._say = say
         self._family: Any = None
-        self._networks: dict[str, Any] = {}  # opened, by name
-        self._files: dict[str, Any] = {}  # what the artefact carries beside weights
+        self._networks: dict[str, Any] = {}  # opened networks by name
+        self._files: dict[str, Any] = {}  # the artefact's files other than weights
         self._inputs: tuple[tuple[Any, ...], Any] | None = None
-        self._met: set[tuple[int, float]] = set()
-        self._compiles = False  # whether opening and first passes may take minutes
+        self._seen_shapes: set[tuple[int, float]] = set()
+        self._compiles = False  # whether opening and first passes compile, which may take minutes
 
     def build(self, model: str, mode: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """Make or find an artefact, and count what it quantizes."""
+        """Build an artefact or take it from the cache, and count its coverage."""
         from dataclasses import asdict
 
         from bench import modes
         from bench.artefacts import build
 
-        self._compiles = modes.find(mode).SPEC.needs.compiles  # to count what is quantized it is opened
-        with self._patience():
+        self._compiles = modes.find(mode).SPEC.needs.compiles  # counting the coverage opens the artefact
+        with self._heartbeats():
             artefact, coverage = build.prepare(model, mode, settings, lambda text: self._say({"progress": text}))
         return {"artefact": asdict(artefact), "coverage": asdict(coverage)}
 
     def open(self, digest: str, placement: str) -> dict[str, Any]:
-        """Open an artefact; returns the seconds it took."""
+        """Open an artefact and return the load time in seconds."""
         from bench import modes
         from bench.artefacts import cache
         from bench.core.specs import Placement
@@ -74,22 +74,22 @@ class Worker:
             *mode.SPEC.needs.packages,
             *(self._family.TORCH_MODULES if mode.SPEC.engine == "torch" else ()),
         ):
-            importlib.import_module(name)  # it belongs to the process's start, not to the artefact's load
+            importlib.import_module(name)  # imports count as process start, not as load time
         self._compiles = mode.SPEC.needs.compiles
         networks = self._family.read_networks(directory)
-        begun = time.perf_counter()
-        with self._patience():
+        start_s = time.perf_counter()
+        with self._heartbeats():
             self._networks = dict(mode.open(directory, Placement.parse(placement), self._family, networks))
-        load_s = time.perf_counter() - begun
+        load_s = time.perf_counter() - start_s
         self._files = self._family.read_files(directory)
         gc.collect()
         gc.freeze()
         return {"load_s": load_s, "remark": mode.check()}
 
     def visit(self, batch: int, size: float, seed: int, input_kind: str) -> dict[str, Any]:
-        """Timed passes of fixed work over one prepared input; the first ones of a shape are cold.
+        """Run and time passes of fixed work on one prepared input; the first pass of a shape is cold.
 
-        A pass is (kind, seconds, ((phase, seconds), ...)).
+        Returns passes as (kind, seconds, ((phase, seconds), ...)).
         """
         key = (batch, size, seed, input_kind)
         if self._inputs is None or self._inputs[0] != key:
@@ -97,11 +97,11 @@ class Worker:
         feed, stop = self._inputs[1], self._family.steps(self._files["config.json"], size)
         passes: list[tuple[Any, ...]] = []
         gc.collect()
-        gc.disable()  # a collection would fall into somebody's pass
+        gc.disable()  # a collection would be timed as part of a pass
         try:
-            if (batch, size) not in self._met:
-                self._met.add((batch, size))
-                with self._patience():
+            if (batch, size) not in self._seen_shapes:
+                self._seen_shapes.add((batch, size))
+                with self._heartbeats():
                     passes.append(("cold", *self._timed(feed, stop)))
             passes.append(("discarded", *self._timed(feed, stop)))
             kept: list[tuple[float, Any]] = []
@@ -113,7 +113,7 @@ class Worker:
         return {"passes": passes + [("kept", *timed) for timed in kept]}
 
     def predict(self, path: str) -> dict[str, Any]:
-        """The prediction for a .npy file, (samples,) float32 at 16 kHz; seconds are those of its networks alone."""
+        """Predict from a .npy file, (samples,) float32 at 16 kHz; the seconds are those of the networks alone."""
         from dataclasses import asdict
 
         import numpy as np
@@ -127,7 +127,7 @@ class Worker:
 
         feed = self._family.prepare(np.load(path, allow_pickle=False), self._files)
         timed = Timed(self._networks)
-        gc.disable()  # a collection would fall into somebody's pass
+        gc.disable()  # a collection would be timed as part of a pass
         try:
             stop = UntilEnd(progress=progress)
             outputs = self._family.run(timed.networks, feed, self._files, stop, lambda phase: None)
@@ -136,55 +136,55 @@ class Worker:
         return {"seconds": timed.seconds, "output": asdict(self._family.predict(outputs, self._files))}
 
     @contextmanager
-    def _patience(self) -> Iterator[None]:
-        """Signs of life while something is compiled, which may take minutes; but not for ever, since it may hang."""
-        over = threading.Event()
+    def _heartbeats(self) -> Iterator[None]:
+        """Send heartbeats during a compilation, which may take minutes; not forever, because it may hang."""
+        finished = threading.Event()
 
-        def tell() -> None:
-            begun = time.monotonic()
-            while not over.wait(HEARTBEAT_S) and (s := time.monotonic() - begun) < LONGEST_COMPILATION_S:
-                self._say({"progress": f"compiling, {s:.0f} s so far; it takes a while"})
+        def beat() -> None:
+            start_s = time.monotonic()
+            while not finished.wait(HEARTBEAT_S) and (elapsed_s := time.monotonic() - start_s) < LONGEST_COMPILATION_S:
+                self._say({"progress": f"compiling, {elapsed_s:.0f} s so far; it takes a while"})
 
-        thread = threading.Thread(target=tell, daemon=True)
+        thread = threading.Thread(target=beat, daemon=True)
         if self._compiles:
             thread.start()
         try:
             yield
         finally:
-            over.set()
+            finished.set()
             if self._compiles:
                 thread.join()
 
     def _timed(self, feed: Any, stop: Any) -> tuple[float, list[tuple[str, float]]]:
-        """One pass: its seconds, and those of its phases."""
+        """Run one pass and return its seconds and those of its phases."""
         phases: list[tuple[str, float]] = []
-        last = 0.0
+        last_s = 0.0
         family, networks, files = self._family, self._networks, self._files
 
         def mark(phase: str) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            phases.append((phase, now - last))
-            last = now
+            nonlocal last_s
+            now_s = time.perf_counter()
+            phases.append((phase, now_s - last_s))
+            last_s = now_s
 
-        begun = last = time.perf_counter()
+        start_s = last_s = time.perf_counter()
         family.run(networks, feed, files, stop, mark)
-        return time.perf_counter() - begun, phases
+        return time.perf_counter() - start_s, phases
 
 
 def main() -> None:
-    """Answer requests until told to quit or until the parent's end of the pipe closes."""
+    """Answer requests until a quit request comes or the parent's end of the pipe closes."""
     requests, replies = os.fdopen(int(sys.argv[1]), "r"), os.fdopen(int(sys.argv[2]), "w", buffering=1)
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    queued: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
         for line in requests:
-            waiting.put(line)
-        os._exit(0)  # the parent is gone: nobody wants what is being computed
+            queued.put(line)
+        os._exit(0)  # the parent has gone: the current result is not needed
 
     threading.Thread(target=listen, daemon=True).start()
 
-    lock = threading.Lock()  # signs of life come from a thread of their own
+    lock = threading.Lock()  # heartbeats come from another thread
 
     def say(reply: dict[str, Any]) -> None:
         with lock:
@@ -198,7 +198,7 @@ def main() -> None:
         "predict": worker.predict,
     }
     while True:
-        request = json.loads(waiting.get())
+        request = json.loads(queued.get())
         do = request.pop("do")
         if do == "quit":
             os._exit(0)
@@ -213,13 +213,13 @@ def main() -> None:
 
 
 def _error(e: Exception) -> dict[str, str]:
-    """A failure's kind and sentence. Imports nothing: the import may be what failed."""
+    """Return a failure's kind and message. Imports nothing, because an import may have failed."""
     text = str(e).strip() or type(e).__name__
-    if isinstance(e, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+    if isinstance(e, MemoryError) or any(phrase in text for phrase in _NO_MEMORY):
         advice = "Memory ran out. Close other programs, or choose a smaller model, batch or length."
         return {"kind": "out of memory", "message": f"{advice} ({text.splitlines()[0]})"}
-    by_people = any(c.__name__ == "EarbenchError" for c in type(e).__mro__)
-    return {"kind": "unavailable" if by_people else "error", "message": text}
+    expected = any(c.__name__ == "EarbenchError" for c in type(e).__mro__)
+    return {"kind": "unavailable" if expected else "error", "message": text}
 
 
 if __name__ == "__main__":

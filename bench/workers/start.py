@@ -1,6 +1,7 @@
-"""From a variant to a worker that answers: build the artefact in a process of its own, open it in another.
+"""Start the worker of a variant: build the artefact in one process and open it in another.
 
-Runs and evaluations note on the way what they learn (`Variants`); a transcription only wants the workers.
+Runs and evaluations also store the results and failures of both steps (`Variants`); a transcription only needs the
+workers.
 """
 
 from __future__ import annotations
@@ -25,56 +26,56 @@ Stage = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a silent worker counts as hung."""
+    """Timeouts after which a silent worker counts as hung."""
 
     reply_s: float = 60.0
-    slowest_passes: float = 20.0  # a visit may take so many times the slowest pass
-    heartbeat_s: float = 300.0  # between two signs of life of a builder
+    slowest_passes: float = 20.0  # a visit may take this many times the slowest pass
+    heartbeat_s: float = 300.0  # between two heartbeats of a builder
 
 
 def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> tuple[Artefact, Coverage]:
-    """The variant's artefact, from the cache or built now, and what it quantizes. Raises WorkerError, Cancelled."""
+    """Return the variant's artefact, cached or newly built, and its coverage. Raises WorkerError, Cancelled."""
     base, model = modes.find(variant.mode).SPEC.base, variant.model
-    wanted = base and not cache.at_hand(model, variant.mode, dict(variant.settings))
-    if wanted and not cache.at_hand(model, base, {}):
-        # In a process of its own, so that its memory is not counted with the variant's.
+    needs_base = base and not cache.at_hand(model, variant.mode, dict(variant.settings))
+    if needs_base and not cache.at_hand(model, base, {}):
+        # In a separate process, so that its memory is not counted with the variant's.
         build(Variant(model, base, variant.placement), pool, limits, stage)
-    what = f"{variant.spelled} of {variant.model}"
-    stage(f"preparing {what}")
-    worker = pool.start(f"The builder of {what}", variant.placement)
+    label = f"{variant.spelled} of {variant.model}"
+    stage(f"preparing {label}")
+    worker = pool.start(f"The builder of {label}", variant.placement)
     try:
-        answer = worker.ask(
+        reply = worker.ask(
             "build",
             limits.heartbeat_s,
-            lambda text: stage(f"preparing {what}: {text}"),
+            lambda text: stage(f"preparing {label}: {text}"),
             model=variant.model,
             mode=variant.mode,
             settings=dict(variant.settings),
         )
     finally:
         worker.close()
-    return Artefact(**answer["artefact"]), records.coverage_from(answer["coverage"])
+    return Artefact(**reply["artefact"]), records.coverage_from(reply["coverage"])
 
 
 def open_worker(
     variant: Variant, artefact: Artefact, pool: Pool, limits: Limits, stage: Stage
 ) -> tuple[Worker, Opening]:
-    """A worker that holds the variant, paused, and what opening it took. Raises WorkerError, Cancelled."""
-    what = f"{variant.spelled} of {variant.model}"
-    stage(f"opening {what}")
-    begun = time.monotonic()
+    """Start and pause a worker that holds the variant -> (worker, opening). Raises WorkerError, Cancelled."""
+    label = f"{variant.spelled} of {variant.model}"
+    stage(f"opening {label}")
+    start_s = time.monotonic()
     worker = pool.start(f"The worker of {variant.spelled}", variant.placement)
     try:
-        answer = worker.ask(
+        reply = worker.ask(
             "open",
             limits.heartbeat_s,
-            lambda text: stage(f"opening {what}: {text}"),
+            lambda text: stage(f"opening {label}: {text}"),
             digest=artefact.digest,
             placement=str(variant.placement),
         )
         rss, peak = readings.memory(worker.pid)
-        load_s = float(answer["load_s"])
-        opening = Opening(time.monotonic() - begun - load_s, load_s, rss, peak, answer["remark"])
+        load_s = float(reply["load_s"])
+        opening = Opening(time.monotonic() - start_s - load_s, load_s, rss, peak, reply["remark"])
         worker.pause()
     except BaseException:
         worker.close()
@@ -83,30 +84,32 @@ def open_worker(
 
 
 class Variants:
-    """The variants of a run or an evaluation: what is learnt of each is stored, and who failed is left out."""
+    """The variants of a run or an evaluation: stores the results of each and leaves out those that failed."""
 
     def __init__(self, run: Run | Evaluation, store: Store, pool: Pool, limits: Limits, stage: Stage) -> None:
-        """Nothing starts here."""
+        """No process is started here."""
         self._run, self._store, self._pool, self._limits, self._stage = run, store, pool, limits, stage
         self._variants = run.spec.variants
         self.failed: set[int] = set()
 
     def prepare(self) -> dict[int, Artefact]:
-        """Every variant's artefact by position; what fails is noted and left out. Raises Cancelled."""
-        found: dict[tuple[str, str, Any], tuple[Artefact, Coverage]] = {}
-        out: dict[int, Artefact] = {}
-        known = self._store.variants(self._run)
-        for position, v in enumerate(self._variants):
-            key = (v.model, v.mode, v.settings)
+        """Return the artefacts by variant position; failures are stored and left out. Raises Cancelled."""
+        results: dict[tuple[str, str, Any], tuple[Artefact, Coverage]] = {}
+        artefacts: dict[int, Artefact] = {}
+        variant_records = self._store.variants(self._run)
+        for position, variant in enumerate(self._variants):
+            key = (variant.model, variant.mode, variant.settings)
             with self.noting(position, "build"):
-                found[key] = found.get(key) or build(v, self._pool, self._limits, self._stage)
-                artefact, coverage = found[key]
-                was = known[position].artefact
-                if was and was.digest != artefact.digest:
-                    raise WorkerError("changed", f"{v.model} is not what it was when this run began: {was.checkpoint}.")
-                out[position] = artefact
+                results[key] = results.get(key) or build(variant, self._pool, self._limits, self._stage)
+                artefact, coverage = results[key]
+                earlier = variant_records[position].artefact
+                if earlier and earlier.digest != artefact.digest:
+                    raise WorkerError(
+                        "changed", f"{variant.model} is not what it was when this run began: {earlier.checkpoint}."
+                    )
+                artefacts[position] = artefact
                 self._store.set_variant(self._run.id, position, artefact=artefact, coverage=coverage)
-        return out
+        return artefacts
 
     def open_block(
         self,
@@ -117,26 +120,27 @@ class Variants:
         reserve_bytes: Callable[[int], int],
         shared: int | None = None,
     ) -> list[int]:
-        """Open as many as fit into memory at once, in order; returns who was tried. Others are for the next block.
+        """Open as many variants as fit into memory, in order, and return the positions tried; others come later.
 
-        `need_bytes` is what opening and running one takes, `reserve_bytes` what of it comes only with the first pass.
-        `shared` is in every block, so it alone is no block; a variant that doesn't fit even beside it has failed.
+        `need_bytes` is the memory for opening and running a variant, `reserve_bytes` the part of it that is only
+        allocated by the first pass. `shared` is in every block, so a block needs another variant beside it; a variant
+        that doesn't fit even then has failed.
         """
         reserved, tried = 0, []
         for position in (p for p in positions if p not in self.failed):
-            v, need = self._variants[position], need_bytes(position)
-            short = cpu.available_memory_bytes() - reserved < need
-            if short and len(workers) > (shared in workers):
+            variant, need = self._variants[position], need_bytes(position)
+            too_large = cpu.available_memory_bytes() - reserved < need
+            if too_large and len(workers) > (shared in workers):
                 break
             tried.append(position)
             with self.noting(position, "open"):
-                if short:
+                if too_large:
                     raise WorkerError(
                         "out of memory",
-                        f"{v.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Close other "
+                        f"{variant.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Close other "
                         "programs, or choose a smaller model.",
                     )
-                worker, opening = open_worker(v, built[position], self._pool, self._limits, self._stage)
+                worker, opening = open_worker(variant, built[position], self._pool, self._limits, self._stage)
                 workers[position] = worker
                 self._store.set_variant(self._run.id, position, opening=opening)
                 reserved += reserve_bytes(position)
@@ -144,7 +148,7 @@ class Variants:
 
     @contextmanager
     def noting(self, position: int, stage: str) -> Iterator[None]:
-        """A failure within is stored with its variant, and the rest goes on without it."""
+        """Context manager that stores a WorkerError with its variant, so that the others continue without it."""
         try:
             yield
         except WorkerError as e:

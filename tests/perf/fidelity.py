@@ -184,8 +184,8 @@ class Product:
 
     def processes(self) -> list[psutil.Process]:
         """The arm's processes, workers first."""
-        own = psutil.Process(self.process.pid)
-        return [*own.children(recursive=True), own]
+        first = psutil.Process(self.process.pid)
+        return [*first.children(recursive=True), first]
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -263,8 +263,8 @@ class Browser(Watched):
         page = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--headless"]).new_page()
         page.goto(f"http://127.0.0.1:{self.port}/Benchmark")
         page.get_by_role("button", name="Cancel").wait_for(timeout=60_000)
-        own = set(super().processes())
-        self._chromium = [c for c in psutil.Process().children(recursive=True) if c not in before | own]
+        server = set(super().processes())
+        self._chromium = [c for c in psutil.Process().children(recursive=True) if c not in before | server]
 
     def processes(self) -> list[psutil.Process]:
         """The browser's processes too."""

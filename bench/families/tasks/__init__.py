@@ -1,4 +1,4 @@
-"""Tasks: what a family predicts, one file each. A task owns its metrics and how errors are counted.
+"""Tasks: what a family predicts, one file each. A task defines its metrics and how errors are counted.
 
-A family names its task, so there is no list to add one to.
+A family refers to its task directly, so there is no list of tasks to maintain.
 """

@@ -1,4 +1,4 @@
-"""What a task offers."""
+"""The base class of tasks, with their metrics and examples."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any, ClassVar
 from bench.core.errors import EarbenchError
 from bench.core.scoring import Errors
 
-Counts = Mapping[str, Errors]  # by the name of the metric
+Counts = Mapping[str, Errors]  # by metric name
 
 
 class TaskError(EarbenchError):
-    """A task can't be done with this model."""
+    """A task is unknown or does not fit the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A rate of errors."""
+    """An error rate."""
 
-    name: str  # of columns: wer
+    name: str  # for columns: wer
     label: str  # for people: WER
-    units: str  # what is counted: words
+    units: str  # the counted units: words
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A real example. `read` gives what `Family.prepare` takes; `target` is what should be predicted."""
+    """A real example. `read` returns the input of `Family.prepare`; `target` is what should be predicted."""
 
     id: str
-    digest: str | None  # SHA-256 of what it is read from
+    digest: str | None  # SHA-256 of the file that it is read from
     read: Callable[[], Any]
     target: Any
 
@@ -40,20 +40,20 @@ class Task(ABC):
     """What a family predicts: transcription; later classification and language modelling."""
 
     NAME: ClassVar[str]
-    VERB: ClassVar[str]  # what its models do, for messages: "transcribes speech"
-    METRICS: ClassVar[tuple[Metric, ...]]  # the first one decides
+    VERB: ClassVar[str]  # for messages, what its models do: "transcribes speech"
+    METRICS: ClassVar[tuple[Metric, ...]]  # the first is decisive
 
     @abstractmethod
     def count(self, target: Any, output: Any, normaliser: str) -> Counts:
-        """The errors of one prediction."""
+        """Count the errors of one prediction."""
 
     @abstractmethod
     def output_from(self, stored: Any) -> Any:
-        """A prediction from what `to_json` wrote of it."""
+        """Restore a prediction from the form that `to_json` wrote."""
 
     @abstractmethod
     def examples(self, where: str, limit: int) -> Sequence[Example]:
-        """Examples to calibrate or to tune on: `where` names them, "" the ones at hand; `limit` 0: all.
+        """Return examples for calibration or tuning. `where` names their source, "" the shipped ones; `limit` 0: all.
 
         Raises EarbenchError.
         """

@@ -1,4 +1,4 @@
-"""Speech -> text. Errors are counted in words and in characters."""
+"""Speech -> text. Errors are counted in words (WER) and in characters (CER)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TranscriptionTask(Task):
     METRICS = (Metric("wer", "WER", "words"), Metric("cer", "CER", "characters"))
 
     def count(self, target: str, output: Transcription, normaliser: str) -> Counts:
-        """Word and character errors of a text against its reference."""
+        """Count the word and character errors of a text against its reference."""
         return {
             "wer": scoring.words(target, output.text, normaliser),
             "cer": scoring.characters(target, output.text, normaliser),
@@ -31,7 +31,7 @@ class TranscriptionTask(Task):
         return transcription_from(stored)
 
     def examples(self, where: str, limit: int) -> Sequence[Example]:
-        """The clips of a data set's split `calibrate`, by default of the shipped one. Raises DatasetError."""
+        """Return clips of a data set's split `calibrate`, by default the shipped data set's. Raises DatasetError."""
         clips = dataset.find(where or str(dataset.bundled()), "calibrate")
         chosen = dataset.choose(clips, limit, seed=0) if limit else clips
         return [

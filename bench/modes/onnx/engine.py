@@ -1,4 +1,4 @@
-"""What the modes on ONNX Runtime share: opening networks, running them, and counting what they hold and run."""
+"""The ONNX Runtime engine, shared by its modes: open and run networks, and count their coverage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.families.network import Feed, Network, Profile
 from bench.modes.coverage import Graph, count
 from bench.modes.mode import Exercise, Mode
 
-ENDING = ".onnx"  # of a network's file, behind the network's name
+ENDING = ".onnx"  # suffix of a network's file, after the network's name
 OPEN_CODE = """import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
@@ -31,13 +31,13 @@ def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float3
 RECURRENT = ("GRU", "LSTM")
 PRODUCTS = ("MatMul", "Gemm", "Conv", *RECURRENT)
 _PROVIDERS = ("CPUExecutionProvider",)
-_QUANTIZING = ("DynamicQuantizeMatMul", "DynamicQuantizeLSTM")  # these read floats and multiply 8-bit integers
-_BITS = {"float": 32, "float16": 16, "int8": 8, "uint8": 8}  # ONNX Runtime's names of what a node reads
-_OTHERS = (".weight", ".bias", ".bias_quantized")  # the last in 32-bit integers
+_QUANTIZING = ("DynamicQuantizeMatMul", "DynamicQuantizeLSTM")  # read floats and multiply 8-bit integers
+_BITS = {"float": 32, "float16": 16, "int8": 8, "uint8": 8}  # by ONNX Runtime's names of input types
+_OTHERS = (".weight", ".bias", ".bias_quantized")  # the last as 32-bit integers
 
 
 class OnnxMode(Mode):
-    """A mode whose artefact is an ONNX file a network."""
+    """A mode whose artefact has one ONNX file per network."""
 
     def open(
         self, directory: Path, placement: Placement, family: Family, networks: Sequence[Network]
@@ -46,7 +46,7 @@ class OnnxMode(Mode):
         return {n.name: OnnxOpened(directory / f"{n.name}{ENDING}", n, placement) for n in networks}
 
     def coverage(self, opened: Mapping[str, Any], profile: Profile, exercise: Exercise) -> Coverage:
-        """See Mode: weights as the files hold them, activations as ONNX Runtime ran them in a profiled pass."""
+        """See Mode; weights are counted in the files, activations in a profiled pass of ONNX Runtime."""
         events = _profiled(opened, exercise)
 
         def look(network: str, names: set[str]) -> Graph:
@@ -57,17 +57,17 @@ class OnnxMode(Mode):
 
 
 class OnnxOpened:
-    """A session of ONNX Runtime behind the contract of `Opened`."""
+    """An ONNX Runtime session that implements `Opened`."""
 
     def __init__(self, file: Path, network: Network, placement: Placement, profile: str = "") -> None:
-        """Opens a network's file on the CPU. `profile` is where ONNX Runtime notes what it runs, "" for nowhere."""
+        """Open a network's file on the CPU. `profile` is the prefix of ONNX Runtime's profile file, "" for none."""
         import onnxruntime
 
         self.file, self.network, self.placement = file, network, placement
         self.session = onnxruntime.InferenceSession(file, self._options(profile), providers=_PROVIDERS)
         self._outputs = [port.name for port in network.free_outputs]
-        # Opening leaves the file's weights behind as free memory: returned, passes need no further memory for as much.
-        with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        # Opening leaves freed memory of the weights' size in the heap: return it, so that passes don't add to it.
+        with contextlib.suppress(AttributeError, OSError):  # only glibc has malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
 
     def start(self) -> Callable[[Feed], Feed]:
@@ -80,7 +80,7 @@ class OnnxOpened:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.placement.threads
         options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # one block planned for all activations: 66 MB more on base, and no faster
+        options.enable_mem_pattern = False  # plans one block for all activations: 66 MB more on base, and no faster
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = profile
@@ -90,7 +90,7 @@ class OnnxOpened:
         return dict(zip(self._outputs, self.session.run(self._outputs, dict(feed)), strict=True))
 
     def _with_state(self) -> Callable[[Feed], Feed]:
-        """The state stays ONNX Runtime's own: each pass reads what the last one wrote, without a copy."""
+        """Return a session that keeps its state in ONNX Runtime's memory: fed back from pass to pass without copies."""
         from onnxruntime import OrtValue
 
         state: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class OnnxOpened:
 
 
 def _stored(file: Path, names: set[str]) -> tuple[dict[str, tuple[int | None, int]], int]:
-    """({node: (bits, elements) of the weight that it multiplies with}, elements of all other parameters)."""
+    """Return ({node: (bits, elements) of its weight}, elements of all other parameters)."""
     import onnx
 
     graph = onnx.load(file).graph
@@ -128,7 +128,7 @@ def _stored(file: Path, names: set[str]) -> tuple[dict[str, tuple[int | None, in
     for node in graph.node:
         if node.name not in names:
             continue
-        if node.op_type == "MatMulNBits":  # weights packed into bytes, blocks filled up
+        if node.op_type == "MatMulNBits":  # weights are packed into bytes and blocks are padded
             sizes = {a.name: a.i for a in node.attribute}
             stored[node.name] = sizes["bits"], sizes["K"] * sizes["N"]
             continue
@@ -138,7 +138,7 @@ def _stored(file: Path, names: set[str]) -> tuple[dict[str, tuple[int | None, in
             used.update(weights)
             elements = sum(int(np.prod(tensors[name].dims)) for name in weights)
             stored[node.name] = _bits(tensors[weights[0]]), elements
-    # What isn't multiplied with keeps torch's name: the weights of norms, and biases.
+    # Other parameters, norm weights and biases, keep torch's names.
     others = [t for name, t in tensors.items() if name not in used and name.endswith(_OTHERS)]
     return stored, sum(int(np.prod(t.dims)) for t in others)
 
@@ -150,7 +150,7 @@ def _bits(tensor: Any) -> int:
 
 
 def _profiled(opened: Mapping[str, OnnxOpened], exercise: Exercise) -> dict[str, list[Any]]:
-    """What ONNX Runtime ran in a short pass, by network: fusions and fallbacks have happened by then."""
+    """Return ONNX Runtime's profile of a short pass by network; it includes all fusions and fallbacks."""
     with tempfile.TemporaryDirectory() as folder:
         watched = {n: OnnxOpened(o.file, o.network, o.placement, f"{folder}/{n}") for n, o in opened.items()}
         exercise(watched)
@@ -158,18 +158,18 @@ def _profiled(opened: Mapping[str, OnnxOpened], exercise: Exercise) -> dict[str,
 
 
 def _executed(events: Sequence[Any], names: set[str]) -> dict[str, int]:
-    """Bits of what each node reads."""
+    """Return the bits of each node's input activations."""
     executed: dict[str, int] = {}
     for event in events:
-        name, ended, _ = event["name"].partition("_kernel_time")
+        name, suffix, _ = event["name"].partition("_kernel_time")
         kind = event.get("args", {}).get("op_name", "")
-        if not ended or not any(product in kind for product in PRODUCTS):
+        if not suffix or not any(product in kind for product in PRODUCTS):
             continue
-        # A fused node is named after the first one that it is made of: ".../qk/MatMulScaleFusion/", "...conv_token_18".
+        # A fused node is named after the first of its parts: ".../qk/MatMulScaleFusion/", "...conv_token_18".
         name = re.sub(r"_token_\d+$", "", name)
         while name not in names and "/" in name:
             name = name.rpartition("/")[0]
         if name in names:
-            (read,) = event["args"]["input_type_shape"][0]
-            executed[name] = 8 if kind in _QUANTIZING else _BITS[read]
+            (dtype,) = event["args"]["input_type_shape"][0]
+            executed[name] = 8 if kind in _QUANTIZING else _BITS[dtype]
     return executed

@@ -1,8 +1,8 @@
-"""From torch to ONNX, with names that lead back to modules.
+"""Export from torch to ONNX, with nodes named after modules.
 
 Nodes are named after the torch module they come from: `wav2vec2.encoder.layers.0.attention.q_proj` is that layer's
-matrix product and so on; the two products of attention are `....attention/qk` and `....attention/av`, everything else
-is `MODULE/OPERATOR`. Weights are `MODULE.weight`, as in torch, but transposed where a product wants them so.
+matrix product and so on; the two products of attention are `....attention/qk` and `....attention/av`; every other node
+is `MODULE/OPERATOR`. Weights are `MODULE.weight`, as in torch, but transposed where a matrix product requires it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
-# What a node reads by position, as torch names it.
+# The parameters of a node by input position, with torch's names.
 _PARAMETERS: dict[str, dict[int, str]] = {
     "MatMul": {1: "weight"},
     "Add": {0: "bias", 1: "bias"},
@@ -37,12 +37,12 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def code(quantize: str = "") -> str:
-    """The same in plain lines; `quantize` are those that change model.onnx before it is opened."""
-    between = f"{quantize}\n" if quantize else ""
+    """Return plain code for the export; `quantize` holds the lines that change model.onnx before it is opened."""
+    quantize_lines = f"{quantize}\n" if quantize else ""
     return f"""import onnxruntime
 
 torch.onnx.export(model, (audio,), "model.onnx", dynamo=True, external_data=False, verbose=False)
-{between}options = onnxruntime.SessionOptions()
+{quantize_lines}options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = torch.get_num_threads()
 session = onnxruntime.InferenceSession("model.onnx", options)
 
@@ -54,7 +54,7 @@ def model(audio):
 
 
 def export(model: nn.Module, network: Network, file: Path) -> None:
-    """Write the float module as one ONNX file: every free dimension stays free, nodes are named after modules."""
+    """Write the float module as one ONNX file, with free dimensions kept free and nodes named after modules."""
     import onnx_ir
     import torch
 
@@ -89,7 +89,7 @@ def export(model: nn.Module, network: Network, file: Path) -> None:
 
 @contextmanager
 def _plain_attention(model: Any) -> Iterator[None]:
-    """Two matrix products and a softmax, without a mask: transformers' own make one of zeros, added in every layer."""
+    """Use attention without a mask while exporting: transformers' own creates a mask of zeros and adds it per layer."""
     if not hasattr(model, "set_attn_implementation"):
         yield
         return
@@ -110,29 +110,29 @@ def _plain_attention(model: Any) -> Iterator[None]:
         return (scores.softmax(-1) @ value).transpose(1, 2), None  # (batch, frames, heads, width)
 
     AttentionInterface.register("earbench-plain", plain)
-    was = model.config._attn_implementation
+    previous = model.config._attn_implementation
     model.set_attn_implementation("earbench-plain")
     try:
         yield
     finally:
-        model.set_attn_implementation(was)
+        model.set_attn_implementation(previous)
 
 
 def _by_module(graph: onnx_ir.Graph, modules: dict[str, nn.Module]) -> dict[str, list[onnx_ir.Node]]:
-    """The graph's nodes by the innermost module that they come from, in order; "" for none."""
-    of: dict[str, list[onnx_ir.Node]] = {}
+    """Return the graph's nodes by the innermost module that they come from, in order; "" for none."""
+    by_module: dict[str, list[onnx_ir.Node]] = {}
     for node in graph:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-        inner = [s.removeprefix("model.") for s in scopes if s.removeprefix("model.") in modules]
-        of.setdefault(inner[-1] if inner else "", []).append(node)
-    return of
+        scope_modules = [s.removeprefix("model.") for s in scopes if s.removeprefix("model.") in modules]
+        by_module.setdefault(scope_modules[-1] if scope_modules else "", []).append(node)
+    return by_module
 
 
 def _one_norm(graph: onnx_ir.Graph, modules: dict[str, nn.Module]) -> None:
-    """A group norm of one channel a group is ONNX's InstanceNormalization.
+    """Replace group norms with one channel per group by ONNX's InstanceNormalization.
 
-    The exporter writes it as one without weights between reshapes, then a product and a sum: each of them goes through
-    the largest tensor of the whole network once more.
+    The exporter writes one without weights between reshapes, then a product and a sum. Each of these makes another pass
+    over the largest tensor of the network.
     """
     import onnx_ir
     import torch
@@ -152,7 +152,7 @@ def _one_norm(graph: onnx_ir.Graph, modules: dict[str, nn.Module]) -> None:
 
 
 def _plain_products(graph: onnx_ir.Graph) -> None:
-    """A linear layer of two dimensions as a product and a sum, as those of three are: quantizers skip Gemm silently."""
+    """Replace Gemm (2-d linear layers) by MatMul and Add, as in 3-d linear layers: quantizers skip Gemm silently."""
     import onnx_ir
 
     for node in [node for node in graph if node.op_type == "Gemm"]:
@@ -178,10 +178,10 @@ def _plain_products(graph: onnx_ir.Graph) -> None:
 
 
 def _name(graph: onnx_ir.Graph, modules: dict[str, nn.Module], outputs: set[str]) -> None:
-    """Name nodes and weights after modules, and drop what the exporter notes beside them (paths among it)."""
+    """Name nodes and weights after modules, and remove the exporter's metadata, which includes paths."""
     from torch import nn
 
-    taken: Counter[str] = Counter()
+    name_counts: Counter[str] = Counter()
     for module, nodes in _by_module(graph, modules).items():
         products = [node for node in nodes if node.op_type in PRODUCTS]
         free = [node for node in products if node.op_type not in RECURRENT and not _of_weight(node)]
@@ -192,17 +192,17 @@ def _name(graph: onnx_ir.Graph, modules: dict[str, nn.Module], outputs: set[str]
             looked_up = node.op_type == "Gather" and isinstance(modules[module], nn.Embedding)
             for i, parameter in ({0: "weight"} if looked_up else parameters).items():
                 value = node.inputs[i] if i < len(node.inputs) else None
-                owned = isinstance(getattr(modules[module], parameter, None), nn.Parameter)
-                if owned and value is not None and value.is_initializer():
+                is_parameter = isinstance(getattr(modules[module], parameter, None), nn.Parameter)
+                if is_parameter and value is not None and value.is_initializer():
                     node.replace_input_with(i, _named(graph, f"{module}.{parameter}", value.const_value))
             kind = node.op_type
-            if node in free:  # of activations with activations
+            if node in free:  # a product of two activations
                 kind = ATTENTION[free.index(node)] if len(free) == len(ATTENTION) else f"product{free.index(node)}"
             elif node in products or looked_up:
                 kind = ""
             name = f"{module}/{kind}" if kind else module
-            taken[name] += 1
-            node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+            name_counts[name] += 1
+            node.name = name if name_counts[name] == 1 else f"{name}_{name_counts[name]}"
             for value in node.outputs:
                 value.metadata_props.clear()
                 if value.name not in outputs:
@@ -221,19 +221,19 @@ def _of_weight(node: onnx_ir.Node) -> bool:
 
 
 def _named(graph: onnx_ir.Graph, name: str, tensor: onnx_ir.TensorProtocol | None) -> onnx_ir.Value:
-    """A weight of its own under that name: the exporter lets modules share what is equal, as new norms are.
+    """Return a separate weight under that name: the exporter shares equal weights between modules, such as new norms.
 
-    A module that is applied twice has one weight still.
+    A module that is applied twice still has one weight.
     """
     import onnx_ir
 
     assert tensor is not None
-    values, plain, number = tensor.numpy(), name, 1
-    while (taken := graph.initializers.get(name)) is not None:
-        if taken.const_value is not None and np.array_equal(taken.const_value.numpy(), values):
-            return taken
+    values, base_name, number = tensor.numpy(), name, 1
+    while (existing := graph.initializers.get(name)) is not None:
+        if existing.const_value is not None and np.array_equal(existing.const_value.numpy(), values):
+            return existing
         number += 1
-        name = f"{plain}_{number}"
+        name = f"{base_name}_{number}"
     value = onnx_ir.val(name, const_value=onnx_ir.tensor(values, name=name))
     graph.register_initializer(value)
     return value

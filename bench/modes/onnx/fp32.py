@@ -1,4 +1,4 @@
-"""32-bit floating point on ONNX Runtime: what this engine gains alone, before anything is quantized."""
+"""32-bit floating point on ONNX Runtime: the engine's gain alone, without quantization."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fp32(engine.OnnxMode):
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Export the networks as they are."""
+        """Export the networks without quantization."""
         for network in family.read_networks(out):
             progress("exporting to ONNX")
             export.export(source[network.name], network, out / f"{network.name}{engine.ENDING}")

@@ -1,7 +1,7 @@
-"""4-bit weights of the linear layers on ONNX Runtime (MatMulNBits): rounded to the nearest, no activations quantized.
+"""4-bit weights of the linear layers on ONNX Runtime (MatMulNBits): rounded to nearest, activations stay float.
 
 Every `block_size` weights of an output channel share a scale and a zero point. The products are computed in float32
-(accuracy level 1): weights are unpacked block by block while they are multiplied.
+(accuracy level 1): weights are unpacked block by block during the product.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ onnx.save(quantizer.model.model, "model.onnx")"""
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Quantize every product with a weight."""
+        """Quantize every matrix product with a weight."""
         import onnx
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 

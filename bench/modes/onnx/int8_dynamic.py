@@ -1,8 +1,8 @@
 """Dynamic int8 of the linear layers by ONNX Runtime's `quantize_dynamic`.
 
-Weights are int8 with one scale an output channel; activations are quantized to 8 bits before each linear layer, with
-one scale and one zero point for the whole tensor, found anew at every pass. Convolutions stay float: ONNX Runtime's
-dynamic one, ConvInteger, is slower than the float one. So do the two products of attention.
+Weights are int8 with one scale per output channel. Activations are quantized to 8 bits before each linear layer, with
+one scale and one zero point per tensor, computed at every pass. Convolutions stay float, because ONNX Runtime's dynamic
+integer convolution, ConvInteger, is slower than the float one. The two products of attention stay float too.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ quantize_dynamic(
     )
 
     def check(self) -> str:
-        """Tells where 8 bits are not quite 8."""
+        """Return a remark if the range is reduced to 7 bits here."""
         return integers.remark()
 
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Quantize every product with a weight."""
+        """Quantize every matrix product with a weight."""
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 

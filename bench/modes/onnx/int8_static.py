@@ -1,7 +1,7 @@
-"""Static int8 of linear layers and convolutions on ONNX Runtime: ranges of activations are found while it is built.
+"""Static int8 of linear layers and convolutions on ONNX Runtime: activation ranges are calibrated during the build.
 
-Weights are int8 with one scale an output channel. Linear layers read activations with one step a tensor, convolutions
-with one a channel (see `channel_scales`), as QuantizeLinear and DequantizeLinear around every product, which ONNX
+Weights are int8 with one scale per output channel. Activations have one step per tensor in linear layers and one per
+channel in convolutions (see `channel_scales`), as QuantizeLinear and DequantizeLinear around every product, which ONNX
 Runtime fuses into integer kernels. The products of attention, whose factors are both activations, stay float.
 """
 
@@ -20,7 +20,7 @@ from bench.families.network import Feed, Network
 from bench.modes.mode import Cost, Data, ModeSpec, Needs, Option, Precision, Progress, calibration
 from bench.modes.onnx import channel_convs, engine, export, integers, watch
 
-_LINEAR_QUANTILE = 1e-5  # of the encoder's activations, which have few peaks and want them
+_LINEAR_QUANTILE = 1e-5  # for the encoder's activations, whose few peaks must be kept
 
 
 class Int8Static(engine.OnnxMode):
@@ -60,7 +60,7 @@ class Int8Static(engine.OnnxMode):
         data="examples",
         float_reference="onnx-fp32",
         min_snr_db=15.0,
-        min_random_snr_db=3.0,  # frames of a random extractor differ by far less than their activations peak
+        min_random_snr_db=3.0,  # frames of a random extractor differ far less than its activations peak
         version=2,
         code=export.code(
             """import onnx
@@ -88,13 +88,13 @@ quantize_static(
     )
 
     def check(self) -> str:
-        """Tells where 8 bits are not quite 8."""
+        """Return a remark if the range is reduced to 7 bits here."""
         return integers.remark()
 
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Find ranges on the examples, then quantize every product with a weight but the first convolutions."""
+        """Calibrate ranges on the examples, then quantize every product with a weight except the first convolutions."""
         for network in family.read_networks(out):
             feeds = [family.crop(feed, family.CALIBRATION_SIZE) for feed in data.feeds[network.name]]
             _quantize(source, network, feeds, settings, out, progress)
@@ -115,7 +115,7 @@ def _quantize(
     out: Path,
     progress: Progress,
 ) -> None:
-    """Write one network."""
+    """Quantize and write one network."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
@@ -126,7 +126,7 @@ def _quantize(
         folder = Path(scratch)
         graph = onnx.load(source).graph
         weights = {tensor.name for tensor in graph.initializer}
-        # By name, what they read and what they give: nothing that holds the weights in memory.
+        # Names of nodes, inputs and outputs only, so that no reference keeps the weights in memory.
         convs = {
             n.name: (n.input[0], n.output[0])
             for n in watch.convolutions(graph, network.sensitive)[int(settings["float_convs"]) :]
@@ -135,16 +135,16 @@ def _quantize(
         gelus = watch.into_gelu(graph)
         del graph
         by_channel = settings["ranges"] == "channel"
-        around = dict.fromkeys(name for both in convs.values() for name in both)
-        watched = {name: name in gelus for name in around} if by_channel else {}
-        grids = watch.grids(source, watched, feeds, folder, progress)
+        conv_tensors = dict.fromkeys(name for pair in convs.values() for name in pair)
+        gelu_only = {name: name in gelus for name in conv_tensors} if by_channel else {}
+        grids = watch.grids(source, gelu_only, feeds, folder, progress)
         shares = dict.fromkeys(linears.values(), _LINEAR_QUANTILE)
         if not by_channel:
-            shares |= dict.fromkeys(around, 0.0)
+            shares |= dict.fromkeys(conv_tensors, 0.0)
         ranges = _ranges(source, shares, feeds, folder, progress)
-        found = folder / "ranges.json"
+        ranges_file = folder / "ranges.json"
         tensors = {name: tuple(np.array(end, np.float32) for end in ends) for name, ends in ranges.items()}
-        save_tensors_data(TensorsData(CalibrationMethod.MinMax, tensors), found)
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, tensors), ranges_file)
         progress("quantizing")
         quantize_static(
             source,
@@ -154,37 +154,39 @@ def _quantize(
             reduce_range=integers.reduced(),
             activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibration_cache_path=found,
+            calibration_cache_path=ranges_file,
             extra_options={
                 "ActivationSymmetric": signed,
-                # What a linear layer gives is never rounded: the sums of the residual path stay float.
+                # Outputs of linear layers are not quantized: the sums of the residual path stay float.
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
             },
         )
-    made = onnx.load(out / name)
+    model = onnx.load(out / name)
     if by_channel:
         levels = 63 if integers.reduced() else 127
-        for node in [node for node in made.graph.node if node.name in convs]:
-            read, given = (grids[tensor] for tensor in convs[node.name])
-            channel_convs.quantize(made.graph, node, read, given, signed=signed, levels=levels)
+        for node in [node for node in model.graph.node if node.name in convs]:
+            input_grid, output_grid = (grids[tensor] for tensor in convs[node.name])
+            channel_convs.quantize(model.graph, node, input_grid, output_grid, signed=signed, levels=levels)
     progress("writing the weights")
-    integers.save(made, out / name)
+    integers.save(model, out / name)
 
 
 def _ranges(
     source: Path, shares: Mapping[str, float], feeds: Sequence[Feed], folder: Path, progress: Progress
 ) -> dict[str, tuple[float, float]]:
-    """(lowest, highest) of every activation that is to be quantized with one step, by its name.
+    """Return (lowest, highest) by name for every activation that is quantized with one step per tensor.
 
-    Each end is the mean over feeds of the feed's quantile, with that share of its values beyond; where the share is 0,
-    the outermost value of all feeds.
+    Each end is the mean over feeds of a quantile of the feed, with that share of its values beyond it. If the share is
+    0, it is the most extreme value of all feeds.
     """
     ends: dict[str, list[Any]] = {name: [] for name in shares}
 
     def look(name: str, values: Array) -> None:
-        if values.size:  # a cache begins empty
+        if values.size:  # a cache is empty at first
             ends[name].append(np.quantile(values, (shares[name], 1 - shares[name])))
 
     watch.watch(source, shares, feeds, folder, progress, look)
-    outermost = {name: (np.min(e, axis=0)[0], np.max(e, axis=0)[1]) for name, e in ends.items()}
-    return {name: tuple(np.mean(e, axis=0)) if shares[name] else outermost[name] for name, e in ends.items()}
+    extremes = {name: (np.min(clip_ends, axis=0)[0], np.max(clip_ends, axis=0)[1]) for name, clip_ends in ends.items()}
+    return {
+        name: tuple(np.mean(clip_ends, axis=0)) if shares[name] else extremes[name] for name, clip_ends in ends.items()
+    }

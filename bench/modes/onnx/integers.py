@@ -1,4 +1,4 @@
-"""What the quantized modes on ONNX Runtime share: names after modules again, and nothing that is left float unseen."""
+"""Shared by ONNX Runtime's quantized modes: restore module names, and detect layers left in float."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from typing import Any
 
 from bench.device import cpu
 
-# Processors that sum products of 8-bit integers in 32 bits at once.
+# Processors that accumulate products of 8-bit integers directly in 32 bits.
 _FULL_RANGE = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-_ADDED = ("_quant", "_Q4")  # to a node's name, by those who quantize it
+_SUFFIXES = ("_quant", "_Q4")  # suffixes that quantizers add to node names
 
 
 def x86() -> bool:
-    """Whether this is a processor of that family, whose products want unsigned activations."""
+    """Return whether this is an x86 processor, whose integer products need unsigned activations."""
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def reduced() -> bool:
-    """On x86 without VNNI the products of 8-bit integers are summed in 16 bits first, which overflows."""
+    """Return whether to use 7 bits: x86 without VNNI accumulates 8-bit products in 16 bits first, which overflows."""
     return x86() and not _FULL_RANGE & cpu.isa()
 
 
 def remark() -> str:
-    """Tells where 8 bits are not quite 8."""
+    """Return a remark if weights are reduced to 7 bits here."""
     return "7-bit weights: this processor's 8-bit products would overflow" if reduced() else ""
 
 
 @contextmanager
 def scraps(directory: Path) -> Iterator[None]:
-    """ONNX Runtime's quantizers write the model between their steps: beside the artefact, so that it is counted."""
-    was = tempfile.tempdir
+    """Put the intermediate files of ONNX Runtime's quantizers into the artefact's folder, so that they are counted."""
+    previous = tempfile.tempdir
     tempfile.tempdir = str(directory)
     try:
         yield
     finally:
-        tempfile.tempdir = was
+        tempfile.tempdir = previous
 
 
 def save(model: Any, file: Path) -> None:
-    """Write an `onnx.ModelProto` whose linear layers are quantized, its nodes named after modules.
+    """Write an `onnx.ModelProto` with quantized linear layers, its nodes named after modules.
 
-    Raises RuntimeError if a product with a weight is still float: the quantizers skip what they can't do in silence.
+    Raises RuntimeError if a product with a weight is still float: the quantizers silently skip what they don't support.
     """
     import onnx
 
     floats = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
-    left = [n.name for n in model.graph.node if n.op_type in ("MatMul", "Gemm") and n.input[1] in floats]
-    if left:
-        raise RuntimeError(f"ONNX Runtime left {', '.join(left)} in floating point.")
+    skipped = [n.name for n in model.graph.node if n.op_type in ("MatMul", "Gemm") and n.input[1] in floats]
+    if skipped:
+        raise RuntimeError(f"ONNX Runtime left {', '.join(skipped)} in floating point.")
     for node in model.graph.node:
-        for added in _ADDED:
-            node.name = node.name.removesuffix(added)
-    del model.graph.value_info[:]  # inferred shapes that nobody needs any more
+        for suffix in _SUFFIXES:
+            node.name = node.name.removesuffix(suffix)
+    del model.graph.value_info[:]  # inferred shapes, no longer needed
     onnx.save(model, file)

@@ -37,7 +37,7 @@ class Bf16(engine.OpenVinoMode):
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Write every weight rounded to bfloat16."""
+        """Round every weight to bfloat16 and write it."""
         for network in family.read_networks(out):
             progress("converting from ONNX")
             graph = engine.read(source, network)

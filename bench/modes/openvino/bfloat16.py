@@ -1,8 +1,8 @@
-"""bfloat16 in an OpenVINO graph: how weights are stored in it, and how products read them as they are stored.
+"""bfloat16 in an OpenVINO graph: store weights in it, and let products read them in their stored precision.
 
-A graph computes in float32 and a file says so: weights in bfloat16 or int8 become floats before they are multiplied.
-OpenVINO makes those floats when it opens the file, rounds a copy of them for the kernels that multiply bfloat16, and
-keeps both. Told the types that it will run in, it keeps none but its copy.
+A stored graph computes in float32: weights in bfloat16 or int8 are converted to float32 before they are multiplied.
+OpenVINO creates those float32 weights when it opens the file, rounds a copy for its bfloat16 kernels, and keeps both.
+If the graph states the types in which it runs, OpenVINO keeps only its own copy.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 
 from bench.families.family import Array
 
-PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")  # in a graph on disk
+PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")  # types of product nodes in a graph on disk
 
 
 def store(model: Any) -> None:
-    """Let the model hold every float weight in bfloat16, in place. They stay floats to what reads them."""
+    """Store every float weight of the model in bfloat16, in place. Nodes that read them still get float32."""
     _store(model.get_ordered_ops())
 
 
 def store_convolutions(model: Any) -> None:
-    """The same for float convolutions: their weights, where those aren't stored in int8, and their biases."""
+    """Store the biases of float convolutions in bfloat16, and their weights unless those are stored in int8."""
     for op in model.get_ordered_ops():
         if op.get_type_name() in ("Convolution", "GroupConvolution") and not _of_integers(op):
-            _, constants = _together(op)
+            _, constants = _fused(op)
             _store(entry.get_source_output().get_node() for entry in (op.input(1), *constants))
 
 
@@ -41,19 +41,19 @@ def _store(nodes: Iterable[Any]) -> None:
 
 
 def read(model: Any) -> None:
-    """Let products work on bfloat16 where their weights are at hand in it, in place.
+    """Let products compute in bfloat16 if their weights are available in it, in place.
 
-    For engines that run them so anyway: the logits are the same. So what OpenVINO computes together with a product
-    stays with it; a product stays as it is where a number in there would be rounded, and so does the last one, since
-    logits leave it as float32.
+    Only for engines that run them in bfloat16 anyway, so that the logits don't change. The nodes that OpenVINO fuses
+    with a product therefore stay together with it. A product is left unchanged if one of their constants would be
+    rounded. So is the last product, because logits are returned as float32.
     """
     from openvino import Type, opset13
 
     products = [op for op in model.get_ordered_ops() if op.get_type_name() in PRODUCTS]
     for op in products[:-1]:
         weight = _weight(op)
-        last, constants = _together(op)
-        if weight is None or None in (*constants.values(), *_scaled_behind(last)):
+        last, constants = _fused(op)
+        if weight is None or None in (*constants.values(), *_later_scales(last)):
             continue
         op.input(0).replace_source_output(opset13.convert(op.input_value(0), Type.bf16).output(0))
         op.input(1).replace_source_output(weight)
@@ -66,12 +66,12 @@ def read(model: Any) -> None:
 
 
 def _weight(product: Any) -> Any | None:
-    """What a product multiplies with, in bfloat16; None if that isn't stored so.
+    """Return a product's weight in bfloat16, or None if it is not stored in bfloat16 or int8.
 
-    None also where it is stored in int8 and the engine multiplies that itself: any with integers, matrices with floats.
+    Also None for int8 weights that the engine multiplies itself: all of them with integers, matrices also with floats.
     """
-    if (found := _half(product.input_value(1))) is not None:
-        return found
+    if (weight := _exact(product.input_value(1))) is not None:
+        return weight
     if product.get_type_name() == "MatMul" or _of_integers(product):
         return None
     scaled = _source(product.input_value(1), "Convert")
@@ -85,20 +85,20 @@ def _weight(product: Any) -> Any | None:
 
 
 def _of_integers(product: Any) -> bool:
-    """Whether a product reads activations that are rounded to integers."""
+    """Return whether a product reads quantized activations."""
     return bool(_source(product.input_value(0), "Unsqueeze").get_type_name() == "FakeQuantize")
 
 
 def _source(value: Any, kind: str) -> Any:
-    """The node that gives a value, before nodes of this kind."""
+    """Return the node that produces a value, skipping nodes of this kind."""
     node = value.get_node()
     return _source(node.input_value(0), kind) if node.get_type_name() == kind else node
 
 
-def _together(op: Any) -> tuple[Any, dict[Any, Any | None]]:
-    """The last node of those computed together with this one, and of the constants read there each in bfloat16.
+def _fused(op: Any) -> tuple[Any, dict[Any, Any | None]]:
+    """Return the last of the nodes that are fused with this one, and the constants they read, each in bfloat16.
 
-    That is adding a bias, scaling and GELU. None stands for a constant that bfloat16 doesn't hold.
+    Fused nodes are bias, scaling and GELU. None stands for a constant that bfloat16 can't represent exactly.
     """
     constants: dict[Any, Any | None] = {}
     while len(readers := op.output(0).get_target_inputs()) == 1:
@@ -108,29 +108,30 @@ def _together(op: Any) -> tuple[Any, dict[Any, Any | None]]:
             other = follower.input(1 - reader.get_index())
             if _source(other.get_source_output(), "Convert").get_type_name() != "Constant":  # a residual
                 break
-            constants[other] = _half(other.get_source_output())
+            constants[other] = _exact(other.get_source_output())
         elif follower.get_type_name() != "Gelu":
             break
         op = follower
     return op, constants
 
 
-def _scaled_behind(op: Any) -> list[Any | None]:
-    """The constants in bfloat16 that scale what this node gives after it was moved about, or None for one.
+def _later_scales(op: Any) -> list[Any | None]:
+    """Return the constants, in bfloat16, that scale this node's output after reshapes and transposes; at most one.
 
-    OpenVINO scales queries together with their product, before it splits them into heads.
+    It is None if bfloat16 can't represent it exactly. OpenVINO fuses the scaling of queries with their product, before
+    it splits them into heads.
     """
     while len(readers := op.output(0).get_target_inputs()) == 1:
         (reader,) = readers
         op = reader.get_node()
         if op.get_type_name() not in ("Reshape", "Transpose"):
             other = op.input_value(1 - reader.get_index()) if op.get_type_name() == "Multiply" else None
-            return [] if other is None or _source(other, "Convert").get_type_name() != "Constant" else [_half(other)]
+            return [] if other is None or _source(other, "Convert").get_type_name() != "Constant" else [_exact(other)]
     return []
 
 
-def _half(value: Any) -> Any | None:
-    """A constant in bfloat16, if that is how it is stored or loses nothing by it."""
+def _exact(value: Any) -> Any | None:
+    """Return a constant in bfloat16 if it is stored in it or is exactly representable, else None."""
     from openvino import Type
 
     node = value.get_node()
@@ -148,9 +149,9 @@ def _constant(values: Array) -> Any:
 
 
 def _nearest(values: Array) -> Array:
-    """Float32 as the nearest values that bfloat16 holds, of two that are as near the even one: (...) -> (...).
+    """Round float32 to the nearest bfloat16 values, ties to even, as float32: (...) -> (...).
 
-    OpenVINO 2026.4 rounds so in its kernels, but cuts off every other value when it converts a constant.
+    OpenVINO 2026.4 rounds like this in its kernels, but truncates when it converts a constant.
     """
     bits = np.asarray(values, np.float32, order="C").view(np.uint32)
     rounded = bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)

@@ -1,4 +1,4 @@
-"""A convolution of integers in an OpenVINO graph, with a step a channel on its way in."""
+"""An integer convolution in an OpenVINO graph, with per-channel steps for its input: see `channel_scales`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from bench.modes.openvino.engine import module
 
 
 def convolutions(model: Any, sensitive: Sequence[str]) -> list[Any]:
-    """The sensitive convolutions of a graph, in the order in which they run."""
+    """Return the sensitive convolutions of a graph, in execution order."""
     ops = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
-    by_name = {module(op.get_friendly_name(), set(sensitive)): op for op in ops}  # its bias is added by a node behind
+    by_name = {module(op.get_friendly_name(), set(sensitive)): op for op in ops}  # a later node adds the bias
     return [by_name[name] for name in sensitive if name in by_name]
 
 
 def quantize(conv: Any, read: Grid) -> None:
-    """Let a convolution multiply uint8 with int8, in place; `read` is the grid of what it reads."""
+    """Let a convolution multiply uint8 by int8, in place; `read` is the grid of its input."""
     from openvino import Type, opset13
 
     name, weight = conv.get_friendly_name(), conv.input_value(1).get_node().data  # (out, in, ...)
-    wide = [1] * (weight.ndim - 2)
+    trailing = [1] * (weight.ndim - 2)
     integers, scale = fold(weight, read)
-    floats = opset13.multiply(opset13.convert(opset13.constant(integers), Type.f32), scale.reshape(-1, 1, *wide))
+    floats = opset13.multiply(opset13.convert(opset13.constant(integers), Type.f32), scale.reshape(-1, 1, *trailing))
     lowest, highest = -read.zero, LEVELS - 1 - read.zero
-    ends = [(end * read.step).reshape(1, -1, *wide) for end in (lowest, highest)]
+    ends = [(end * read.step).reshape(1, -1, *trailing) for end in (lowest, highest)]
     shared_ends = [np.float32(end * read.shared) for end in (lowest, highest)]
     quantized = opset13.fake_quantize(conv.input_value(0), *ends, *shared_ends, LEVELS, name=f"{name}/FakeQuantize")
     conv.input(0).replace_source_output(quantized.output(0))

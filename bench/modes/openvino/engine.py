@@ -1,7 +1,8 @@
-"""What the modes on OpenVINO share: from ONNX to graphs on disk, opening, running, counting.
+"""The OpenVINO engine, shared by its modes: convert ONNX to graphs on disk, open and run them, count their coverage.
 
-An artefact is an .xml and a .bin a network; OpenVINO alone opens it. Its nodes keep the names that the ONNX export
-gives them, those of torch's modules, so what the engine runs leads back to modules: see `bench.modes.onnx.export`.
+An artefact has one .xml and one .bin file per network and is opened with OpenVINO alone. Its nodes keep the names of
+torch's modules that the ONNX export gives them, so that executed nodes can be traced to modules: see
+`bench.modes.onnx.export`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bench.modes.openvino import bfloat16, file_pages
 from bench.modes.openvino.bfloat16 import PRODUCTS
 from bench.modes.openvino.extractor import over_images
 
-ENDING = ".xml"  # of a network's file, behind the network's name
+ENDING = ".xml"  # suffix of a network's file, after the network's name
 QUANTIZE_PACKAGES = ("nncf",)
 FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 OPEN_CODE = """import openvino
@@ -39,20 +40,20 @@ compiled = core.compile_model(graph, "CPU", properties)
 
 def forward(batch):  # (batch, samples) float32 -> (batch, frames, vocab) float32
     return compiled([batch])[0]"""
-_FLOATS = ["earbench", "floats"]  # where a model's notes say in what its floats are to run
-_WEIGHT = "/weight"  # behind a product's name: that of the constant that it multiplies with
-_STORING = ("Convert", "Subtract", "Multiply", "Reshape")  # between a product and its weight, by how that is stored
+_FLOATS = ["earbench", "floats"]  # path in a model's runtime info of the precision in which its floats run
+_WEIGHT = "/weight"  # suffix that makes a product's name that of its weight constant
+_STORAGE_OPS = ("Convert", "Subtract", "Multiply", "Reshape")  # between a product and its weight, as it is stored
 _RECURRENT = ("RNNSeq", "RNNCell")
-_EXECUTED = ("Convolution", "FullyConnected", "MatMul", "Subgraph")  # in the one that runs; the last is fused attention
+_EXECUTED = ("Convolution", "FullyConnected", "MatMul", "Subgraph")  # when executed; the last is fused attention
 
 
 class OpenVinoMode(Mode):
-    """A mode whose artefact is an OpenVINO graph a network; `FLOATS` is in what its floats run: f32 or bf16."""
+    """A mode whose artefact is one OpenVINO graph per network; floats run in the precision `FLOATS`, f32 or bf16."""
 
     FLOATS: str
 
     def check(self) -> str:
-        """Says where OpenVINO multiplies in another precision than the mode asks for."""
+        """Return a remark if OpenVINO multiplies in another precision than the mode requests."""
         return remark(self.FLOATS)
 
     def open(
@@ -62,8 +63,8 @@ class OpenVinoMode(Mode):
         return {n.name: OpenVinoOpened(directory / f"{n.name}{ENDING}", n, placement) for n in networks}
 
     def coverage(self, opened: Mapping[str, Any], profile: Profile, exercise: Exercise) -> Coverage:
-        """See Mode: weights as the files hold them, activations as the engine's graph has them after a pass."""
-        exercise(opened)  # some kernels are only chosen at the first pass
+        """See Mode; weights are counted in the files, activations in the engine's graph after a pass."""
+        exercise(opened)  # some kernels are only selected at the first pass
 
         def look(network: str, names: set[str]) -> Graph:
             stored, others = _stored(opened[network].file, names)
@@ -75,12 +76,12 @@ class OpenVinoMode(Mode):
 
 
 class OpenVinoOpened:
-    """A compiled model behind the contract of `Opened`."""
+    """A compiled model that implements `Opened`."""
 
     def __init__(self, file: Path, network: Network, placement: Placement) -> None:
-        """Compiles a network's file for the CPU; its floats run in the precision that the file asks for.
+        """Compile a network's file for the CPU; floats run in the precision that the file requests.
 
-        A first short pass is part of it, since OpenVINO copies the weights then.
+        This includes a first short pass, because OpenVINO copies the weights then.
         """
         import openvino
 
@@ -91,7 +92,7 @@ class OpenVinoOpened:
             bfloat16.read(model)
         if network.state:
             _keep_state(model, network)
-        with file_pages.let_go(file.with_suffix(".bin")):  # which `model` keeps mapped
+        with file_pages.let_go(file.with_suffix(".bin")):  # `model` keeps this file mapped
             self.compiled = core.compile_model(model, "CPU", _properties(placement.threads, floats))
             self._names = [port.get_any_name() for port in self.compiled.inputs]
             self._outputs = [port.name for port in network.free_outputs]
@@ -99,7 +100,7 @@ class OpenVinoOpened:
             self._shared(network.smallest())  # the first pass copies the weights
 
     def start(self) -> Callable[[Feed], Feed]:
-        """See Opened. An input is read where it lies; a result is the caller's."""
+        """See Opened. Inputs are read without a copy; the caller owns the results."""
         return self._session() if self.network.state else self._shared
 
     def _session(self) -> Callable[[Feed], Feed]:
@@ -117,14 +118,14 @@ class OpenVinoOpened:
 
 
 def _keep_state(model: Any, network: Network) -> None:
-    """Let the engine feed the state back: the model's state inputs and outputs become variables of its own."""
+    """Let the engine feed the state back: turn the model's state inputs and outputs into internal variables."""
     from openvino._offline_transformations import apply_make_stateful_transformation
 
     apply_make_stateful_transformation(model, {name: output for output, name in network.state})
 
 
 def _set_state(request: Any, first: Mapping[str, Any]) -> None:
-    """Begin with this state. A variable's name begins with that of the input that it was."""
+    """Set the initial state. A variable's name begins with that of its former input."""
     import openvino
 
     for variable in request.query_state():
@@ -133,41 +134,41 @@ def _set_state(request: Any, first: Mapping[str, Any]) -> None:
 
 
 def read(base: Path, network: Network) -> Any:
-    """A network of an ONNX artefact as an `openvino.Model`, still float."""
+    """Convert a network of an ONNX artefact to a float `openvino.Model`."""
     import openvino
     from openvino.frontend import FrontEndManager
 
     file = base / f"{network.name}{ONNX_ENDING}"
     model = openvino.convert_model(file)
-    # A node that gives a result is named after the result; it gets the name back that it has in the file.
+    # OpenVINO names a node that produces a result after the result: restore its name in the file.
     source = FrontEndManager().load_by_framework("onnx").load(str(file))
-    for i, place in enumerate(source.get_outputs()):
-        (name,) = place.get_producing_operation().get_names()
+    for i, output in enumerate(source.get_outputs()):
+        (name,) = output.get_producing_operation().get_names()
         model.output(i).get_node().input_value(0).get_node().set_friendly_name(name)
     over_images(model)
     return model
 
 
 def save(model: Any, file: Path, floats: str) -> None:
-    """Write the model as it is, and beside it in what its floats are to run: f32 or bf16.
+    """Write the model unchanged, with the precision in which its floats run (f32 or bf16) in its runtime info.
 
-    Without being told so OpenVINO would halve every float weight while it writes.
+    `compress_to_fp16` must be off: by default OpenVINO writes float weights in 16 bits.
     """
     import openvino
 
-    for op, weight in _weights(model):  # a product may lose its name when it is compiled, its weight doesn't
+    for op, weight in _weights(model):  # compilation may rename a product, but not its weight
         weight.set_friendly_name(f"{op.get_friendly_name()}{_WEIGHT}")
     model.set_rt_info(floats, _FLOATS)
     openvino.save_model(model, file, compress_to_fp16=False)
 
 
 def _weights(model: Any) -> list[tuple[Any, Any]]:
-    """Each node that multiplies with a weight, and the constant that holds it."""
+    """Return (product node, weight constant) for each product with a weight."""
     pairs = []
     for op in model.get_ordered_ops():
         if op.get_type_name() in PRODUCTS:
             weight = op.input_value(1).get_node()
-            while weight.get_type_name() in _STORING:
+            while weight.get_type_name() in _STORAGE_OPS:
                 weight = weight.input_value(0).get_node()
             if weight.get_type_name() == "Constant":
                 pairs.append((op, weight))
@@ -175,7 +176,7 @@ def _weights(model: Any) -> list[tuple[Any, Any]]:
 
 
 def code(floats: str, quantize: str = "") -> str:
-    """The same in plain lines, without the detour over a file; `quantize` are those that change `graph`, by NNCF."""
+    """Return plain code for the same, without a file; `quantize` holds the lines that change `graph` with NNCF."""
     imported = "import nncf\nimport openvino" if quantize else "import openvino"
     return f"""{imported}
 
@@ -187,46 +188,46 @@ audio = audio.numpy()"""
 
 
 def remark(floats: str) -> str:
-    """What people should know where floats run in another precision than `floats`: OpenVINO takes it as a hint."""
-    used = runs(floats)
-    return "" if used == floats else f"OpenVINO multiplies {used} on this processor where {floats} is asked for"
+    """Return a remark if floats run in another precision than `floats`, which is only a hint to OpenVINO."""
+    actual = runs(floats)
+    return "" if actual == floats else f"OpenVINO multiplies {actual} on this processor where {floats} is asked for"
 
 
 @cache
 def runs(floats: str) -> str:
-    """In what OpenVINO multiplies floats here when it is asked for `floats`, by the graph that it makes of one."""
+    """Return the precision in which OpenVINO multiplies here when `floats` is requested, from a compiled product."""
     from openvino import Core, Model, Type, opset13
 
     x = opset13.parameter([-1, 64], Type.f32)
     product = opset13.matmul(x, np.ones((64, 64), np.float32), False, False)
     compiled = Core().compile_model(Model([product], [x]), "CPU", _properties(1, floats))
-    (used,) = (_note(op, "runtimePrecision") for op in compiled.get_runtime_model().get_ordered_ops() if _product(op))
-    return used
+    (actual,) = (_info(op, "runtimePrecision") for op in compiled.get_runtime_model().get_ordered_ops() if _product(op))
+    return actual
 
 
 def _properties(threads: int, floats: str) -> dict[str, str | int]:
-    """How all modes run: one pass at a time, in the precision that is asked for and not in one that suits OpenVINO."""
+    """Return the properties of all modes: one pass at a time, in the requested precision, not OpenVINO's choice."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": floats,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # activations are only quantized where the file says so
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # quantize activations only where the file says so
     }
 
 
 def module(name: str, names: set[str]) -> str | None:
-    """The one of `names` that a node belongs to, by its own name: MODULE, or MODULE/what was added to it."""
+    """Return the one of `names` that a node belongs to, or None. A node is named MODULE or MODULE/suffix."""
     while name not in names and "/" in name:
         name = name.rpartition("/")[0]
     return name if name in names else None
 
 
 def _stored(file: Path, names: set[str]) -> tuple[dict[str, tuple[int, int]], Counter[int]]:
-    """({node: (bits, elements) of the weight that it multiplies with}, other parameters' elements by bits)."""
+    """Return ({node: (bits, elements) of its weight}, elements of all other parameters by bits)."""
     import openvino
 
-    constants: dict[str, list[Any]] = {}  # by node: what its value is computed from, where nothing that flows enters
+    constants: dict[str, list[Any]] = {}  # by node: the constants of its value, if it depends on no input
     stored: dict[str, tuple[int, int]] = {}
     others: Counter[int] = Counter()
     for op in openvino.Core().read_model(file).get_ordered_ops():
@@ -236,11 +237,11 @@ def _stored(file: Path, names: set[str]) -> tuple[dict[str, tuple[int, int]], Co
             constants[op.get_friendly_name()] = [op]
         elif inputs and all(i in constants for i in inputs):
             constants[op.get_friendly_name()] = [c for i in inputs for c in constants[i]]
-        elif kind in PRODUCTS and name and inputs[1] in constants:  # beside its weight there are scales
+        elif kind in PRODUCTS and name and inputs[1] in constants:  # the weight is the largest; the others are scales
             stored[name] = max((_elements(c), _bits(c)) for c in constants[inputs[1]])[::-1]
         elif kind == "Gather" and op.get_friendly_name() in names and inputs[0] in constants:  # an embedding
             stored[op.get_friendly_name()] = max((_elements(c), _bits(c)) for c in constants[inputs[0]])[::-1]
-        elif kind in ("Multiply", "Add"):  # norms and biases; a single number is a scale of no module
+        elif kind in ("Multiply", "Add"):  # norms and biases; single numbers are scales and belong to no module
             for c in (c for i in inputs for c in constants.get(i, ()) if _elements(c) > 1):
                 others[_bits(c)] += _elements(c)
     return stored, others
@@ -255,18 +256,18 @@ def _elements(constant: Any) -> int:
 
 
 def _executed(compiled: Any, names: set[str]) -> dict[str, int]:
-    """Bits of the activations that each node multiplies, from the graph that the engine made of the file."""
+    """Return the bits of each node's input activations, from the compiled graph."""
     executed: dict[str, int] = {}
     for op in compiled.get_runtime_model().get_ordered_ops():
         if _product(op):
-            read = [value.get_node().get_friendly_name() for value in op.input_values()]
-            weights = [name for name in read if name.endswith(_WEIGHT)]
-            for original in (*_note(op, "originalLayersNames").split(","), *weights):
+            inputs = [value.get_node().get_friendly_name() for value in op.input_values()]
+            weights = [name for name in inputs if name.endswith(_WEIGHT)]
+            for original in (*_info(op, "originalLayersNames").split(","), *weights):
                 name = module(original, names)
-                if name and ("/" in name or _note(op, "layerType") != "Subgraph"):  # of which only attention multiplies
-                    # What it reads, not its "runtimePrecision": that is int8 wherever the weights are stored so.
+                if name and ("/" in name or _info(op, "layerType") != "Subgraph"):  # there only attention multiplies
+                    # The input's type, not "runtimePrecision", which is int8 wherever weights are stored in int8.
                     executed[name] = int(op.input_value(0).get_element_type().bitwidth)
-                    if name.endswith("/av"):  # the scores' product may have lost its name to their scale
+                    if name.endswith("/av"):  # the product of the scores may carry the name of their scaling
                         scores = f"{name.removesuffix('av')}qk"
                         if (product := _scores(op)) is not None and scores in names:
                             executed.setdefault(scores, int(product.input_value(0).get_element_type().bitwidth))
@@ -274,17 +275,17 @@ def _executed(compiled: Any, names: set[str]) -> dict[str, int]:
 
 
 def _recurrent(compiled: Any, layers: Sequence[str]) -> dict[str, int]:
-    """The same of whole recurrent layers, which OpenVINO gives names of its own, in the order in which they run."""
-    ops = [op for op in compiled.get_runtime_model().get_ordered_ops() if _note(op, "layerType") in _RECURRENT]
+    """Return the same for whole recurrent layers, matched by execution order because OpenVINO renames them."""
+    ops = [op for op in compiled.get_runtime_model().get_ordered_ops() if _info(op, "layerType") in _RECURRENT]
     if len(ops) != len(layers):
         return {}
     return {name: int(op.input_value(0).get_element_type().bitwidth) for name, op in zip(layers, ops, strict=True)}
 
 
 def _scores(weighted: Any) -> Any | None:
-    """The product that gives the scores of an attention, from the one that weights values with them."""
+    """Return the product that computes an attention's scores, given the one that multiplies them with the values."""
     op = weighted.input_value(0).get_node()
-    while _note(op, "layerType") in ("Softmax", "Eltwise", "FakeQuantize", "Reorder", "Convert", "Subgraph"):
+    while _info(op, "layerType") in ("Softmax", "Eltwise", "FakeQuantize", "Reorder", "Convert", "Subgraph"):
         if not op.input_values():
             return None
         op = op.input_value(0).get_node()
@@ -292,9 +293,9 @@ def _scores(weighted: Any) -> Any | None:
 
 
 def _product(op: Any) -> bool:
-    """Whether a node of the graph that runs multiplies matrices."""
-    return _note(op, "layerType") in _EXECUTED
+    """Return whether a node of the executed graph multiplies matrices."""
+    return _info(op, "layerType") in _EXECUTED
 
 
-def _note(op: Any, key: str) -> str:
+def _info(op: Any, key: str) -> str:
     return str(op.get_rt_info()[key].astype(str))

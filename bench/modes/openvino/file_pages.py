@@ -1,4 +1,4 @@
-"""A file that an engine maps and copies from: what it has read need not stay in memory beside the copy."""
+"""Release the memory pages of a file that an engine maps and copies from; they are not needed beside the copy."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _EVERY_S = 0.004
-_DONT_NEED = 4  # MADV_DONTNEED, linux/mman.h: pages of a file come back from it when they are read again
+_DONT_NEED = 4  # MADV_DONTNEED, linux/mman.h: released file pages are read from the file again on access
 
 
 @contextmanager
 def let_go(path: Path) -> Iterator[None]:
-    """While it lasts, pages of this file that this process maps and only reads leave its memory soon after they came.
+    """Context manager that keeps releasing this process's read-only mapped pages of a file while it is active.
 
-    The file is mapped before, and stays so for as long as this lasts. Nothing is lost: a page that is read again comes
-    back from the file. Elsewhere than on Linux nothing happens.
+    The file must be mapped before and stay mapped until the end. No data is lost: a page that is accessed again is
+    read from the file. Does nothing on systems other than Linux.
     """
-    stretches = _mappings(path) if sys.platform == "linux" else []
-    if not stretches:
+    mappings = _mappings(path) if sys.platform == "linux" else []
+    if not mappings:
         yield
         return
-    over = threading.Event()
+    finished = threading.Event()
 
     def repeat() -> None:
         madvise = ctypes.CDLL(None).madvise
         while True:
-            last = over.wait(_EVERY_S)
-            for start, end in stretches:
+            last = finished.wait(_EVERY_S)
+            for start, end in mappings:
                 madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONT_NEED)
             if last:
                 return
@@ -40,16 +40,16 @@ def let_go(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         thread.join()
 
 
 def _mappings(path: Path) -> list[tuple[int, int]]:
-    """(start, end) of each stretch of this process's addresses where the file is mapped and can't be written to."""
-    found = []
+    """Return (start, end) of each address range where this process maps the file without write access."""
+    mappings = []
     for line in Path("/proc/self/maps").read_text().splitlines():
-        addresses, rights, _, _, _, *name = line.split(maxsplit=5)
-        if rights.startswith("r-") and name == [str(path.resolve())]:
-            start, end = (int(a, 16) for a in addresses.split("-"))
-            found.append((start, end))
-    return found
+        addresses, permissions, _, _, _, *name = line.split(maxsplit=5)
+        if permissions.startswith("r-") and name == [str(path.resolve())]:
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            mappings.append((start, end))
+    return mappings

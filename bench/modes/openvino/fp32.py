@@ -1,4 +1,4 @@
-"""32-bit floating point on OpenVINO: what this engine gains alone, before anything is quantized."""
+"""32-bit floating point on OpenVINO: the engine's gain alone, without quantization."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fp32(engine.OpenVinoMode):
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Write the weights as they are."""
+        """Write the weights without quantization."""
         for network in family.read_networks(out):
             progress("converting from ONNX")
             graph = engine.read(source, network)

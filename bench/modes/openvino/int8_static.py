@@ -1,4 +1,4 @@
-"""Int8 with calibrated ranges on OpenVINO: NNCF for the transformer, a step a channel for the feature extractor."""
+"""Static int8 on OpenVINO: NNCF for the transformer, per-channel steps for the feature extractor."""
 
 from __future__ import annotations
 
@@ -94,47 +94,48 @@ MODE = Int8Static()
 def _quantized(
     base: Path, network: Network, feeds: Sequence[Feed], settings: Mapping[str, Setting], out: Path, progress: Progress
 ) -> Any:
-    """One network as a graph with int8 weights."""
+    """Return one network as a graph with int8 weights."""
     source = base / f"{network.name}{onnx_engine.ENDING}"
-    first, by_channel = int(settings["float_convs"]), settings["ranges"] == "channel"
+    float_convs, by_channel = int(settings["float_convs"]), settings["ranges"] == "channel"
     grids: list[channel_scales.Grid] = []
     if by_channel:
         import onnx
 
-        convs = watch.convolutions(onnx.load(source).graph, network.sensitive)[first:]
+        convs = watch.convolutions(onnx.load(source).graph, network.sensitive)[float_convs:]
         inputs = dict.fromkeys((conv.input[0] for conv in convs), False)
         with tempfile.TemporaryDirectory(dir=out) as folder:
             grids = list(watch.grids(source, inputs, feeds, Path(folder), progress).values())
     progress("converting from ONNX")
     graph = engine.read(base, network)
-    found = channel_convs.convolutions(graph, network.sensitive)
-    names = [conv.get_friendly_name() for conv in (found if by_channel else found[:first])]
+    graph_convs = channel_convs.convolutions(graph, network.sensitive)
+    names = [conv.get_friendly_name() for conv in (graph_convs if by_channel else graph_convs[:float_convs])]
     graph = _nncf(graph, feeds, names, progress)
     if by_channel:
-        for conv, grid in zip(channel_convs.convolutions(graph, network.sensitive)[first:], grids, strict=True):
+        for conv, grid in zip(channel_convs.convolutions(graph, network.sensitive)[float_convs:], grids, strict=True):
             channel_convs.quantize(conv, grid)
-    bfloat16.store_convolutions(graph)  # those that stay float
+    bfloat16.store_convolutions(graph)  # the convolutions that stay float
     return graph
 
 
 def _nncf(graph: Any, feeds: Sequence[Feed], floats: list[str], progress: Progress) -> Any:
-    """All products in int8 but those of the nodes that stay float and the positional convolution, 3 % of the work.
+    """Quantize all products to int8 except the nodes in `floats` and the positional convolution, 3 % of the work.
 
-    In int8 OpenVINO 2026.4 gets that one wrong on processors with AMX (logits at -5 dB). SmoothQuant's shift between
-    activations and weights cost 9 dB on a trained model, and bias correction changes nothing.
+    OpenVINO 2026.4 computes the positional convolution wrongly in int8 on processors with AMX (logits at -5 dB).
+    SmoothQuant's shift between activations and weights cost 9 dB on a trained model, and bias correction changes
+    nothing, so both are off.
     """
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    seen = itertools.count(1)
+    counter = itertools.count(1)
 
-    def clip(feed: Feed) -> dict[str, Any]:
-        progress(f"watching the network, clip {next(seen)} of {len(feeds)}")
+    def to_inputs(feed: Feed) -> dict[str, Any]:
+        progress(f"watching the network, clip {next(counter)} of {len(feeds)}")
         return dict(feed)
 
     return nncf.quantize(
         graph,
-        nncf.Dataset(feeds, clip),
+        nncf.Dataset(feeds, to_inputs),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(feeds),
         ignored_scope=nncf.IgnoredScope(names=floats, types=["GroupConvolution"], validate=False),

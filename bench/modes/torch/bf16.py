@@ -1,4 +1,4 @@
-"""16-bit brain floating point on PyTorch: half the size, and fast where the processor multiplies it."""
+"""16-bit brain floating point on PyTorch: half the size, and fast on processors with bfloat16 instructions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Bf16(engine.TorchMode):
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Write every weight rounded to bfloat16."""
+        """Round every weight to bfloat16 and write it."""
         import torch
 
         progress("rounding to bf16")

@@ -1,4 +1,4 @@
-"""What torch.compile asks for and tells: a C++ compiler, a cache, and the 8-bit operators in the compiled graph."""
+"""torch.compile: the C++ compiler and the cache that it needs, and the 8-bit operators of the compiled graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _COMPILERS = ("g++", "clang++")
-# What inductor puts into a graph for one of torch's operators when it has settled how to call it.
+# Names of the functions that inductor's lowering puts into a graph, and the torch operators that they call.
 _LOWERED = {
     "qlinear": "onednn::qlinear_pointwise",
     "qlinear_binary": "onednn::qlinear_pointwise",
@@ -33,12 +33,12 @@ _INSTALL = "xcode-select --install" if sys.platform == "darwin" else "apt-get in
 
 
 def compiler() -> str | None:
-    """The C++ compiler that there is: what CXX names, or the first of the usual ones."""
+    """Return the installed C++ compiler: the one in CXX, or the first of `_COMPILERS`; None if there is none."""
     return next((name for name in (os.environ.get("CXX"), *_COMPILERS) if name and shutil.which(name)), None)
 
 
 def check() -> str:
-    """Raises RuntimeError where compiling can't work, with the reason and the fix."""
+    """Return a remark on compilation. Raises RuntimeError, with the reason and the fix, if compilation can't work."""
     if compiler() is None:
         raise RuntimeError(
             "it is compiled when it is opened, and there is no C++ compiler here (neither g++ nor clang++, and CXX "
@@ -54,15 +54,15 @@ def check() -> str:
 
 
 class CompiledOpened(engine.TorchOpened):
-    """A module compiled with dynamic lengths, and the 8-bit operators that its graph calls, by module.
+    """A module compiled with dynamic lengths; `ran` holds the 8-bit operators that its graph calls, by module.
 
-    One compilation serves the lengths at batch 1, and another one every larger batch. A few more are made for what is
-    short: below 20480 elements torch takes another convolution (with 512 channels that is below half a second).
+    One compilation serves all lengths at batch 1, and another one all larger batches. Short inputs cause a few more:
+    below 20480 elements torch uses another convolution (with 512 channels that is below half a second).
     """
 
     def __init__(self, module: nn.Module, network: Network, placement: Placement) -> None:
-        """Compiles at the first pass, not here. What a compiler made is kept in the cache folder for the next time."""
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(paths.cache() / "inductor")  # torch may have set its own already
+        """Prepare compilation, which happens at the first pass. Compiler output is kept in the cache folder."""
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(paths.cache() / "inductor")  # overrides torch's own
         os.environ.setdefault("CXX", compiler() or "g++")
         super().__init__(module, network, placement)
         import torch
@@ -71,15 +71,15 @@ class CompiledOpened(engine.TorchOpened):
         tensors = itertools.chain(module.named_parameters(), module.named_buffers())
         self._owners = {tensor.data_ptr(): name.rpartition(".")[0] for name, tensor in tensors}
         config: Any = importlib.import_module("torch._inductor.config")
-        # For the whole process, since tracing asks too: weights are constants, so that they can be packed for 8 bits.
+        # Set process-wide, because tracing reads it too: frozen weights are constants and can be packed for 8 bits.
         config.freezing = True
-        config.fx_graph_cache = False  # packed weights can't be kept; what the C++ compiler made is
-        config.compile_threads = 1  # no processes that outlive this one
-        config.post_grad_custom_post_pass = self._note
+        config.fx_graph_cache = False  # packed weights can't be cached; the C++ compiler's output is
+        config.compile_threads = 1  # no child processes that outlive this one
+        config.post_grad_custom_post_pass = self._record
         self._compiled = torch.compile(engine.tensors_alone(module, network), dynamic=True)
 
     def start(self) -> Callable[[Feed], Feed]:
-        """See Opened; there is no state."""
+        """See Opened; state is not supported."""
         return self._run
 
     def _run(self, feed: Feed) -> Feed:
@@ -89,22 +89,23 @@ class CompiledOpened(engine.TorchOpened):
             outputs = self._compiled(*(torch.from_numpy(feed[port.name]) for port in self.network.inputs))
             return {name: x.numpy() for name, x in engine.by_name(outputs, self.network.outputs).items()}
 
-    def _note(self, graph: Any) -> None:
-        """Called with every graph that is compiled, after all else was done to it.
+    def _record(self, graph: Any) -> None:
+        """Record the 8-bit operators of a graph; called after all other passes over every compiled graph.
 
-        A product that was fused with what follows is named after that, so its layer is found by the tensors it holds.
+        A product that is fused with the following nodes is named after those, so its layer is identified by the tensors
+        that it reads.
         """
         for node in graph.nodes:
             name = _operator(node.target)
             if name in engine.INT8_OPERATORS:
-                held = [getattr(graph.owning_module, n.target) for n in node.all_input_nodes if n.op == "get_attr"]
-                for owner in {self._owners.get(t.data_ptr()) for t in held if not t.is_mkldnn} - {None}:
+                tensors = [getattr(graph.owning_module, n.target) for n in node.all_input_nodes if n.op == "get_attr"]
+                for owner in {self._owners.get(t.data_ptr()) for t in tensors if not t.is_mkldnn} - {None}:
                     self.ran.setdefault(str(owner), set()).add(name)
 
 
 def _operator(target: Any) -> str:
-    """The torch operator that a node of a graph calls, without its overload; empty if it is none."""
+    """Return the torch operator that a graph node calls, without its overload; empty if it calls none."""
     if callable(getattr(target, "name", None)):
         return str(target.name()).partition(".")[0]
-    lowered = getattr(target, "func", None)  # a partial, with the match that it came from
+    lowered = getattr(target, "func", None)  # a partial that holds the matched pattern
     return _LOWERED.get(getattr(lowered, "__name__", ""), "")

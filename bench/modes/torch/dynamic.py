@@ -1,7 +1,7 @@
-"""What the modes of `torch.ao.quantization.quantize_dynamic` share: linear layers in int8, activations scaled per pass.
+"""Shared by the modes of `torch.ao.quantization.quantize_dynamic`: int8 linear layers, activations scaled per pass.
 
-The only file that imports torch's deprecated `torch.ao`: should it vanish, its modes are unavailable and nothing else
-breaks.
+These modes depend on torch's deprecated `torch.ao`. If it is removed, they are unavailable and nothing else in this
+package breaks.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 OPEN_CODE = """model = torch.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
 model.load_state_dict(torch.load("weights.pt", weights_only=True), assign=True)"""
-_ONE_NETWORK_FILE = "weights.pt"  # of a model of one network
-_TYPES = ("Linear",)  # of torch.nn that can be opened again
+_ONE_NETWORK_FILE = "weights.pt"  # for models with one network
+_TYPES = ("Linear",)  # torch.nn types that `open` supports
 
 
 class DynamicMode(engine.TorchMode):
-    """A mode of quantize_dynamic, whose artefact is a state dict that opens with weights_only=True."""
+    """A mode of quantize_dynamic; its artefact is a state dict that loads with weights_only=True."""
 
-    PER_CHANNEL: bool  # one scale an output channel (row of the weight), or one a tensor
+    PER_CHANNEL: bool  # one scale per output channel (row of the weight) instead of one per tensor
 
     def check(self) -> str:
-        """Names the engine that will multiply. Raises RuntimeError where torch has none or no torch.ao any more."""
+        """Return a remark with the quantized engine. Raises RuntimeError if torch has no engine or no torch.ao."""
         try:
             import torch.ao.nn.quantized.dynamic
             import torch.ao.quantization  # noqa: F401
@@ -53,18 +53,18 @@ class DynamicMode(engine.TorchMode):
         import torch
         from torch.ao import quantization
 
-        chosen = torch.backends.quantized.engine = quantized_engine()
-        progress(f"quantizing the linear layers ({chosen})")
+        engine_name = torch.backends.quantized.engine = quantized_engine()
+        progress(f"quantizing the linear layers ({engine_name})")
         config = quantization.per_channel_dynamic_qconfig if self.PER_CHANNEL else quantization.default_dynamic_qconfig
         types = {getattr(torch.nn, name): config for name in family.DYNAMIC_TYPES}
         for name, module in source.items():
             quantized = quantization.quantize_dynamic(module, types, dtype=torch.qint8, inplace=True)
             progress("writing the weights")
             torch.save(quantized.state_dict(), _file(out, name, len(source)))
-        return {"quantized engine": chosen}
+        return {"quantized engine": engine_name}
 
     def open(self, directory: Path, placement: Any, family: Family, networks: Any) -> Mapping[str, engine.TorchOpened]:
-        """Load the state dicts into skeletons whose linear layers are int8 from the start: no float copy of them."""
+        """Load the state dicts into skeletons with int8 linear layers, so that no float copy of them is made."""
         import torch
         import torch.ao.nn.quantized.dynamic as quantized
 
@@ -83,7 +83,7 @@ class DynamicMode(engine.TorchMode):
         return {n.name: engine.TorchOpened(modules[n.name], n, placement) for n in networks}
 
     def quantized(self, module: nn.Module) -> tuple[int, int, int] | None:
-        """Packed linear layers are counted by the type of the weight that they hold."""
+        """See TorchMode; packed linear layers are counted by their weight's type."""
         import torch.ao.nn.quantized.dynamic as quantized
 
         if not isinstance(module, quantized.Linear):
@@ -97,15 +97,15 @@ def _file(folder: Path, network: str, networks: int) -> Path:
 
 
 def quantized_engine() -> str:
-    """The quantized engine of this torch that suits the processor. Raises RuntimeError where there is none."""
+    """Return this torch's quantized engine for the processor. Raises RuntimeError if there is none."""
     import torch
 
     supported = torch.backends.quantized.supported_engines
-    wanted = ("x86", "fbgemm") if platform.machine().lower() in ("x86_64", "amd64") else ("onednn", "qnnpack")
-    for name in wanted:
+    suitable = ("x86", "fbgemm") if platform.machine().lower() in ("x86_64", "amd64") else ("onednn", "qnnpack")
+    for name in suitable:
         if name in supported:
             return name
     raise RuntimeError(
         f"this torch has no quantized engine for {platform.machine()}: it offers {', '.join(supported)}, "
-        f"and one of {', '.join(wanted)} is needed. Install the torch of requirements.txt."
+        f"and one of {', '.join(suitable)} is needed. Install the torch of requirements.txt."
     )

@@ -1,4 +1,4 @@
-"""What the modes on PyTorch's own engine share: how weights are stored, opened, run and counted."""
+"""The PyTorch engine, shared by its modes: store and open weights, run networks, and count their coverage."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from bench.modes.mode import Exercise, Mode
 if TYPE_CHECKING:
     from torch import nn
 
-ENDING = ".safetensors"  # of a network's file, behind the network's name
+ENDING = ".safetensors"  # suffix of a network's file, after the network's name
 OPEN_CODE = """from safetensors.torch import load_file
 
 model.load_state_dict(load_file("model.safetensors"), assign=True)"""
-# Operators that multiply 8-bit integers with 8-bit integers, by the names under which torch dispatches them.
+# Operators that multiply 8-bit integers by 8-bit integers, by their dispatch names in torch.
 INT8_OPERATORS = frozenset({
     "quantized::linear_dynamic", "aten::_int_mm", "onednn::qlinear_pointwise", "onednn::qconv_pointwise",
     "onednn::qconv2d_pointwise",
 })  # fmt: skip
 # (bits of the weight, elements of the weight, other elements) of a module, or None if float
 Count = Callable[[Any], tuple[int, int, int] | None]
-Operators = dict[str, set[str]]  # by the name of the module that called them
+Operators = dict[str, set[str]]  # by the name of the calling module
 
 
 class TorchMode(Mode):
-    """A mode whose artefact is a safetensors file a network, opened into the family's skeleton."""
+    """A mode whose artefact has one safetensors file per network, loaded into the family's skeleton."""
 
     def open(
         self, directory: Path, placement: Placement, family: Family, networks: Sequence[Network]
     ) -> Mapping[str, TorchOpened]:
-        """See Mode. No second copy of the weights is ever made."""
+        """See Mode. The weights are never copied."""
         modules = family.skeleton(directory)
         for network in networks:
             self.load(modules[network.name], directory / f"{network.name}{ENDING}")
         return {network.name: TorchOpened(modules[network.name], network, placement) for network in networks}
 
     def load(self, module: nn.Module, file: Path) -> None:
-        """Assign what a network's file holds to its skeleton."""
+        """Load a network's file into its skeleton."""
         from safetensors.torch import load_file
 
         module.load_state_dict(load_file(file), assign=True)
@@ -56,15 +56,15 @@ class TorchMode(Mode):
         return count(opened, profile, exercise, self.quantized)
 
     def quantized(self, module: Any) -> tuple[int, int, int] | None:
-        """(bits, elements, other elements) of a module whose weights are no plain parameters; None for others."""
+        """Return (bits, elements, other elements) of a module whose weights are not plain parameters, else None."""
         return None
 
 
 class TorchOpened:
-    """A torch module behind the contract of `Opened`."""
+    """A torch module that implements `Opened`."""
 
     def __init__(self, module: nn.Module, network: Network, placement: Placement) -> None:
-        """Takes the module over and sets the process's thread count."""
+        """Take ownership of the module and set the process's thread count."""
         import torch
 
         torch.set_num_threads(placement.threads)
@@ -106,7 +106,7 @@ class TorchOpened:
 
 
 def by_name(result: Any, ports: Sequence[Port]) -> dict[str, Any]:
-    """What a network's module returned, by the names of the outputs."""
+    """Return the result of a network's module as tensors by output name."""
     if isinstance(result, Mapping):
         return {port.name: result[port.name] for port in ports}
     if not isinstance(result, (tuple, list)):
@@ -115,7 +115,7 @@ def by_name(result: Any, ports: Sequence[Port]) -> dict[str, Any]:
 
 
 def tensors_alone(model: nn.Module, network: Network) -> nn.Module:
-    """The module with tensors in and tensors out: what can be exported and compiled."""
+    """Wrap the module so that it takes and returns only tensors, as export and compilation require."""
     from torch import nn
 
     class Tensors(nn.Module):  # type: ignore[misc]
@@ -135,7 +135,7 @@ def tensors_alone(model: nn.Module, network: Network) -> nn.Module:
 
 
 def save(modules: Mapping[str, nn.Module], out: Path) -> None:
-    """Write float modules' weights as safetensors, a file a network."""
+    """Write float modules' weights as safetensors, one file per network."""
     from safetensors.torch import save_file
 
     for name, module in modules.items():
@@ -144,7 +144,7 @@ def save(modules: Mapping[str, nn.Module], out: Path) -> None:
 
 
 def operators(opened: Mapping[str, TorchOpened], exercise: Exercise) -> dict[str, Operators]:
-    """The operators that a short pass really dispatches, by network and module."""
+    """Return the operators that a short pass dispatches, by network and module."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     names = {module: (n, name) for n, o in opened.items() for name, module in o.module.named_modules()}
@@ -175,14 +175,14 @@ def count(
     quantized: Count,
     ran: Mapping[str, Mapping[str, set[str]]] | None = None,
 ) -> Coverage:
-    """Walk the opened modules; `quantized` knows those whose weights are no plain parameters.
+    """Count the coverage of the opened modules; `quantized` counts modules whose weights are not plain parameters.
 
-    Whether activations are 8-bit integers is told by the operators that `ran`, by network and module; else by those
-    that a short pass dispatches.
+    A module's activations count as 8-bit integers if it calls one of INT8_OPERATORS. `ran` holds the called operators
+    by network and module; if None, they are recorded in a short pass.
     """
     if ran is None:
-        holds = any(quantized(m) for o in opened.values() for m in o.module.modules())
-        ran = operators(opened, exercise) if holds else {}
+        any_quantized = any(quantized(m) for o in opened.values() for m in o.module.modules())
+        ran = operators(opened, exercise) if any_quantized else {}
     tally = Tally()
     for network, o in opened.items():
         float_bits = o.dtype.itemsize * 8
@@ -190,17 +190,24 @@ def count(
         macs = {module: w.macs for module, w in works.items()}
         for name, module in o.module.named_modules():
             part = works[name].part if name in works else NORMS
-            if found := quantized(module):
-                bits, elements, others = found
+            if sizes := quantized(module):
+                bits, elements, others = sizes
                 activation_bits = 8 if ran.get(network, {}).get(name, set()) & INT8_OPERATORS else float_bits
                 tally.add(part, bits, activation_bits, elements, macs.pop(name, 0), 1)
                 tally.add(NORMS, float_bits, float_bits, others, 0, 0)
                 continue
             for parameter, tensor in module.named_parameters(recurse=False):
-                own = parameter.startswith("weight") and name in works
+                is_weight = parameter.startswith("weight") and name in works
                 bits = tensor.dtype.itemsize * 8
-                tally.add(part if own else NORMS, bits, bits, tensor.numel(), macs.pop(name, 0) if own else 0, own)
-        for name, left in macs.items():  # products of activations with activations: no module holds their weights
-            if left:
-                tally.add(works[name].part, None, float_bits, 0, left, 1)
+                tally.add(
+                    part if is_weight else NORMS,
+                    bits,
+                    bits,
+                    tensor.numel(),
+                    macs.pop(name, 0) if is_weight else 0,
+                    is_weight,
+                )
+        for name, remaining in macs.items():  # products of two activations, which have no weights
+            if remaining:
+                tally.add(works[name].part, None, float_bits, 0, remaining, 1)
     return tally.coverage()

@@ -34,7 +34,7 @@ class Fp32(engine.TorchMode):
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Write the weights as they are."""
+        """Write the weights without quantization."""
         progress("writing the weights")
         engine.save(source, out)
         return {}

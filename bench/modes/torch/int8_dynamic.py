@@ -1,7 +1,7 @@
 """Dynamic int8 of the linear layers, as in `torch.quantization.quantize_dynamic`.
 
-Weights are int8 with one scale a tensor; activations are quantized to 8 bits on the fly before each linear layer, with
-the range that they have at that moment, and everything else stays float.
+Weights are int8 with one scale per tensor. Activations are quantized to 8 bits on the fly before each linear layer,
+with their current range. Everything else stays float.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Dynamic int8 of the linear layers by `quantize_dynamic`, with one scale an output channel.
+"""Dynamic int8 of the linear layers by `quantize_dynamic`, with one scale per output channel.
 
-As `int8_dynamic`, but every row of a weight matrix has a scale of its own: a row of small weights is no longer rounded
-with the step of the largest row. It costs a few kilobytes and next to no time.
+Like `int8_dynamic`, but with a scale per row of a weight matrix, so that a row of small weights is not rounded with the
+step of the largest row. It costs a few kilobytes and almost no time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the modes of torchao's `quantize_` share: linear layers hold int8 tensors, stored as safetensors."""
+"""Shared by the modes of torchao's `quantize_`: linear layers with int8 tensors, stored as safetensors."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ model.requires_grad_(False).load_state_dict(weights, assign=True)"""
 
 
 class TorchaoMode(engine.TorchMode):
-    """A mode whose linear layers torchao has quantized."""
+    """A mode whose linear layers are quantized by torchao."""
 
     def load(self, module: nn.Module, file: Path) -> None:
-        """Assign what `save` wrote to a skeleton: the linear layers are never float."""
+        """Load a file of `save` into a skeleton; the linear layers are never float."""
         from safetensors import safe_open
         from torchao.prototype.safetensors.safetensors_support import unflatten_tensor_state_dict
 
@@ -35,7 +35,7 @@ class TorchaoMode(engine.TorchMode):
         module.requires_grad_(False).load_state_dict(weights, assign=True)
 
     def quantized(self, module: Any) -> tuple[int, int, int] | None:
-        """Linear layers are counted by the integers that their weight holds."""
+        """See TorchMode; linear layers are counted by their weight's integer tensor."""
         from torchao.quantization import Int8Tensor
 
         weight = getattr(module, "weight", None)
@@ -46,7 +46,7 @@ class TorchaoMode(engine.TorchMode):
 
 
 def save(modules: Mapping[str, nn.Module], out: Path) -> None:
-    """Write quantized modules: integers and scales as plain tensors, and in the header how they belong together."""
+    """Write quantized modules: integers and scales as plain tensors, and their relations in the header."""
     from safetensors.torch import save_file
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 
@@ -56,7 +56,7 @@ def save(modules: Mapping[str, nn.Module], out: Path) -> None:
 
 
 def to_int8_dynamic(module: nn.Module) -> str:
-    """Linear layers in int8, in place; returns the range that is used, in bits."""
+    """Quantize linear layers to int8, in place; return the integer range as text, in bits."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     reduced = reduced_range()
@@ -65,7 +65,7 @@ def to_int8_dynamic(module: nn.Module) -> str:
 
 
 def reduced_range() -> bool:
-    """On x86 without VNNI the products of 8-bit integers are summed in 16 bits first, which overflows."""
+    """Return whether to use 7 bits: x86 without VNNI accumulates 8-bit products in 16 bits first, which overflows."""
     import torch
     from torchao.utils import should_reduce_range
 
@@ -73,5 +73,5 @@ def reduced_range() -> bool:
 
 
 def range_remark() -> str:
-    """Tells where 8 bits are not quite 8."""
+    """Return a remark if the range is reduced to 7 bits here."""
     return "7-bit range: this processor's 8-bit products would overflow" if reduced_range() else ""

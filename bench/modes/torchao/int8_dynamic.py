@@ -1,7 +1,7 @@
-"""Dynamic int8 of the linear layers by torchao, PyTorch's present library for quantization.
+"""Dynamic int8 of the linear layers by torchao, PyTorch's current quantization library.
 
-Weights are int8 with one scale an output channel (row); activations are quantized to 8 bits on the fly before each
-linear layer, with one scale a frame; both symmetric. Everything else stays float.
+Weights are int8 with one scale per output channel (row). Activations are quantized to 8 bits on the fly before each
+linear layer, with one scale per frame. Both are symmetric. Everything else stays float.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False
     )
 
     def check(self) -> str:
-        """Tells where 8 bits are not quite 8."""
+        """Return a remark if the range is reduced to 7 bits here."""
         return engine.range_remark()
 
     def build(
@@ -50,10 +50,10 @@ quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False
     ) -> dict[str, str]:
         """Quantize every nn.Linear."""
         progress("quantizing the linear layers")
-        used = {engine.to_int8_dynamic(module) for module in source.values()}
+        ranges = {engine.to_int8_dynamic(module) for module in source.values()}
         progress("writing the weights")
         engine.save(source, out)
-        return {"range": " and ".join(sorted(used))}
+        return {"range": " and ".join(sorted(ranges))}
 
 
 MODE = Int8Dynamic()

@@ -1,11 +1,11 @@
-"""Quantization-aware fine-tuning (Jacob et al. 2018, arXiv:1712.05877): the linear layers learn to live with rounding.
+"""Quantization-aware training (QAT, Jacob et al. 2018, arXiv:1712.05877): linear layers are fine-tuned with rounding.
 
-While it is tuned, every linear layer sees its weights rounded to 8 bits, one symmetric scale a row, and its input
-rounded to 8 bits, one scale a frame; gradients pass through the rounding as if it were not there. The loss is that of
-connectionist temporal classification on labelled clips. Then the weights are rounded for good, exactly as they were
-while they learned, and run like `torchao-int8-dynamic`. Two things differ: the input's range is symmetric when it runs
-and need not be while it learns, for want of a symmetric one in torchao; and where 8-bit products would overflow (x86
-without VNNI) what runs is rounded to 7 bits, what learns to 8.
+During tuning, every linear layer's weights are fake-quantized to 8 bits with one symmetric scale per row, and its input
+to 8 bits with one scale per frame; gradients pass straight through the rounding. The loss is the family's, CTC for
+Wav2Vec2, on labelled clips. Then the weights are quantized exactly as during tuning and run like
+`torchao-int8-dynamic`. There are two differences: the input's range is symmetric at inference but asymmetric during
+tuning, because torchao lacks a symmetric one there; and where 8-bit products would overflow (x86 without VNNI),
+inference uses 7 bits and tuning 8.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Int8Qat(engine.TorchaoMode):
             8, "8-bit integers inside the linear layers, one scale a frame, anew at every pass; fp32 elsewhere"
         ),
         needs=Needs(packages=("torch", "transformers", "torchao", "safetensors")),
-        # While they were tuned the demo model took 0.7 GB and base 3.55: weights, gradients, two moments of AdamW, the
-        # rounded weights, and activations kept for the way back.
+        # Measured during tuning: 0.7 GB for the demo model and 3.55 GB for base, with weights, gradients, AdamW's two
+        # moments, the rounded weights, and activations kept for the backward pass.
         cost=Cost(memory_bytes=700_000_000, memory_copies=8.0, disk_copies=1.0),
         stores={"linear": 8, "": 32},
         settings={
@@ -60,7 +60,7 @@ class Int8Qat(engine.TorchaoMode):
         },
         data="targets",
         float_reference="torch-fp32",
-        min_snr_db=15.0,  # tuned: other weights
+        min_snr_db=15.0,  # lower, because tuning changes the weights
         min_random_snr_db=10.0,
         code="""from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 from torchao.quantization.qat import IntxFakeQuantizeConfig, QATConfig
@@ -77,7 +77,7 @@ quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False
     )
 
     def check(self) -> str:
-        """Tells where 8 bits are not quite 8."""
+        """Return a remark if the range is reduced to 7 bits here."""
         return engine.range_remark()
 
     def supports(self, family: Family, config: Config) -> str:
@@ -89,21 +89,21 @@ quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Tune every nn.Linear while it is rounded, then round it. Raises ModeError without a labelled example."""
+        """Tune every nn.Linear with fake quantization, then quantize it. Raises ModeError without labelled examples."""
         examples = _usable(data.examples, family)
         progress("rounding the linear layers")
         for module in source.values():
             prepare(module)
         losses = _tune(source, family, examples, int(settings["steps"]), float(settings["learning_rate"]), progress)
         progress("quantizing the linear layers")
-        used = set()
+        ranges = set()
         for module in source.values():
             convert(module)
-            used.add(engine.to_int8_dynamic(module))
+            ranges.add(engine.to_int8_dynamic(module))
         progress("writing the weights")
         engine.save(source, out)
         return {
-            "range": " and ".join(sorted(used)),
+            "range": " and ".join(sorted(ranges)),
             "tuning": f"{len(losses)} steps on {len(examples)} clips; {_summary(losses, len(examples))}",
             LOSS_CURVE: " ".join(f"{loss:.4f}" for loss in losses),
         }
@@ -113,7 +113,7 @@ MODE = Int8Qat()
 
 
 def prepare(model: nn.Module) -> None:
-    """Every nn.Linear rounds its weight and its input from now on, and lets gradients through."""
+    """Add fake quantization of the weight and the input to every nn.Linear, in place."""
     import torch
     from torchao.quantization import quantize_
     from torchao.quantization.qat import IntxFakeQuantizeConfig, QATConfig
@@ -124,7 +124,7 @@ def prepare(model: nn.Module) -> None:
 
 
 def convert(model: nn.Module) -> None:
-    """Plain nn.Linear with the tuned float weights in place of those that round."""
+    """Replace fake-quantized linear layers by plain nn.Linear with the tuned float weights, in place."""
     from torchao.quantization import quantize_
     from torchao.quantization.qat import QATConfig
 
@@ -132,8 +132,10 @@ def convert(model: nn.Module) -> None:
 
 
 def _usable(examples: Examples, family: Family) -> Examples:
-    """Those examples that say something and are no longer than static modes look at: a step keeps all activations for
-    the way back, and longer ones would take gigabytes and minutes. Raises ModeError if there are none.
+    """Return the examples with a non-empty target and at most `CALIBRATION_SIZE` long.
+
+    A step keeps all activations for the backward pass, so longer examples would take gigabytes and minutes. Raises
+    ModeError if there are none.
     """
     longest = family.CALIBRATION_SIZE
     usable = [(feed, target) for feed, target in examples if np.size(target) and family.size(feed) <= longest]
@@ -154,31 +156,31 @@ def _tune(
     learning_rate: float,
     progress: Progress,
 ) -> list[float]:
-    """The loss of every step's example, before it was learnt from.
+    """Tune the linear layers and return the loss of every step's example, computed before the update.
 
-    Only the linear layers learn, and without dropout or masking: a few steps are to heal what rounding does, not to
-    teach the model anew.
+    Only the linear layers are tuned, without dropout or masking: the few steps should compensate for rounding, not
+    retrain the model.
     """
     import torch
     from torchao.quantization.qat.linear import FakeQuantizedLinear
 
-    tuned = []
+    parameters = []
     for model in models.values():
         model.requires_grad_(False)
         linears = [m for m in model.modules() if isinstance(m, FakeQuantizedLinear)]
-        tuned += [p.requires_grad_(True) for m in linears for p in m.parameters(recurse=False)]
-    optimizer = torch.optim.AdamW(tuned, lr=learning_rate, weight_decay=0.0)
-    rng, turn, losses = random.Random(SEED), list[int](), list[float]()
+        parameters += [p.requires_grad_(True) for m in linears for p in m.parameters(recurse=False)]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    rng, remaining, losses = random.Random(SEED), list[int](), list[float]()
     for step in range(1, steps + 1):
-        if not turn:
-            turn = rng.sample(range(len(examples)), len(examples))
-        loss = family.loss(models, *examples[turn.pop()])
+        if not remaining:
+            remaining = rng.sample(range(len(examples)), len(examples))
+        loss = family.loss(models, *examples[remaining.pop()])
         assert loss is not None
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(tuned, 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(round(loss.item(), 4))  # once, so that what is told is what is kept
+        losses.append(round(loss.item(), 4))  # rounded once, so that the reported and the stored loss are equal
         progress(f"step {step} of {steps}, loss {losses[-1]:.3f}")
     for model in models.values():
         model.requires_grad_(False)
@@ -186,11 +188,11 @@ def _tune(
 
 
 def _summary(losses: Sequence[float], examples: int) -> str:
-    """The loss in words: examples differ, so rounds over all of them are compared, each before it was learnt from."""
-    first, whole = float(np.mean(losses[:examples])), len(losses) // examples * examples
-    if whole < 2 * examples:
-        return f"mean loss {first:.3f}"
+    """Describe the loss in words. Examples differ, so means over whole rounds of all examples are compared."""
+    first_mean, whole_steps = float(np.mean(losses[:examples])), len(losses) // examples * examples
+    if whole_steps < 2 * examples:
+        return f"mean loss {first_mean:.3f}"
     return (
-        f"mean loss {first:.3f} in the first round over the clips, "
-        f"{np.mean(losses[whole - examples : whole]):.3f} in the last whole one"
+        f"mean loss {first_mean:.3f} in the first round over the clips, "
+        f"{np.mean(losses[whole_steps - examples : whole_steps]):.3f} in the last whole one"
     )

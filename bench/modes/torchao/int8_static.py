@@ -1,14 +1,14 @@
 """Static int8 of linear layers and convolutions by PyTorch's export flow (PT2E), run by torch.compile.
 
-Weights are int8 with one symmetric scale a row (Arm: one a tensor); activations are uint8 (Arm: int8) with ranges that
-histogram observers found on calibration clips. The artefact holds integers, scales and ranges. To open it, every
-quantized layer is put into the skeleton as PT2E's reference has it (round the input, make floats of both, multiply),
-and torch.compile finds that pattern and puts oneDNN's 8-bit products in its place. An exported program could be stored
-whole, but `torch.export.load` unpickles.
+Weights are int8 with one symmetric scale per row (Arm: one per tensor). Activations are uint8 (Arm: int8) with ranges
+from histogram observers on calibration clips. The artefact holds integers, scales and ranges. To open it, every
+quantized layer in the skeleton is replaced by PT2E's reference pattern (quantize the input, dequantize input and
+weight, multiply), which torch.compile replaces by oneDNN's 8-bit products. Storing the whole exported program is not an
+option, because `torch.export.load` unpickles.
 
-The first convolutions of the feature extractor stay float by default: int8 harms them. The positional convolution
-always does: compiled to 8 bits its groups come out wrong (torch 2.13), as do 1-d convolutions; hence those are 2-d ones
-of height 1.
+The first convolutions of the feature extractor stay float by default, because int8 reduces their accuracy. The
+positional convolution always stays float: compiled to 8 bits, grouped convolutions give wrong results (torch 2.13). So
+do 1-d convolutions, which is why 2-d ones of height 1 are used.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from bench.modes.torchao import engine
 if TYPE_CHECKING:
     from torch import nn
 
-WARM_SIZE = 2.0  # of the pass that compiles: long enough that longer ones need no other convolution
+WARM_SIZE = 2.0  # of the pass that compiles: long enough that longer inputs use the same convolution
 
 
 class Int8Static(torch_engine.TorchMode):
@@ -62,8 +62,8 @@ class Int8Static(torch_engine.TorchMode):
             8, "8-bit integers into the same layers, by ranges found on calibration clips; fp32 elsewhere"
         ),
         needs=Needs(packages=("torch", "transformers", "torchao", "safetensors"), compiles=True),
-        # Building took 0.6 GB for the demo model and 1.3 for base; compiling to count what base quantizes took 1.5
-        # afterwards.
+        # Measured: building took 0.6 GB for the demo model and 1.3 GB for base; compiling base afterwards, to count its
+        # coverage, took 1.5 GB.
         cost=Cost(memory_bytes=600_000_000, memory_copies=2.5, disk_copies=1.0),
         stores={"convolution": 22, "linear": 8, "": 32},
         settings={
@@ -74,7 +74,7 @@ class Int8Static(torch_engine.TorchMode):
         data="examples",
         float_reference="torch-fp32",
         min_snr_db=20.0,
-        min_random_snr_db=1.0,  # as for onnx-int8-static, and no peak is cut off
+        min_random_snr_db=1.0,  # as for onnx-int8-static, but peaks are not clipped
         code="""import torch._inductor.config
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
@@ -128,7 +128,7 @@ model = torch.compile(model, dynamic=True)""",
     )
 
     def check(self) -> str:
-        """Raises RuntimeError without a C++ compiler; tells that opening compiles."""
+        """Return a remark that opening compiles. Raises RuntimeError without a C++ compiler."""
         remarks = [compiled.check(), "" if _arm() else engine.range_remark()]
         return "; ".join(filter(None, remarks))
 
@@ -139,7 +139,7 @@ model = torch.compile(model, dynamic=True)""",
     def build(
         self, source: Any, family: Family, data: Data, settings: Mapping[str, Setting], out: Path, progress: Progress
     ) -> dict[str, str]:
-        """Export, observe the examples, convert, and keep the numbers. Raises ModeError without examples."""
+        """Export, calibrate on the examples, convert, and write the tensors. Raises ModeError without examples."""
         import torch
         from safetensors.torch import save_file
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -169,8 +169,8 @@ model = torch.compile(model, dynamic=True)""",
             converted = convert_pt2e(prepared)
         tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
         layers, activations = _layers(converted)
-        for layer, own in layers.items():
-            tensors |= {f"{layer}.{key}": tensor for key, tensor in own.items()}
+        for layer, layer_tensors in layers.items():
+            tensors |= {f"{layer}.{key}": tensor for key, tensor in layer_tensors.items()}
         progress("writing the weights")
         save_file(tensors, out / f"{name}{torch_engine.ENDING}", {"activations": json.dumps(activations)})
         return {"layers": f"{len(layers)}, {len(convs)} of them convolutions", "activations": f"{activations[2]}"}
@@ -178,14 +178,14 @@ model = torch.compile(model, dynamic=True)""",
     def open(
         self, directory: Path, placement: Placement, family: Family, networks: Sequence[Network]
     ) -> Mapping[str, compiled.CompiledOpened]:
-        """Open what `build` wrote, and compile it for every length at batch 1: seconds to minutes."""
+        """Open an artefact and compile it for all lengths at batch 1, which takes seconds to minutes."""
         (network,) = networks
         opened = compiled.CompiledOpened(reference(directory, family), network, placement)
         opened.start()(family.inputs(WARM_SIZE, 1, 0, "noise", family.read_files(directory)))
         return {network.name: opened}
 
     def coverage(self, opened: Mapping[str, Any], profile: Profile, exercise: Exercise) -> Coverage:
-        """Weights by what the layers hold, activations by the operators in the graph that was compiled."""
+        """See Mode; weights are counted in the layers, activations by the operators of the compiled graph."""
         ran = {name: o.ran for name, o in opened.items()}
         return torch_engine.count(opened, profile, exercise, self.quantized, ran)
 
@@ -200,7 +200,7 @@ MODE = Int8Static()
 
 
 def reference(directory: Path, family: Family) -> nn.Module:
-    """The module with every quantized layer as PT2E's reference has it; runs without compiling too, slowly."""
+    """Return the module with quantized layers in PT2E's reference pattern; it also runs uncompiled, but slowly."""
     from safetensors import safe_open
     from torch import nn
 
@@ -210,8 +210,8 @@ def reference(directory: Path, family: Family) -> nn.Module:
         activations = json.loads(file.metadata()["activations"])
     layers = dict[str, nn.Module]()
     for name in [n.removesuffix(".input_scale") for n in tensors if n.endswith(".input_scale")]:
-        own = {n.rpartition(".")[2]: tensors.pop(n) for n in list(tensors) if n.rpartition(".")[0] == name}
-        layers[name] = _rounded(module.get_submodule(name), own, activations)
+        layer_tensors = {n.rpartition(".")[2]: tensors.pop(n) for n in list(tensors) if n.rpartition(".")[0] == name}
+        layers[name] = _rounded(module.get_submodule(name), layer_tensors, activations)
         module.set_submodule(name, nn.Identity())
     module.load_state_dict(tensors, assign=True)
     for name, layer in layers.items():
@@ -220,11 +220,11 @@ def reference(directory: Path, family: Family) -> nn.Module:
 
 
 def _dynamic(network: Network, name: str) -> dict[int, Any]:
-    """The free dimensions of an input but its batch, which is 1."""
+    """Return the free dimensions of an input, except the batch, which is 1."""
     import torch
 
     (port,) = (p for p in network.inputs if p.name == name)
-    # PT2E's observers want longer clips than the network itself does.
+    # PT2E's observers need longer clips than the network itself.
     free = {i: d for i, d in enumerate(port.shape) if i and not isinstance(d, int)}
     return {i: torch.export.Dim(d.name, min=1000, max=16_000 * 3600) for i, d in free.items()}
 
@@ -234,7 +234,7 @@ def _arm() -> bool:
 
 
 def _quantizer() -> Any:
-    """The processor's quantizer; of convolutions it takes those too that it knows only before another activation."""
+    """Return the processor's quantizer, extended to convolutions without an activation function that it can fuse."""
     import torch
 
     config: Any
@@ -261,7 +261,10 @@ def _quantizer() -> Any:
 
 
 def _flatten(model: nn.Module, sensitive: Sequence[str], float_convs: int) -> list[str]:
-    """Make 2-d convolutions, which the quantizer takes, of the sensitive ones after the first; returns their names."""
+    """Replace the sensitive convolutions after the first `float_convs` by 2-d ones, which the quantizer supports.
+
+    Returns their names.
+    """
     import torch
     from torch import nn
 
@@ -281,14 +284,14 @@ def _flatten(model: nn.Module, sensitive: Sequence[str], float_convs: int) -> li
 
 
 def _layers(converted: Any) -> tuple[dict[str, dict[str, Any]], tuple[int, int, str]]:
-    """Integers, scales and ranges of a converted graph, by module; and (lowest, highest, type) of the activations."""
+    """Return (integers, scales and ranges of a converted graph by module, activations' (lowest, highest, type))."""
     import torch
 
     aten, ops = torch.ops.aten, torch.ops.quantized_decomposed
-    found: dict[str, dict[str, Any]] = {}
+    layers: dict[str, dict[str, Any]] = {}
     kinds: set[tuple[int, int, str]] = set()
 
-    def value(node: Any) -> Any:
+    def constant(node: Any) -> Any:
         return getattr(converted, node.target) if isinstance(node, torch.fx.Node) else node
 
     for node in converted.graph.nodes:
@@ -297,42 +300,42 @@ def _layers(converted: Any) -> tuple[dict[str, dict[str, Any]], tuple[int, int, 
         x, w = node.args[:2]
         if x.target is not ops.dequantize_per_tensor.default:
             continue
-        name = list(node.meta["nn_module_stack"].values())[-1][0].partition(".")[2]  # without the wrapper's
+        name = list(node.meta["nn_module_stack"].values())[-1][0].partition(".")[2]  # without the wrapper's name
         _, scale, zero, low, high, dtype = x.args
         kinds.add((low, high, str(dtype).removeprefix("torch.")))
-        weight, rows = value(w.args[0]).data, len(value(w.args[0]))
-        weight_scale = torch.as_tensor(value(w.args[1]), dtype=torch.float32).expand(rows)  # Arm: one a tensor
-        found[name] = {
+        weight, rows = constant(w.args[0]).data, len(constant(w.args[0]))
+        weight_scale = torch.as_tensor(constant(w.args[1]), dtype=torch.float32).expand(rows)  # Arm: one per tensor
+        layers[name] = {
             "weight": weight.contiguous(),
             "weight_scale": weight_scale.contiguous(),
             "input_scale": torch.tensor(scale, dtype=torch.float64),
             "input_zero": torch.tensor(zero, dtype=torch.int32),
         }
     (kind,) = kinds
-    return found, kind
+    return layers, kind
 
 
-def _rounded(layer: Any, own: dict[str, Any], activations: tuple[int, int, str]) -> nn.Module:
-    """A layer that rounds its input and multiplies it with an integer weight, in the words that inductor knows."""
+def _rounded(layer: Any, tensors: dict[str, Any], activations: tuple[int, int, str]) -> nn.Module:
+    """Return a layer that quantizes its input and has an integer weight, in the pattern that inductor recognises."""
     import torch
     import torch.ao.quantization.fx._decomposed  # defines the operators
     from torch import nn
 
     ops = torch.ops.quantized_decomposed
     low, high, dtype = activations
-    settled = float(own["input_scale"]), int(own["input_zero"]), low, high, getattr(torch, dtype)
-    stride = None if own["weight"].dim() == 2 else (1, *layer.stride)
+    input_grid = float(tensors["input_scale"]), int(tensors["input_zero"]), low, high, getattr(torch, dtype)
+    stride = None if tensors["weight"].dim() == 2 else (1, *layer.stride)
 
     class Rounded(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.weight, self.weight_scale = nn.Buffer(own["weight"]), nn.Buffer(own["weight_scale"])
-            self.zero = nn.Buffer(torch.zeros_like(own["weight_scale"], dtype=torch.int64))
-            self.bias = nn.Parameter(own["bias"]) if "bias" in own else None
+            self.weight, self.weight_scale = nn.Buffer(tensors["weight"]), nn.Buffer(tensors["weight_scale"])
+            self.zero = nn.Buffer(torch.zeros_like(tensors["weight_scale"], dtype=torch.int64))
+            self.bias = nn.Parameter(tensors["bias"]) if "bias" in tensors else None
 
         def forward(self, x: Any) -> Any:
             x = x if stride is None else x.unsqueeze(2)  # (batch, channels, 1, frames)
-            x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *settled), *settled)
+            x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *input_grid), *input_grid)
             weight = ops.dequantize_per_channel(self.weight, self.weight_scale, self.zero, 0, -128, 127, torch.int8)
             if stride is None:
                 return torch.nn.functional.linear(x, weight, self.bias)

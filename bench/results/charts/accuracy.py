@@ -1,4 +1,4 @@
-"""Charts of an evaluation: accuracy against time, and differences to the original."""
+"""Charts of an evaluation: accuracy against time, and differences from the original."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from bench.results.tables import Row
 
 
 def tradeoff(rows: Sequence[Row], against: str = "mean_s") -> Spec:
-    """WER against time: a disc a variant, its area the size on disk; a ring marks what no other one beats.
+    """WER against time: one disc per variant, its area the size on disk; a ring marks variants that no other one beats.
 
-    `rows` are an evaluation's, with `unbeaten`; `against` is mean_s or rtf.
+    `rows` are those of an evaluation, with `unbeaten`; `against` is mean_s or rtf.
     """
     largest = max((float(r["size_bytes"] or 0) for r in rows), default=0.0) or 1.0
-    shown = [
+    points = [
         {
             "mode": r["mode"],
             "model": r["model"],
@@ -44,18 +44,18 @@ def tradeoff(rows: Sequence[Row], against: str = "mean_s") -> Spec:
         for r in rows
         if r["wer"] is not None and r[against] is not None
     ]
-    end = 1.25 * max((float(str(v["time"])) for v in shown), default=1.0)
-    several = len({v["model"] for v in shown}) > 1
-    return filled(_tradeoff(order_of(rows), against, end, several), shown)
+    end = 1.25 * max((float(str(v["time"])) for v in points), default=1.0)
+    several_models = len({v["model"] for v in points}) > 1
+    return filled(_tradeoff(order_of(rows), against, end, several_models), points)
 
 
 @lru_cache(maxsize=32)
-def _tradeoff(order: Modes, against: str, end: float, several: bool) -> Spec:
+def _tradeoff(order: Modes, against: str, end: float, several_models: bool) -> Spec:
     title = "Mean time of a clip, ms" if against == "mean_s" else "Real-time factor"
     base = alt.Chart(TABLE).encode(
         x=alt.X("time:Q", title=title, scale=alt.Scale(domain=[0, end])),
         tooltip=[
-            *([alt.Tooltip("model:N", title="Model")] if several else []),
+            *([alt.Tooltip("model:N", title="Model")] if several_models else []),
             alt.Tooltip("mode:N", title="Mode"),
             alt.Tooltip("wer_percent:Q", title="WER, %", format=".1f"),
             alt.Tooltip("wer_low_percent:Q", title="95 % interval from", format=".1f"),
@@ -65,7 +65,7 @@ def _tradeoff(order: Modes, against: str, end: float, several: bool) -> Spec:
         ],
     )
     y = alt.Y("wer_percent:Q", title="WER, %", scale=alt.Scale(zero=False, nice=True))
-    shape = {"shape": alt.Shape("model:N", title="", legend=alt.Legend(orient="top"))} if several else {}
+    shape = {"shape": alt.Shape("model:N", title="", legend=alt.Legend(orient="top"))} if several_models else {}
     ring = base.transform_filter("datum.unbeaten").mark_point(filled=False, color=MUTED, strokeWidth=2)
     ring = ring.encode(y=y, size=alt.Size("ring:Q", scale=None), **shape)
     whiskers = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
@@ -82,11 +82,11 @@ def _tradeoff(order: Modes, against: str, end: float, several: bool) -> Spec:
 
 
 def deltas(rows: Sequence[Row], baseline: str) -> Spec:
-    """Each variant's WER minus its baseline's in points, with its 95 % interval and a line at no difference.
+    """Each variant's WER minus its baseline's, in points, with its 95 % interval and a line at zero.
 
-    `rows` are an evaluation's, with `label`.
+    `rows` are those of an evaluation, with `label`.
     """
-    shown = [
+    bars = [
         {
             "mode": r["mode"],
             "label": r["label"],
@@ -95,9 +95,9 @@ def deltas(rows: Sequence[Row], baseline: str) -> Spec:
         for r in rows
         if r["wer_delta"] is not None and not r["is_baseline"]
     ]
-    reach = max((abs(float(str(v[k]))) for v in shown for k in ("delta", "delta_low", "delta_high") if v[k]), default=1)
+    reach = max((abs(float(str(v[k]))) for v in bars for k in ("delta", "delta_low", "delta_high") if v[k]), default=1)
     end = math.ceil(2.2 * max(reach, 0.25)) / 2  # the axis grows in steps, zero in its middle
-    return filled(_deltas(order_of(rows), tuple(str(v["label"]) for v in shown), baseline, end), shown)
+    return filled(_deltas(order_of(rows), tuple(str(v["label"]) for v in bars), baseline, end), bars)
 
 
 @lru_cache(maxsize=32)

@@ -14,7 +14,7 @@ from bench.sound.audio import Array
 
 
 def loss(rows: Sequence[Row]) -> Spec:
-    """How fine-tuning went: a line a mode. rows: mode, step, loss."""
+    """Fine-tuning loss against step, one line per mode. rows: mode, step, loss."""
     return filled(_loss(order_of(rows)), list(rows))
 
 
@@ -40,11 +40,11 @@ def _loss(order: Modes) -> Spec:
 
 
 def waveform(peaks: Array, length_s: float) -> Spec:
-    """A sound at a glance. peaks: (count, 2), the lowest and the highest sample of each stretch."""
+    """Waveform of a sound. peaks: (count, 2), the lowest and the highest sample of each stretch."""
     reach = max(0.05, float(np.abs(peaks).max(initial=0)))  # silence stays a line
     step_s = length_s / max(1, len(peaks))
-    shown = [{"t": (i + 0.5) * step_s, "low": low, "high": high} for i, (low, high) in enumerate(peaks.tolist())]
-    return filled(_waveform(round(reach, 3), round(length_s, 3)), shown)
+    stretches = [{"t": (i + 0.5) * step_s, "low": low, "high": high} for i, (low, high) in enumerate(peaks.tolist())]
+    return filled(_waveform(round(reach, 3), round(length_s, 3)), stretches)
 
 
 @lru_cache(maxsize=8)
@@ -56,5 +56,5 @@ def _waveform(reach: float, length_s: float) -> Spec:
         y=alt.Y("low:Q", scale=scale, axis=None),
         y2="high:Q",
     )
-    found: Spec = chart.properties(height=120, width="container").to_dict()
-    return found
+    spec: Spec = chart.properties(height=120, width="container").to_dict()
+    return spec

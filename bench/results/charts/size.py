@@ -24,15 +24,15 @@ from bench.results.tables import Row
 
 
 def size(rows: Sequence[Row]) -> Spec:
-    """Bytes on disk, a bar a mode, labelled with the ratio to the baseline."""
-    seen: dict[Any, dict[str, Any]] = {}
+    """Bytes on disk, one bar per mode, labelled with the ratio to the baseline."""
+    bars: dict[Any, dict[str, Any]] = {}
     for r in rows:
         if r["size_bytes"]:
             megabytes, ratio = float(r["size_bytes"]) / 1e6, float(r["size_ratio"] or 1)
             label = f"{megabytes:.1f} MB" + (f" · {ratio:.2f}×" if abs(ratio - 1) > 0.005 else "")
-            seen[r["mode"]] = {"mode": r["mode"], "size_mb": megabytes, "label": label}
-    top = max((v["size_mb"] for v in seen.values()), default=1.0)
-    return filled(_size(order_of(rows), top), list(seen.values()))
+            bars[r["mode"]] = {"mode": r["mode"], "size_mb": megabytes, "label": label}
+    top = max((v["size_mb"] for v in bars.values()), default=1.0)
+    return filled(_size(order_of(rows), top), list(bars.values()))
 
 
 @lru_cache(maxsize=32)
@@ -50,12 +50,12 @@ def _size(order: Modes, top: float) -> Spec:
 
 
 def weights(rows: Sequence[Row]) -> Spec:
-    """What is quantized: shares of the weights by the bits that they are stored in."""
+    """What is quantized: shares of the weights by the bits they are stored in."""
     return _shares(rows, "weight_bits", "parameters", "Weights", "share of all weights by the bits that store one")
 
 
 def work(rows: Sequence[Row]) -> Spec:
-    """What is quantized: shares of the multiply-accumulates by the bits of the activations that go in."""
+    """What is quantized: shares of the multiply-accumulates by the bits of their input activations."""
     return _shares(rows, "activation_bits", "macs", "Work", "share of all multiply-accumulates by the bits they run in")
 
 

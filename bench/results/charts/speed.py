@@ -27,8 +27,8 @@ from bench.results.tables import Row
 
 
 def latency(rows: Sequence[Row], axis: Axis = LENGTH, *, log: bool = False) -> Spec:
-    """Forward-pass latency against the input: a line a mode, the band from the 5th to the 95th percentile."""
-    shown = [
+    """Forward-pass latency against input size: one line per mode, with a band from the 5th to the 95th percentile."""
+    points = [
         {
             "mode": r["mode"],
             axis.column: r[axis.column],
@@ -37,7 +37,9 @@ def latency(rows: Sequence[Row], axis: Axis = LENGTH, *, log: bool = False) -> S
         }
         for r in rows
     ]
-    return filled(_latency(order_of(rows), axis, tuple(sorted({float(str(r[axis.column])) for r in rows})), log), shown)
+    return filled(
+        _latency(order_of(rows), axis, tuple(sorted({float(str(r[axis.column])) for r in rows})), log), points
+    )
 
 
 def _tooltip(axis: Axis) -> alt.Tooltip:
@@ -75,18 +77,18 @@ def _latency(order: Modes, axis: Axis, sizes: tuple[float, ...], log: bool) -> S
 
 
 def speedup(rows: Sequence[Row], baseline: str, axis: Axis = LENGTH) -> Spec:
-    """Speed-up over the baseline with its 95 % interval, a bar a mode and size."""
+    """Speed-up over the baseline with its 95 % interval, one bar per mode and size."""
     keys = ("mode", axis.column, "speedup_ratio", "speedup_low", "speedup_high")
-    shown = [
+    bars = [
         {k: r[k] for k in keys} | {"input": axis.show(float(str(r[axis.column])))}
         for r in rows
         if r["speedup_ratio"] is not None
     ]
-    top = max((float(r["speedup_ratio"] or 1) for r in shown), default=1.0)
-    # Intervals are shown whole, but for those of the first rounds, which reach anywhere; the axis grows in steps.
-    reach = min(3 * top, max((float(r["speedup_high"] or 1) for r in shown), default=1.0))
+    top = max((float(r["speedup_ratio"] or 1) for r in bars), default=1.0)
+    # Intervals are shown whole, except those of the first rounds, which can be very wide; the axis grows in steps.
+    reach = min(3 * top, max((float(r["speedup_high"] or 1) for r in bars), default=1.0))
     end = math.ceil(max(1.35, 1.35 * top, 1.3 * reach) * 2) / 2
-    return filled(_speedup(order_of(rows), axis, len({r[axis.column] for r in shown}), baseline, end), shown)
+    return filled(_speedup(order_of(rows), axis, len({r[axis.column] for r in bars}), baseline, end), bars)
 
 
 @lru_cache(maxsize=32)
@@ -119,16 +121,16 @@ def _speedup(order: Modes, axis: Axis, sizes: int, baseline: str, end: float) ->
 
 
 def split(rows: Sequence[Row], axis: Axis = LENGTH) -> Spec | None:
-    """Where the speed-up comes from, a bar a mode at the longest input: the engine's share, then the precision's.
+    """Where the speed-up comes from, one bar per mode at the longest input: the engine's share, then the precision's.
 
-    On a logarithmic axis, so that the two lengths add up to the whole. None where no engine but the original's was
+    The axis is logarithmic, so that the two lengths add up to the whole. None if no engine except the original's was
     measured, or its fp32 was not.
     """
-    known = [r for r in rows if r["engine_ratio"] and r["precision_ratio"]]
-    longest = max((float(r[axis.column] or 0) for r in known), default=0)
-    shown = [
+    split_rows = [r for r in rows if r["engine_ratio"] and r["precision_ratio"]]
+    longest = max((float(r[axis.column] or 0) for r in split_rows), default=0)
+    bars = [
         {"mode": r["mode"], "of": of, "from": begin, "to": end, "ratio": end / begin}
-        for r in known
+        for r in split_rows
         if r[axis.column] == longest and r["speedup_ratio"] != 1
         for of, begin, end in (
             ("engine", 1.0, float(r["engine_ratio"] or 1)),
@@ -139,11 +141,13 @@ def split(rows: Sequence[Row], axis: Axis = LENGTH) -> Spec | None:
             ),
         )
     ]
-    if not any(v["of"] == "engine" and v["to"] != 1 for v in shown):
+    if not any(v["of"] == "engine" and v["to"] != 1 for v in bars):
         return None
-    ends = [float(str(v[k])) for v in shown for k in ("from", "to")]
+    ends = [float(str(v[k])) for v in bars for k in ("from", "to")]
     reach = math.ceil(1.1 * max(ends)), min(1.0, math.floor(9 * min(ends)) / 10)
-    return filled(_split(order_of([r for r in known if r[axis.column] == longest]), axis.show(longest), *reach), shown)
+    return filled(
+        _split(order_of([r for r in split_rows if r[axis.column] == longest]), axis.show(longest), *reach), bars
+    )
 
 
 @lru_cache(maxsize=32)
