@@ -90,6 +90,7 @@ def _prepare(model: str, mode: Mode, settings: Mapping[str, Setting], progress: 
     partial.mkdir(parents=True)
     try:
         contents = family.describe(checkpoint, weights)
+        family.check(json.loads(contents[CONFIG_FILE]), checkpoint.name)  # a repository's configuration came just now
         for name, content in contents.items():
             (partial / name).write_bytes(content)
         if not base:
