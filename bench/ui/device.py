@@ -68,7 +68,10 @@ def mode_table() -> None:
     """Draw every mode: whether it runs here, why not, and the commands that fix it."""
     with st.spinner("Asking which modes run here …"):
         availabilities = availability()
-    rows = {name: (mode, availabilities[name], *_state_and_fix(availabilities[name])) for name, mode in modes.modes().items()}
+    rows = {
+        name: (mode, availabilities[name], *_state_and_fix(availabilities[name]))
+        for name, mode in modes.modes().items()
+    }
     counts = [f"{sum(a.state == state for a in availabilities.values())} {state}" for state in STATES]
     st.markdown(f"{len(rows)} modes: {', '.join(c for c in counts if not c.startswith('0 '))}.")
     st.dataframe(

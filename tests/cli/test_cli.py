@@ -123,7 +123,7 @@ def test_models_are_listed_with_their_weights() -> None:
     done = bench("models")
     assert done.exit_code == 0
     assert all(c.name in done.stdout for c in catalogue.catalogue())
-    assert re.search(rf"{BASE} +94 ", done.stdout)  # 94.27 million, counted in test_estimate
+    assert re.search(rf"{BASE} +94 ", done.stdout)  # 94.27 million, counted in test_forecast
     assert "PATH" in done.stdout
 
 

@@ -35,7 +35,7 @@ from bench.core import access
 from bench.serve import gate, launcher
 from bench.ui import guard
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-for+tests/0123=="
 QUOTED = "a-token-for%2Btests%2F0123%3D%3D"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "NONSENSE")

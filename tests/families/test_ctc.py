@@ -170,7 +170,7 @@ def test_decoding_imports_no_engine() -> None:
         "family.predict({'logits': y}, files)\n"
         "print(sorted({'torch', 'transformers', 'librosa', 'soundfile', 'scipy'} & set(sys.modules)))"
     )
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
 
