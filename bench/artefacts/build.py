@@ -150,9 +150,10 @@ def _data(
     if not prepared:
         return Data()
     networks = family.read_networks(partial)
-    if len(networks) == 1 and not networks[0].state:  # its feeds are the prepared inputs
-        return Data(prepared, {networks[0].name: [feed for feed, _ in prepared]})
-    return Data(prepared, _captured(mode, family, files, networks, [feed for feed, _ in prepared], source, progress))
+    cropped = [family.crop(feed, family.CALIBRATION_SIZE) for feed, _ in prepared]
+    if len(networks) == 1 and not networks[0].state:  # the network is fed what was prepared
+        return Data(prepared, {networks[0].name: cropped})
+    return Data(prepared, _captured(mode, family, files, networks, cropped, source, progress))
 
 
 def _captured(

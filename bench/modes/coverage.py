@@ -73,6 +73,11 @@ def count(profile: Profile, look: Callable[[str, set[str]], Graph]) -> Coverage:
                 continue
             if name not in graph.executed or (bits is None and w.kind != "attention"):
                 raise RuntimeError(f"{name} is not in the graph that the engine runs: this model can't be counted.")
+            if w.kind != "attention" and elements != w.parameters:
+                raise RuntimeError(
+                    f"{name} holds {elements} weights in the graph, and {w.parameters} in the family's profile: "
+                    "correct the profile, or its kind (a recurrent cell holds several weights)."
+                )
             tally.add(w.part, bits, graph.executed[name], elements, macs, 1)
         for others_bits, elements in graph.others.items():
             tally.add(NORMS, others_bits, others_bits, elements, 0, 0)

@@ -186,7 +186,8 @@ def test_every_named_checkpoint_is_found_by_its_name() -> None:
         assert catalogue.find(checkpoint.name) is checkpoint
         assert catalogue.exists(checkpoint.name)
         parameters = catalogue.family(checkpoint).profile(checkpoint.config, 1.0).parameters
-        assert parameters > (3e6 if checkpoint.name == "demo" else 90e6)
+        if checkpoint.family == "wav2vec2":
+            assert parameters > (3e6 if checkpoint.name == "demo" else 90e6)
         assert (checkpoint.download_bytes > 0) == (checkpoint.source == "hub")
 
 

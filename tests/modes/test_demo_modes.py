@@ -196,8 +196,8 @@ def test_digests_are_those_of_the_reference(spelled: str) -> None:
     assert recipe.digest_of(whole) == REFERENCE[spelled]["digest"]
 
 
-def test_the_reference_has_every_mode() -> None:
-    assert {spelled.partition(":")[0] for spelled in REFERENCE} == set(modes.modes())
+def test_every_mode_of_the_reference_is_here() -> None:
+    assert {spelled.partition(":")[0] for spelled in REFERENCE} <= set(modes.modes())
 
 
 @pytest.mark.skipif(bool(other_machine()), reason=f"not like the reference's machine: {other_machine()}")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.core.records import Coverage, Part
+from bench.core.records import Coverage
 from bench.core.specs import Placement, Setting
 from bench.families.family import Config, Family
 from bench.families.network import Feed, Network, Profile
-from bench.modes.mode import Cost, Data, Exercise, Mode, ModeSpec, Needs, Option, Precision, Progress
+from bench.modes.mode import Cost, Data, Exercise, Mode, ModeError, ModeSpec, Needs, Option, Precision, Progress
 from bench.modes.torch import engine
 
 
@@ -18,10 +18,10 @@ class Halves:
     """PyTorch does the work; what is stored in 16 bits becomes 32 again when it is opened."""
 
     def __init__(self, opened: engine.TorchOpened) -> None:
-        self._opened = opened
+        self.opened = opened
 
     def start(self) -> Callable[[Feed], Feed]:
-        return self._opened.start()
+        return self.opened.start()
 
 
 class Toy(Mode):
@@ -55,6 +55,8 @@ class Toy(Mode):
         scale = float(settings["scale"])
         for name, module in source.items():
             weights = {k: (w * scale).to(torch.float16).contiguous() for k, w in module.state_dict().items()}
+            if any(w.isinf().any() for w in weights.values()):
+                raise ModeError(f"{self.name}: a weight of {name} is larger than 16 bits hold. Choose a smaller scale.")
             save_file(weights, out / f"{name}.toy.safetensors")
         (out / "scale.txt").write_text(str(scale))
         return {"scale": str(scale)}
@@ -67,15 +69,13 @@ class Toy(Mode):
         scale, skeleton = float((directory / "scale.txt").read_text()), family.skeleton(directory)
         opened = {}
         for network in networks:
-            weights = load_file(directory / f"{network.name}.toy.safetensors")
-            module = skeleton[network.name]
-            module.load_state_dict({k: w.float() / scale for k, w in weights.items()}, assign=True)
-            opened[network.name] = Halves(engine.TorchOpened(module, network, placement))
+            file, module = directory / f"{network.name}.toy.safetensors", skeleton[network.name]
+            module.load_state_dict({k: w.float() / scale for k, w in load_file(file).items()}, assign=True)
+            opened[network.name] = Halves(engine.TorchOpened(module, network, placement, file))
         return opened
 
     def coverage(self, opened: Mapping[str, Any], profile: Profile, exercise: Exercise) -> Coverage:
-        exercise(opened)
-        return Coverage((Part("everything", 16, 32, profile.parameters, profile.macs, len(profile.works)),))
+        return engine.count({n: halves.opened for n, halves in opened.items()}, profile, exercise, lambda module: None)
 
 
 MODE = Toy()

@@ -96,8 +96,7 @@ quantize_static(
     ) -> dict[str, str]:
         """Calibrate ranges on the examples, then quantize every product with a weight except the first convolutions."""
         for network in family.read_networks(out):
-            feeds = [family.crop(feed, family.CALIBRATION_SIZE) for feed in data.feeds[network.name]]
-            _quantize(source, network, feeds, settings, out, progress)
+            _quantize(source, network, data.feeds[network.name], settings, out, progress)
         return {
             "range": "7 bits" if integers.reduced() else "8 bits",
             "calibrated on": f"{len(data.examples)} clips",

@@ -81,8 +81,7 @@ class Int8Static(engine.OpenVinoMode):
     ) -> dict[str, str]:
         """Calibrate on the examples and write int8 weights."""
         for network in family.read_networks(out):
-            feeds = [family.crop(feed, family.CALIBRATION_SIZE) for feed in data.feeds[network.name]]
-            graph = _quantized(source, network, feeds, settings, out, progress)
+            graph = _quantized(source, network, data.feeds[network.name], settings, out, progress)
             progress("writing the weights")
             engine.save(graph, out / f"{network.name}{engine.ENDING}", self.FLOATS)
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,10 @@ class TorchMode(Mode):
     ) -> Mapping[str, TorchOpened]:
         """See Mode. The weights are never copied."""
         modules = family.skeleton(directory)
-        for network in networks:
-            self.load(modules[network.name], directory / f"{network.name}{ENDING}")
-        return {network.name: TorchOpened(modules[network.name], network, placement) for network in networks}
+        files = {network.name: directory / f"{network.name}{ENDING}" for network in networks}
+        for name, file in files.items():
+            self.load(modules[name], file)
+        return {n.name: TorchOpened(modules[n.name], n, placement, files[n.name]) for n in networks}
 
     def load(self, module: nn.Module, file: Path) -> None:
         """Load a network's file into its skeleton."""
@@ -63,12 +65,15 @@ class TorchMode(Mode):
 class TorchOpened:
     """A torch module that implements `Opened`."""
 
-    def __init__(self, module: nn.Module, network: Network, placement: Placement) -> None:
-        """Take ownership of the module and set the process's thread count."""
+    def __init__(self, module: nn.Module, network: Network, placement: Placement, file: Path | None = None) -> None:
+        """Take ownership of the module and set the process's thread count.
+
+        `file` is the safetensors file that the module was loaded from.
+        """
         import torch
 
         torch.set_num_threads(placement.threads)
-        self.module, self.network = module.eval(), network
+        self.module, self.network, self.file = module.eval(), network, file
         self.dtype = next(p.dtype for p in module.parameters())
         self._names = [port.name for port in network.inputs]
         self._shared = self._session()
@@ -186,6 +191,7 @@ def count(
     tally = Tally()
     for network, o in opened.items():
         float_bits = o.dtype.itemsize * 8
+        stored_bits = _stored_bits(o.file) if o.file else {}
         works = {w.module: w for w in profile.works if w.network == network}
         macs = {module: w.macs for module, w in works.items()}
         for name, module in o.module.named_modules():
@@ -201,7 +207,7 @@ def count(
                 bits = tensor.dtype.itemsize * 8
                 tally.add(
                     part if is_weight else NORMS,
-                    bits,
+                    stored_bits.get(f"{name}.{parameter}" if name else parameter, bits),
                     bits,
                     tensor.numel(),
                     macs.pop(name, 0) if is_weight else 0,
@@ -211,3 +217,12 @@ def count(
             if remaining:
                 tally.add(works[name].part, None, float_bits, 0, remaining, 1)
     return tally.coverage()
+
+
+def _stored_bits(file: Path) -> dict[str, int]:
+    """Bits of each tensor in a safetensors file: a mode may compute in more than it stores."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as tensors:
+        types = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    return {name: int(bits[0]) for name, dtype in types.items() if (bits := re.search(r"\d+", dtype))}  # BF16, F8_E4M3

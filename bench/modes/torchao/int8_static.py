@@ -146,7 +146,7 @@ model = torch.compile(model, dynamic=True)""",
 
         ((name, model),) = source.items()
         (network,) = family.read_networks(out)
-        feeds = data.feeds.get(name, ())
+        feeds = [feed for feed, _ in data.examples]
         if not feeds:
             raise ModeError(
                 f"{self.name} is calibrated on clips, and none came. Name a folder of them in its setting “data”."

@@ -16,7 +16,20 @@ from bench.results.tables import Row
 # Grey for the original; each engine has a palette, each mode a colour in it. Legible on light and dark backgrounds.
 ORIGINAL = "#8b929c"
 PALETTES = {
-    "torch": ("#3f8fd2", "#1fa187", "#7fb8ea", "#2b62a8", "#63c5b0", "#5f7fe0", "#17766a", "#9aa8f5", "#3aa0b8"),
+    "torch": (
+        "#3f8fd2",
+        "#1fa187",
+        "#7fb8ea",
+        "#2b62a8",
+        "#63c5b0",
+        "#5f7fe0",
+        "#17766a",
+        "#9aa8f5",
+        "#3aa0b8",
+        "#4a7f9c",
+        "#8ac6d1",
+        "#6d6fb5",
+    ),
     "onnx": ("#e07b28", "#eeb04a", "#b85c10", "#d9976a", "#b8960c", "#8f5a2a"),
     "openvino": ("#c4589f", "#8e5bd0", "#e592c8", "#7a3f8f", "#b68ae6", "#d1495b"),
 }
