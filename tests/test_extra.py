@@ -34,6 +34,7 @@ from bench.jobs import forecast, work
 from bench.modes.mode import ModeError
 from bench.results import report, sentences, tables
 from bench.results.charts import size, speed, style
+from bench.ui.page import PAGES
 
 EXTRA = "tests.toys.family,tests.toys.mode"
 MODEL, TOY_MODE = "toy-random", "toy-halves"
@@ -185,6 +186,18 @@ def test_pages_show_them(page: str, measured: Any, monkeypatch: pytest.MonkeyPat
             assert "Input, tokens" in table.columns and "RTF" not in table.dropna(axis=1, how="all").columns
     finally:
         manager._jobs.cache_clear()
+
+
+@pytest.mark.parametrize("page", [path for path, _, _ in PAGES])
+def test_pages_say_in_a_sentence_which_extra_module_is_missing(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(extras.VARIABLE, "nowhere.to.be.found")
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=MINUTES)
+    if page != "app.py":
+        app.switch_page(page)
+    app.run()
+    assert not app.exception
+    (error,) = app.error
+    assert error.value.startswith("EARBENCH_EXTRA names nowhere.to.be.found, which can't be imported")
 
 
 def test_a_mode_of_an_engine_that_is_not_listed_has_a_colour_and_a_place_in_the_menu() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from bench import families, modes
+from bench.core.extras import ExtraError
 from bench.core.store import Store, StoreError
 from bench.jobs import manager
 from bench.jobs.manager import Jobs
@@ -32,7 +34,10 @@ _STYLE = """<style>
 
 
 def begin(title: str, *, banner: bool = True) -> Jobs:
-    """Set up a page and return the job manager. Strangers, and a database that can't be opened, end the page here."""
+    """Set up a page and return the job manager.
+
+    Strangers, a database that can't be opened, and extra modules that can't be used end the page here.
+    """
     st.set_page_config(page_title=f"{title} · Earbench", page_icon=":material/hearing:", layout="wide")
     st.html(_STYLE)
     refuse_strangers()
@@ -41,8 +46,10 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon)
     try:
+        families.families()
+        modes.modes()
         jobs = manager.jobs()
-    except StoreError as e:
+    except (ExtraError, StoreError) as e:
         st.error(str(e))
         st.stop()
     for key in CHOICES:  # Streamlit drops the state of widgets that a page does not draw
