@@ -308,6 +308,10 @@ def test_numbers_that_no_model_has_are_refused_before_anything_computes_with_the
     [
         ("no.such.module", "names no.such.module, which can't be imported"),
         ("json", "names json, which defines neither FAMILY nor MODE"),
+        (
+            "tests.toys.broken",
+            "names tests.toys.broken, which can't be imported (NameError: name 'famly' is not defined)",
+        ),
     ],
 )
 def test_modules_that_are_not_there_or_define_nothing(

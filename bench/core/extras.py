@@ -33,10 +33,10 @@ def _modules(names: str) -> list[Any]:
     for name in filter(None, map(str.strip, names.split(","))):
         try:
             module = importlib.import_module(name)
-        except ImportError as e:
+        except Exception as e:  # whatever the code of others raises
             raise ExtraError(
-                f"{VARIABLE} names {name}, which can't be imported ({e}). Allowed: modules that Python finds from "
-                "Earbench's folder, separated by commas."
+                f"{VARIABLE} names {name}, which can't be imported ({type(e).__name__}: {e}). Allowed: "
+                "modules that Python finds from Earbench's folder, separated by commas."
             ) from e
         if not hasattr(module, "FAMILY") and not hasattr(module, "MODE"):
             raise ExtraError(f"{VARIABLE} names {name}, which defines neither FAMILY nor MODE.")

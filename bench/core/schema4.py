@@ -39,7 +39,8 @@ def migrate(db: sqlite3.Connection) -> None:
 
 
 def _rewrite(db: sqlite3.Connection, table: str, column: str, convert: Any) -> None:
-    for rowid, text in db.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
+    rows = db.execute(f"SELECT rowid, CAST({column} AS BLOB) FROM {table}").fetchall()  # damaged text may be no UTF-8
+    for rowid, text in rows:
         try:
             value = convert(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -439,10 +439,16 @@ class Store:
             if 0 < version < len(MIGRATIONS):
                 self._copy(version)
             migrations.apply(db, version, MIGRATIONS)
-        except BaseException:
-            db.execute("ROLLBACK")
+            db.execute("COMMIT")
+        except BaseException as e:
+            if db.in_transaction:  # SQLite rolls back by itself if the disk is full
+                db.execute("ROLLBACK")
+            if isinstance(e, sqlite3.Error):
+                raise StoreError(
+                    f"{self.path} can't be brought up to date ({e}); it is as it was. Free some space there and see "
+                    "that the folder is writable, then start again."
+                ) from e
             raise
-        db.execute("COMMIT")
 
 
 def _run(row: Any) -> Run:

@@ -172,6 +172,8 @@ class Wav2Vec2(Family):
     def check(self, config: Config, what: str) -> None:
         """See Family; also checks that the sizes are consistent."""
         super().check(config, what)
+        if config.get("add_adapter"):
+            raise ModelError(f"{what} has an adapter on top of the encoder (add_adapter); that is not supported yet.")
         kernels, strides = config["conv_kernel"], config["conv_stride"]
         for name in self.BOUNDS:
             if name not in _LISTS and isinstance(config[name], (list, tuple)):
@@ -206,8 +208,6 @@ class Wav2Vec2(Family):
                 f"{folder} lacks {' and '.join(missing)}. Save the model with model.save_pretrained(folder) "
                 "and its processor with processor.save_pretrained(folder)."
             )
-        if config.get("add_adapter"):
-            raise ModelError(f"{folder} has an adapter on top of the encoder (add_adapter); that is not supported yet.")
         size = (folder / "model.safetensors").stat().st_size
         note = f"your folder, {size / 1e6:.0f} MB of weights"
         return Checkpoint(str(folder), folder.name, NAME, "folder", str(folder), note, {**_BASE, **config})

@@ -29,8 +29,13 @@ def check(variants: Iterable[Variant]) -> None:
 
 
 def axis(models: Iterable[str]) -> Axis:
-    """What the size of an input means to these models. Raises ModelError, or SpecError if they differ in it."""
+    """What the size of an input means to these models.
+
+    Raises ModelError, or SpecError if they differ in it or none is given.
+    """
     axes = {catalogue.family(catalogue.find(model)).AXIS: model for model in models}
+    if not axes:
+        raise SpecError("Models: none is chosen. Allowed: at least one.")
     if len(axes) > 1:
         names = " and ".join(f"{a.title} ({model})" for a, model in axes.items())
         raise SpecError(f"Models: their inputs are of different kinds: {names}. Measure them in runs of their own.")

@@ -152,6 +152,17 @@ def test_where_no_copy_can_be_made_nothing_changes(tmp_path: Path) -> None:
         assert db.execute("PRAGMA user_version").fetchone() == (3,)
 
 
+def test_text_that_is_no_text_does_not_stop_the_migration(tmp_path: Path) -> None:
+    path = old_database(tmp_path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE run SET spec = CAST(X'7BFFFE7D' AS TEXT) WHERE id = ?", (RUNS[0],))
+        db.commit()
+        Store(path)
+        kept = db.execute("SELECT hex(spec) FROM run WHERE id = ?", (RUNS[0],)).fetchone()
+        (moved,) = db.execute("SELECT spec FROM run WHERE id = ?", (RUNS[1],)).fetchone()
+    assert kept == ("7BFFFE7D",) and "sizes" in json.loads(moved)
+
+
 def test_a_damaged_row_is_no_hindrance_and_stays_damaged(tmp_path: Path) -> None:
     path = old_database(tmp_path)
     with closing(sqlite3.connect(path)) as db:

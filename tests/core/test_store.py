@@ -330,7 +330,9 @@ def test_a_migration_runs_on_old_rows_or_not_at_all(store: Store, monkeypatch: p
     run_id = store.create_run(SPEC, DEVICE)
     one_more = "ALTER TABLE run ADD COLUMN note TEXT; UPDATE run SET note = 'old'"
     monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, one_more, "INSERT INTO no_such_table VALUES (1)"))
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(
+        StoreError, match=r"can't be brought up to date \(no such table: no_such_table\); it is as it was"
+    ):
         Store(store.path)
     db = sqlite3.connect(store.path)
     assert db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)

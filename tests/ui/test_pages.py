@@ -194,6 +194,13 @@ def test_bad_input_gets_a_sentence_and_no_start(store: Store, key: str, value: s
     assert at.button(key="start").disabled
 
 
+def test_no_model_gets_a_sentence_and_no_start(store: Store) -> None:
+    at = opened("pages/1_Benchmark.py")
+    at.multiselect(key="models").set_value([]).run()
+    assert not at.exception and [e.value for e in at.error] == ["Models: none is chosen. Allowed: at least one."]
+    assert at.button(key="start").disabled
+
+
 def test_sizes_are_those_of_the_models_inputs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(extras.VARIABLE, "tests.toys.family")
     at = opened("pages/1_Benchmark.py")
