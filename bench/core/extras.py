@@ -20,6 +20,11 @@ class ExtraError(EarbenchError):
     """A module that EARBENCH_EXTRA names can't be used."""
 
 
+def check() -> None:
+    """Import all modules of EARBENCH_EXTRA. Raises ExtraError."""
+    _modules(os.environ.get(VARIABLE, ""))
+
+
 def named(attribute: str) -> list[Any]:
     """The values of an attribute in all modules of EARBENCH_EXTRA that define it, in their order. Raises ExtraError."""
     return [

@@ -95,10 +95,10 @@ class Jobs:
 
     # --- start, resume, cancel
 
-    def start(self, spec: RunSpec | EvaluationSpec, found: Dataset | None = None) -> str:
+    def start(self, spec: RunSpec | EvaluationSpec, data_set: Dataset | None = None) -> str:
         """Start a run or an evaluation and return its id; if a job is live already, return that job's id.
 
-        `found` is an evaluation's data set, if the caller has loaded it already (`dataset.of`). Raises Refused,
+        `data_set` is an evaluation's data set, if the caller has loaded it already (`dataset.of`). Raises Refused,
         ModelError, ModeError, DatasetError or StoreError.
         """
         with self._lock:
@@ -108,8 +108,8 @@ class Jobs:
             if isinstance(spec, EvaluationSpec):
                 work.check(spec.variants)
                 catalogue.check_task(spec.task, (v.model for v in spec.variants))
-                found = found or dataset.of(spec)
-                clips, spec = _clips(found), replace(spec, dataset=found.where, digest=found.digest)
+                data_set = data_set or dataset.of(spec)
+                clips, spec = _clips(data_set), replace(spec, dataset=data_set.where, digest=data_set.digest)
                 refusal = evaluation_refusal(spec.variants)
             else:
                 refusal = estimate(spec).refusal

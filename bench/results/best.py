@@ -77,13 +77,13 @@ class Choice:
         return lines
 
 
-def choose(heard: Result, measured: Report | None, model: str, goal: Goal, limit: float = LIMIT) -> Choice:
-    """Choose a model's best variant from an evaluation, `heard` (loss), and a run, `measured` (cost), on one device.
+def choose(result: Result, report: Report | None, model: str, goal: Goal, limit: float = LIMIT) -> Choice:
+    """Choose a model's best variant from an evaluation, `result` (loss), and a run, `report` (cost), on one device.
 
-    `measured` may be None if the goal is size. Latency and memory are those at the longest input of batch 1; two
+    `report` may be None if the goal is size. Latency and memory are those at the longest input of batch 1; two
     latencies are compared pair by pair within rounds.
     """
-    candidates = [_candidate(s, measured, goal, limit) for s in heard.scores if s.record.variant.model == model]
+    candidates = [_candidate(s, report, goal, limit) for s in result.scores if s.record.variant.model == model]
     ranked = sorted((c for c in candidates if c.amount is not None), key=lambda c: c.amount or 0.0)
     winner = next((c for c in ranked if c.loss == "within"), None)
     better = ranked[: ranked.index(winner)] if winner else ranked
@@ -100,7 +100,7 @@ def choose(heard: Result, measured: Report | None, model: str, goal: Goal, limit
     )
 
 
-def _candidate(s: Score, measured: Report | None, goal: Goal, limit: float) -> Candidate:
+def _candidate(s: Score, report: Report | None, goal: Goal, limit: float) -> Candidate:
     comparison, variant = s.comparison, s.record.variant
     delta = 0.0 if s.is_baseline else comparison.delta
     low, high = (0.0, 0.0) if s.is_baseline else (comparison.delta_low, comparison.delta_high)
@@ -109,7 +109,7 @@ def _candidate(s: Score, measured: Report | None, goal: Goal, limit: float) -> C
         loss = "within"
     elif low is not None and low > limit:
         loss = "over"
-    cells = [x for x in measured.cells if x.record.variant == variant and x.batch == 1] if measured else []
+    cells = [x for x in report.cells if x.record.variant == variant and x.batch == 1] if report else []
     cell = max(cells, key=lambda x: x.size, default=None)
     amount: float | None = None
     if goal == "size":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from bench import families, modes
+from bench.core import extras
 from bench.core.extras import ExtraError
 from bench.core.store import Store, StoreError
 from bench.jobs import manager
@@ -46,8 +46,7 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon)
     try:
-        families.families()
-        modes.modes()
+        extras.check()
         jobs = manager.jobs()
     except (ExtraError, StoreError) as e:
         st.error(str(e))
