@@ -6,12 +6,12 @@ import streamlit as st
 from bench.core.errors import EarbenchError
 from bench.core.records import RESUMABLE_STATES
 from bench.results import report
-from bench.ui import page, results
+from bench.ui import live, page, results
 from bench.ui.button import pressed
 
 jobs = page.begin("Results")
 st.title("Results")
-runs = {run.id: run for run in jobs.store.runs()}
+runs = {run.id: jobs.current(run) for run in jobs.store.runs()}
 page.tell_damaged(jobs.store)
 if not runs:
     st.info("No runs yet. Measure something first; every run then stands here with its charts and files.")
@@ -32,9 +32,11 @@ chosen = st.selectbox(
     help="The address of this page leads back to the run that is shown.",
 )
 st.query_params["run"] = chosen
-live = jobs.live
-if live and live.run_id == chosen:
+job = jobs.live
+if job and job.id == chosen:
     st.info("This run is under way; figures are provisional. The Benchmark page follows it live.")
+if runs[chosen] != jobs.store.run(chosen):  # its process died, and nothing was started since
+    results.ending(runs[chosen])
 results.figures(jobs.store, chosen)
 
 with st.container(horizontal=True):
@@ -44,13 +46,14 @@ with st.container(horizontal=True):
         about=chosen,
         icon=":material/play_arrow:",
         help="Go on where it stopped: finished lengths are kept, one that was under way begins anew.",
-        disabled=live is not None,
+        disabled=job is not None,
     ):
         try:
             st.session_state["run"] = jobs.resume(chosen)
         except EarbenchError as e:
-            st.error(str(e))
+            live.refused(jobs, e)
         else:
+            live.started(jobs.live)
             st.switch_page("pages/1_Benchmark.py")
     page.offer_deletion(
         jobs.store, chosen, "run", "This removes the run and everything that was measured in it, for good."

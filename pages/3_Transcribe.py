@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from bench.ui import captions, history, page, source, transcribe
+from bench.ui import captions, history, live, page, source, transcribe
 
-jobs = page.begin("Transcribe")
+jobs = page.begin("Transcribe", banner=False)
 st.title("Transcribe")
 st.session_state.setdefault("t_how", "A recording")
 how = st.segmented_control(
@@ -14,6 +14,9 @@ how = st.segmented_control(
     key="t_how",
     label_visibility="collapsed",
 )
+job = jobs.live
+if not (job and job.kind == "transcription" and how == "A recording"):  # whose progress is below
+    live.banner(jobs)
 if how == "Live captions":
     captions.panel(jobs)
 else:

@@ -15,9 +15,9 @@ st.markdown(
     "The original and its quantized variants hear the same clips. How many words each gets wrong is set against the "
     "time and the space that it takes."
 )
-evaluations = {e.id: e for e in jobs.store.evaluations()}
+evaluations = {e.id: jobs.current(e) for e in jobs.store.evaluations()}
 job = jobs.live
-running = job.run_id if job and job.kind == "evaluation" else None
+running = job.id if job and job.kind == "evaluation" else None
 ended = {i: e for i, e in evaluations.items() if i != running}
 requested = st.query_params.get("evaluation")
 if running:
@@ -43,8 +43,10 @@ if ended and (not running or requested in ended):
         help="The address of this page leads back to the evaluation that is shown.",
     )
     st.query_params["evaluation"] = chosen
-    from bench.ui import accuracy, best
+    from bench.ui import accuracy, best, results
 
+    if ended[chosen] != jobs.store.evaluation(chosen):  # its process died, and nothing was started since
+        results.ending(ended[chosen])
     result = accuracy.figures(jobs.store, chosen)
     if result and result.evaluation.state == "done":
         best.panel(jobs, result)
@@ -60,8 +62,9 @@ if ended and (not running or requested in ended):
             try:
                 jobs.resume(chosen)
             except EarbenchError as e:
-                st.error(str(e))
+                live.refused(jobs, e)
             else:
+                live.started(jobs.live)
                 st.rerun()
         page.offer_deletion(
             jobs.store,

@@ -95,7 +95,7 @@ def transcribe(
         transcriber = console.jobs().transcriber
         try:
             with console.on_interrupt(transcriber.cancel), console.err.status("starting") as status:
-                texts = transcriber.transcribe(sound.samples, variants, status.update)
+                texts = transcriber.transcribe(sound.samples, variants, lambda p: status.update(p.stage))
         except Cancelled:
             console.err.print("Cancelled.")
             raise typer.Exit(1) from None

@@ -18,6 +18,7 @@ import numpy as np
 
 from bench.core.records import Transcript, Transcription, VariantText, Word
 from bench.core.specs import SAMPLE_RATE_HZ, Variant
+from bench.jobs.benchmark import Progress
 from bench.jobs.lease import Refused
 from bench.jobs.transcription import Busy, Transcriber
 from bench.sound.audio import MAX_DURATION_S, Array
@@ -251,11 +252,11 @@ class Captions:
     def _warm_up(self) -> None:
         """Transcribe one second of silence, so that the first words do not wait for models to open."""
 
-        def say(text: str) -> None:
-            self._stage = text
+        def observe(progress: Progress) -> None:
+            self._stage = progress.stage
 
         silence = np.zeros(SAMPLE_RATE_HZ, np.float32)
-        for result in self._transcriber.transcribe(silence, self._variants, say):
+        for result in self._transcriber.transcribe(silence, self._variants, observe):
             if result.error:
                 self._errors[result.variant] = result.error
         self._stage = ""

@@ -1,7 +1,8 @@
 """The lease of the device: one job at a time per data folder, whichever process runs it.
 
 The lease is an flock on `earbench.lock` in the data folder, held while a job runs. The system releases it when its
-holder dies, for whatever reason.
+holder dies, for whatever reason. The file also holds a note of who holds it and what for: whoever only wants to show
+that reads the note and takes no lock.
 """
 
 from __future__ import annotations
@@ -10,94 +11,131 @@ import fcntl
 import json
 import os
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+import psutil
 
 from bench.core.errors import EarbenchError
 
-GLANCE_S = 0.5  # how long to wait for a page or a start-up that holds the lock only to check it
-BLINK_S = 0.05  # how long to wait for the check of another page
+WAIT_S = 0.5  # how long a start waits for another start-up that holds the lease only to recover
 
 
 class Refused(EarbenchError):
     """A job can't start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds the lease, and its purpose."""
+
+    pid: int
+    started_s: float  # when the process started: process ids are used again
+    what: str
+    since_s: float
+
+    @property
+    def sentence(self) -> str:
+        """The holder as a sentence for people."""
+        since = time.strftime("%H:%M:%S", time.localtime(self.since_s))
+        return f"This device is busy: process {self.pid} has held it since {since} for {self.what}."
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still exists."""
+        return _started_s(self.pid) == self.started_s
+
+
+class Held:
+    """The lease while this process holds it; a context manager that releases it."""
+
+    def __init__(self, file: TextIO) -> None:
+        """`file` is locked; closing it unlocks it."""
+        self._file = file
+
+    def sign(self, what: str) -> None:
+        """Write the note that says what the lease is held for."""
+        pid = os.getpid()
+        self._write(json.dumps(asdict(Holder(pid, _started_s(pid), what, time.time()))))
+
+    @property
+    def released(self) -> bool:
+        """Whether it was given back."""
+        return self._file.closed
+
+    def release(self) -> None:
+        """Remove the note and unlock. May be called twice."""
+        if not self._file.closed:
+            self._write("")
+            self._file.close()
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(text)
+            self._file.flush()
+        except OSError:  # a full disk: the lock itself holds, only the note is missing
+            pass
+
+
 class Lease:
-    """The lock of one data folder. Closing the file that `take` returns releases it."""
+    """The lease of one data folder."""
 
     def __init__(self, path: Path) -> None:
         """`path` is the lock file; nothing is locked yet."""
         self._path = path
+        self._held: Held | None = None
 
-    def take(self) -> TextIO:
-        """Acquire the lease. Raises Refused, which names the holder."""
-        file = self._path.open("a+")
-        if not _try_lock(file, fcntl.LOCK_EX, GLANCE_S):
-            sentence = _holder_sentence(file)
-            file.close()
-            raise Refused(f"{sentence} Two at once would disturb each other: wait for it, or cancel it there.")
-        return file
-
-    def try_take(self) -> TextIO | None:
-        """Acquire the lease without waiting; None if it is held."""
-        file = self._path.open("a+")
-        if _try_lock(file, fcntl.LOCK_EX):
-            return file
-        file.close()
-        return None
-
-    def holder(self) -> str | None:
-        """The holder, as a sentence; None if the lease is free."""
-        with self._path.open("a+") as file:
-            return None if _try_lock(file, fcntl.LOCK_SH, BLINK_S) else _holder_sentence(file)
-
+    @property
     def is_ours(self) -> bool:
-        """Whether this process holds the lease."""
-        with self._path.open() as file:
-            return _signature(file).get("pid") == os.getpid()
+        """Whether it is held through this object."""
+        return self._held is not None and not self._held.released
 
+    def take(self, what: str) -> Held:
+        """Take the lease for `what`. Raises Refused, which names the holder."""
+        if held := self.try_take(what, WAIT_S):
+            return held
+        holder = self.holder()
+        sentence = holder.sentence if holder else "Another process holds this device."
+        raise Refused(f"{sentence} Two at once would disturb each other: wait for it, or cancel it there.")
 
-def sign(file: TextIO, what: str) -> None:
-    """Write the holder and its purpose into a lease."""
-    file.seek(0)
-    file.truncate()
-    json.dump({"pid": os.getpid(), "what": what, "since_s": time.time()}, file)
-    file.flush()
+    def try_take(self, what: str, wait_s: float = 0.0) -> Held | None:
+        """Take the lease; None if others still hold it after `wait_s`."""
+        file = self._path.open("a+")
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= deadline:
+                    file.close()
+                    return None
+                time.sleep(0.01)
+        self._held = Held(file)
+        self._held.sign(what)
+        return self._held
 
-
-def clear(file: TextIO) -> None:
-    """Remove the previous holder from a lease."""
-    file.seek(0)
-    file.truncate()
-
-
-def _try_lock(file: TextIO, operation: int, timeout_s: float = 0.0) -> bool:
-    """Lock the file, shared or exclusive; False if others still hold it after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
+    def holder(self) -> Holder | None:
+        """Who holds the lease, as the note says; None if nobody does, or if its process has died. Takes no lock."""
         try:
-            fcntl.flock(file, operation | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.01)
+            holder = Holder(**json.loads(self._path.read_text()))
+        except (OSError, ValueError, TypeError):  # no file yet, no note, or a note of an older Earbench
+            return None
+        return holder if holder.alive else None
 
 
-def _signature(file: TextIO) -> dict[str, Any]:
-    """What `sign` wrote last; empty if the holder has not signed yet."""
-    file.seek(0)
+def _started_s(pid: int) -> float:
+    """When a process started, in seconds since the epoch; 0 if there is none."""
     try:
-        signature: dict[str, Any] = json.loads(file.read())
-    except ValueError:
-        return {}
-    return signature
-
-
-def _holder_sentence(file: TextIO) -> str:
-    signature = _signature(file)
-    if not signature:
-        return "Another process holds this device."
-    since = time.strftime("%H:%M:%S", time.localtime(signature["since_s"]))
-    return f"This device is busy: process {signature['pid']} has held it since {since} for {signature['what']}."
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0

@@ -5,16 +5,16 @@ from __future__ import annotations
 import atexit
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.artefacts import cache
 from bench.core import paths
-from bench.core.records import RESUMABLE_STATES, ClipRecord, Evaluation, Failure, Run
-from bench.core.specs import EvaluationSpec, RunSpec
+from bench.core.records import LIVE_STATES, RESUMABLE_STATES, ClipRecord, Evaluation, Failure, Run
+from bench.core.specs import EvaluationSpec, RunSpec, Variant
 from bench.core.store import Store, StoreError
 from bench.datasets import dataset
 from bench.datasets.dataset import Dataset
@@ -24,32 +24,18 @@ from bench.jobs import work
 from bench.jobs.benchmark import Progress, RunFailed, Runner
 from bench.jobs.evaluation import Evaluator
 from bench.jobs.forecast import estimate, evaluation_refusal
-from bench.jobs.lease import Lease, Refused, clear, sign
-from bench.jobs.transcription import Transcriber
-from bench.workers.client import Cancelled, Pool, end_orphans
+from bench.jobs.job import Job, Measurement
+from bench.jobs.lease import Held, Lease, Refused
+from bench.jobs.transcription import Recording, Transcriber, Transcribing
+from bench.workers.client import Cancelled, end_orphans
 from bench.workers.start import Limits
 
 if TYPE_CHECKING:
     from bench.jobs.captions import Captions
 
+Record = TypeVar("Record", Run, Evaluation)
+
 INTERRUPTED = "The program ended while this run was under way. What was measured is kept."
-
-
-@dataclass(slots=True)
-class Job:
-    """The run or evaluation that is live in this process."""
-
-    run_id: str
-    kind: Literal["benchmark", "evaluation"]
-    pool: Pool
-    progress: Progress
-    thread: threading.Thread | None = None
-    cut_off: bool = False  # cancelled by the end of this process, not by a person
-
-    @property
-    def what(self) -> str:
-        """The kind of job, as the start of a sentence."""
-        return "A benchmark" if self.kind == "benchmark" else "An evaluation"
 
 
 class Jobs:
@@ -62,49 +48,47 @@ class Jobs:
         self._job: Job | None = None
         self._lease = Lease(paths.data_folder() / "earbench.lock")
         self.transcriber = Transcriber(self.hold, limits)
+        self.transcription: Transcribing | None = None  # the newest one, shown in every browser
         self.captions: Captions | None = None  # the newest session, shown in every browser
         atexit.register(self.shutdown)
-        self.recover()
+        if held := self._lease.try_take("recovering what a crash left"):
+            with held, suppress(StoreError):  # a full disk: results can still be read, and the next start says so
+                self._recover()
 
-    # --- what runs
+    # --- what runs. Looking takes no lock and changes nothing
 
     @property
     def live(self) -> Job | None:
         """The job of this process while it runs, else None."""
         job = self._job
-        return job if job and job.thread and job.thread.is_alive() else None
+        return job if job and job.live else None
 
     def holder(self) -> str | None:
         """Which other process holds the device, as a sentence; None if none does."""
-        if self.live or self.transcriber.busy:
-            return None
-        return self._lease.holder()
+        holder = None if self._lease.is_ours else self._lease.holder()
+        return holder.sentence if holder else None
 
-    def recover(self) -> list[str]:
-        """Mark runs whose process died as interrupted. Returns their ids."""
-        if self.live:
-            return []
-        file = self._lease.try_take()
-        if file is None:
-            return []
-        with file:
-            if interrupted := self.store.interrupt_live(INTERRUPTED):
-                end_orphans()
-                cache.sweep()
-            return interrupted
+    def current(self, record: Record) -> Record:
+        """The record as it stands: interrupted, if it is stored as live and its process has died."""
+        job = self.live
+        if record.state not in LIVE_STATES or (job and job.id == record.id) or self._lease.holder():
+            return record
+        return replace(record, state="interrupted", message=INTERRUPTED)
 
     # --- start, resume, cancel
 
     def start(self, spec: RunSpec | EvaluationSpec, data_set: Dataset | None = None) -> str:
-        """Start a run or an evaluation and return its id; if a job is live already, return that job's id.
+        """Start a run or an evaluation and return its id; if the same spec runs already, return that run's id.
 
-        `data_set` is an evaluation's data set, if the caller has loaded it already (`dataset.of`). Raises Refused,
-        ModelError, ModeError, DatasetError or StoreError.
+        `data_set` is an evaluation's data set, if the caller has loaded it already (`dataset.of`). Raises Refused (also
+        if another job is live), ModelError, ModeError, DatasetError or StoreError.
         """
         with self._lock:
             if job := self.live:
-                return job.run_id
-            clips: list[ClipRecord] = []
+                if isinstance(job, Measurement) and job.spec == spec:
+                    return job.id
+                raise Refused(job.refusal)
+            asked_for, clips = spec, list[ClipRecord]()
             if isinstance(spec, EvaluationSpec):
                 work.check(spec.variants)
                 catalogue.check_task(spec.task, (v.model for v in spec.variants))
@@ -115,14 +99,14 @@ class Jobs:
                 refusal = estimate(spec).refusal
             if refusal:
                 raise Refused(refusal)
-            file = self._take_over()
+            held = self._take_over("a benchmark" if isinstance(spec, RunSpec) else "an evaluation")
             try:
                 run_id = self.store.create_run(spec, host.device())
                 if clips:
                     self.store.set_clips(run_id, clips)
-                self._begin(run_id, file)
+                self._begin(run_id, asked_for, held)
             except BaseException:
-                file.close()
+                held.release()
                 raise
             return run_id
 
@@ -133,43 +117,60 @@ class Jobs:
         """
         with self._lock:
             if job := self.live:
-                return job.run_id
+                if job.id == run_id:
+                    return run_id
+                raise Refused(job.refusal)
             if self._captioning:  # don't end captions for a run that can't be resumed
                 self._check_resumable(run_id)
-            file = self._take_over()  # before the check: it marks what a crash left live as interrupted
+            held = self._take_over(f"run {run_id}")  # before the check: it marks what a crash left as interrupted
             try:
-                self._check_resumable(run_id)
+                record = self._check_resumable(run_id)
                 self.store.set_state(run_id, "preparing")
-                self._begin(run_id, file)
+                self._begin(run_id, record.spec, held)
             except BaseException:
-                file.close()
+                held.release()
                 raise
             return run_id
+
+    def transcribe(self, recording: Recording, variants: Sequence[Variant]) -> Transcribing:
+        """Start the transcription of a recording; if the same one runs already, return that job. Raises Refused."""
+        with self._lock:
+            if job := self.live:
+                if isinstance(job, Transcribing) and (job.recording.key, job.variants) == (
+                    recording.key,
+                    tuple(variants),
+                ):
+                    return job
+                raise Refused(job.refusal)
+            if sentence := self.holder():
+                raise Refused(f"{sentence} Wait for it, or cancel it there.")
+            transcribing = Transcribing(recording, variants, self.transcriber)
+            self._job = self.transcription = transcribing
+            transcribing.start(lambda: transcribing.work(self.store))
+            return transcribing
 
     def cancel(self) -> None:
         """Cancel the live job: its workers are killed, and what was measured is kept."""
         job = self.live
-        if job and not job.pool.cancelled:
-            job.pool.cancel()
-            with suppress(StoreError):  # a full disk must not keep a run from being cancelled
-                self.store.set_state(job.run_id, "cancelling")
+        if job and not job.cancelled:
+            job.cancel()
+            if isinstance(job, Measurement):
+                with suppress(StoreError):  # a full disk must not keep a run from being cancelled
+                    self.store.set_state(job.id, "cancelling")
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the live job to end; False if it still runs after the timeout."""
         job = self._job
-        if job and job.thread:
-            job.thread.join(timeout_s)
-            return not job.thread.is_alive()
-        return True
+        return job.wait(timeout_s) if job else True
 
     def shutdown(self) -> None:
         """Kill the workers because the process ends. The thread marks the run, or else the next start does."""
         self.transcriber.cancel()
-        if job := self.live:
+        job = self.live
+        if isinstance(job, Measurement):
             job.cut_off = True
-            job.pool.cancel()
-            if job.thread:
-                job.thread.join(2)
+            job.cancel()
+            job.wait(2)
 
     def caption(self, make: Callable[[], Captions]) -> Captions:
         """The live captions, or new ones: two browsers that start captions at once share one session."""
@@ -187,32 +188,32 @@ class Jobs:
         if self.captions:
             self.captions.end("A measurement began, and captions beside it would spoil its times: they ended.")
 
-    def _take_over(self) -> TextIO:
-        """Acquire the lease; if only this process's live captions hold it, end them first.
+    def _take_over(self, what: str) -> Held:
+        """Take the lease; if only this process's live captions hold it, end them first.
 
         Raises Refused, and then the captions continue.
         """
         try:
-            return self._take()
+            return self._take(what)
         except Refused:
-            if not self._captioning or not self._lease.is_ours():
+            if not self._captioning or not self._lease.is_ours:
                 raise
         self._end_captions()
-        return self._take()
+        return self._take(what)
 
     @contextmanager
     def hold(self, what: str = "a transcription") -> Iterator[None]:
         """Hold the device for work during which nothing can be measured. Raises Refused."""
-        if job := self.live:
+        job = self.live
+        if isinstance(job, Measurement):
             raise Refused(
-                f"{job.what} is under way, and {what} "
+                f"{job.noun} is under way, and {what} "
                 "beside it would spoil its times. Wait for it to end, or cancel it, then try again."
             )
-        with self._take() as file:
-            sign(file, what)
+        with self._take(what):
             yield
 
-    def _check_resumable(self, run_id: str) -> None:
+    def _check_resumable(self, run_id: str) -> Run | Evaluation:
         run = self.store.run(run_id) or self.store.evaluation(run_id)
         if run is None:
             raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
@@ -234,22 +235,22 @@ class Jobs:
                 f"{host.device().name} with {_versions(host.device().versions)}. Passes of both in one run "
                 "would not be comparable: start a new run."
             )
+        return run
 
     # --- the thread
 
-    def _begin(self, run_id: str, file: TextIO) -> None:
+    def _begin(self, run_id: str, spec: RunSpec | EvaluationSpec, held: Held) -> None:
+        """Start the thread of a run or an evaluation. `spec` is the request, as it was made."""
         record = self.store.run(run_id) or self.store.evaluation(run_id)
         assert record
         self._end_captions()
-        kind: Literal["benchmark", "evaluation"] = "benchmark" if isinstance(record, Run) else "evaluation"
-        sign(file, f"{'run' if kind == 'benchmark' else kind} {run_id}")
+        held.sign(f"{'run' if isinstance(record, Run) else 'evaluation'} {run_id}")
         self.transcriber.close()  # its warm workers would take memory, and time when they close
-        job = Job(run_id, kind, Pool(), Progress())
-        job.thread = threading.Thread(target=self._work, args=(job, record, file), name=f"run {run_id}", daemon=True)
+        job = Measurement(run_id, "benchmark" if isinstance(record, Run) else "evaluation", spec)
         self._job = job
-        job.thread.start()
+        job.start(lambda: self._work(job, record, held))
 
-    def _work(self, job: Job, run: Run | Evaluation, file: TextIO) -> None:
+    def _work(self, job: Measurement, run: Run | Evaluation, held: Held) -> None:
         def observe(progress: Progress) -> None:
             job.progress = progress
 
@@ -258,10 +259,10 @@ class Jobs:
         except StoreError:  # the disk is full, and pages say so: the run is marked as interrupted once it can be stored
             traceback.print_exc()
         finally:
-            with file:  # closing it releases the lease
+            with held:
                 cache.sweep()
 
-    def _carry_out(self, job: Job, run: Run | Evaluation, observe: Callable[[Progress], None]) -> None:
+    def _carry_out(self, job: Measurement, run: Run | Evaluation, observe: Callable[[Progress], None]) -> None:
         """Run the job from start to end and store how it ended. Raises StoreError if that can't be written."""
         try:
             message = (
@@ -269,30 +270,34 @@ class Jobs:
                 if isinstance(run, Run)
                 else Evaluator(run, self.store, job.pool, observe, self._limits).run()
             )
-            self.store.set_state(job.run_id, "done", message)
+            self.store.set_state(job.id, "done", message)
         except Cancelled:
             if job.cut_off:
-                self.store.set_state(job.run_id, "interrupted", INTERRUPTED)
+                self.store.set_state(job.id, "interrupted", INTERRUPTED)
             else:
-                self.store.set_state(job.run_id, "cancelled", "Cancelled. What was measured is kept.")
+                self.store.set_state(job.id, "cancelled", "Cancelled. What was measured is kept.")
         except (RunFailed, StoreError) as e:
-            self.store.set_state(job.run_id, "failed", str(e))
+            self.store.set_state(job.id, "failed", str(e))
         except Exception as e:  # nothing above this thread reports errors: store it where pages show it
             log = traceback.format_exc()
-            self.store.add_failure(job.run_id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
-            self.store.set_state(job.run_id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
+            self.store.add_failure(job.id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
+            self.store.set_state(job.id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
 
-    def _take(self) -> TextIO:
-        """Acquire the lease and mark what a crash left live as interrupted. Raises Refused, StoreError."""
-        file = self._lease.take()
+    def _take(self, what: str) -> Held:
+        """Take the lease and mark what a crash left live as interrupted. Raises Refused, StoreError."""
+        held = self._lease.take(what)
         try:
-            if self.store.interrupt_live(INTERRUPTED):
-                end_orphans()
-            clear(file)
+            self._recover()
         except BaseException:
-            file.close()
+            held.release()
             raise
-        return file
+        return held
+
+    def _recover(self) -> None:
+        """Mark what a crash left live as interrupted, and end its workers. Only for the holder of the lease."""
+        if self.store.interrupt_live(INTERRUPTED):
+            end_orphans()
+            cache.sweep()
 
 
 _jobs_lock = threading.Lock()

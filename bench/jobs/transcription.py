@@ -2,25 +2,32 @@
 
 There is one transcriber per process, shared by all pages. It holds the device's lease while it computes, so a benchmark
 in another process and a transcription never disturb each other. A benchmark in this process closes the warm workers
-first.
+first. For pages, a transcription is a job (`Transcribing`): it goes on when the page is left.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.core.errors import EarbenchError
-from bench.core.records import VariantText, transcription_from
+from bench.core.records import Transcript, VariantText, transcription_from
 from bench.core.specs import SAMPLE_RATE_HZ, Variant
+from bench.core.store import Store, StoreError
 from bench.device.cpu import available_memory_bytes
 from bench.families import catalogue
 from bench.families.tasks.transcription import TRANSCRIPTION
-from bench.jobs import memory
+from bench.jobs import memory, recordings
+from bench.jobs.benchmark import Progress
 from bench.jobs.evaluation import samples_file, transcribe
+from bench.jobs.job import Job
 from bench.jobs.memory import longest_pass
 from bench.sound.audio import Array
 from bench.workers.client import Cancelled, Pool, Worker, WorkerError
@@ -28,7 +35,7 @@ from bench.workers.start import Limits, build, open_worker
 
 WARM_S = 300.0
 
-Say = Callable[[str], None]
+Observe = Callable[[Progress], None]
 
 
 class Busy(EarbenchError):
@@ -59,11 +66,12 @@ class Transcriber:
         return self._busy.locked()
 
     def transcribe(
-        self, samples: Array, variants: Sequence[Variant], say: Say = lambda _: None, wait_s: float = 60.0
+        self, samples: Array, variants: Sequence[Variant], observe: Observe = lambda _: None, wait_s: float = 60.0
     ) -> list[VariantText]:
         """Return one text per variant, in order. A variant that fails has its error there, and the others go on.
 
-        samples: (n,) float32 at 16 kHz. `say` is called with each step. Raises Busy, Cancelled, and what `hold` raises.
+        samples: (n,) float32 at 16 kHz. `observe` is called with each step. Raises Busy, Cancelled, and what `hold`
+        raises.
         """
         if not self._busy.acquire(timeout=wait_s):
             raise Busy("Another recording is being transcribed. Wait for it to end, then press the button again.")
@@ -71,17 +79,12 @@ class Transcriber:
             self._begin()
             with self._hold(), samples_file(samples) as path:
                 texts = []
-                for v in variants:
+                for number, v in enumerate(variants):
+                    steps = _Steps(v.spelled, number, len(variants), observe)
                     try:
-                        worker = self._worker(v, keep=variants, say=say)
-                        say(f"transcribing with {v.spelled}")
-                        reply = transcribe(
-                            worker,
-                            v.model,
-                            path,
-                            self._limits,
-                            lambda done, v=v: say(f"transcribing with {v.spelled}: chunk {done}"),  # type: ignore[misc]
-                        )
+                        worker = self._worker(v, keep=variants, say=steps.stage)
+                        steps.transcribing()
+                        reply = transcribe(worker, v.model, path, self._limits, steps.chunk)
                         texts.append(VariantText(v, reply["seconds"], transcription_from(reply["output"])))
                     except EarbenchError as e:
                         if failed := self._workers.pop(v, None):
@@ -96,16 +99,10 @@ class Transcriber:
             self._start_timer()
             self._busy.release()
 
-    def warm_up(self, variants: Sequence[Variant], say: Say = lambda _: None) -> None:
-        """Open the variants, so that the next recording costs only the forward passes. Raises like `transcribe`."""
-        with self._busy:
-            self._begin()
-            try:
-                with self._hold():
-                    for v in variants:
-                        self._worker(v, keep=variants, say=say)
-            finally:
-                self._start_timer()
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called since the last transcription began."""
+        return self._pool.cancelled
 
     def cancel(self) -> None:
         """Kill the workers; calls that wait for a text raise Cancelled."""
@@ -117,7 +114,7 @@ class Transcriber:
         with self._busy:
             self._begin()
 
-    def _worker(self, v: Variant, keep: Iterable[Variant], say: Say) -> Worker:
+    def _worker(self, v: Variant, keep: Iterable[Variant], say: Callable[[str], None]) -> Worker:
         if self._pool.cancelled:
             raise Cancelled
         if warm_worker := self._workers.pop(v, None):
@@ -175,3 +172,117 @@ class Transcriber:
                 self._drop(list(self._workers))
             finally:
                 self._busy.release()
+
+
+class _Steps:
+    """Turns the steps of one variant into the progress of the whole transcription."""
+
+    def __init__(self, name: str, number: int, count: int, observe: Observe) -> None:
+        """Variant `number` of `count`."""
+        self._name, self._number, self._count, self._observe = name, number, count, observe
+        self._first: tuple[float, int] | None = None  # when the first chunk was done, and its number
+
+    def stage(self, text: str) -> None:
+        """A worker is being built or opened."""
+        self._observe(Progress(text, done_ratio=self._number / self._count))
+
+    def transcribing(self) -> None:
+        """The pass begins."""
+        self.stage(f"transcribing with {self._name}")
+
+    def chunk(self, done: str) -> None:
+        """Of a long recording, a chunk is done: "3/20"."""
+        chunk, _, chunks = done.partition("/")
+        now_s = time.monotonic()
+        self._first = self._first or (now_s, int(chunk))
+        first_s, first_chunk = self._first
+        eta_s = None
+        if int(chunk) > first_chunk:
+            remaining = int(chunks) - int(chunk) + int(chunks) * (self._count - self._number - 1)
+            eta_s = (now_s - first_s) / (int(chunk) - first_chunk) * remaining
+        ratio = (self._number + int(chunk) / int(chunks)) / self._count
+        stage = f"transcribing with {self._name}: chunk {done}"
+        self._observe(Progress(stage, eta_s=eta_s, done_ratio=ratio))
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording to transcribe. Two with the same key are the same sound."""
+
+    key: str
+    source: str  # where the audio came from, as shown to users
+    samples: Array  # (n,) float32 at 16 kHz
+    reference: str = ""
+    keep_audio: bool = False
+
+    @property
+    def length_s(self) -> float:
+        """The length in seconds."""
+        return len(self.samples) / SAMPLE_RATE_HZ
+
+
+class Transcribing(Job):
+    """The transcription of one recording as a job; `transcript` is its result, `problem` says why there is none."""
+
+    def __init__(self, recording: Recording, variants: Sequence[Variant], transcriber: Transcriber) -> None:
+        """Nothing starts here."""
+        super().__init__(secrets.token_hex(4), "transcription")
+        self.recording, self.variants, self._transcriber = recording, tuple(variants), transcriber
+        self.transcript: Transcript | None = None
+        self.problem = ""  # why there is no transcript, or why it is not in the history
+        self._asked_to_end = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was asked to end."""
+        return self._asked_to_end
+
+    def cancel(self) -> None:
+        """Ask it to end: its workers are killed."""
+        self._asked_to_end = True
+        self._transcriber.cancel()
+
+    def work(self, store: Store) -> None:
+        """Transcribe, and keep the transcript in the store. Raises nothing: what goes wrong becomes the problem."""
+
+        def observe(progress: Progress) -> None:
+            self.progress = progress
+            if self._asked_to_end:  # asked before the transcriber had begun
+                self._transcriber.cancel()
+
+        r = self.recording
+        try:
+            texts = self._transcriber.transcribe(r.samples, self.variants, observe)
+        except Cancelled:
+            self.problem = (
+                "The transcription was cancelled."
+                if self._asked_to_end
+                else "The transcription was cancelled, because a measurement began or the program ends. Press "
+                "Transcribe again."
+            )
+            return
+        except EarbenchError as e:
+            self.problem = str(e)
+            return
+        except OSError as e:
+            self.problem = f"The sound can't be handed to the models ({e.strerror}). Free some space, then try again."
+            return
+        except Exception as e:  # nothing above this thread reports errors
+            traceback.print_exc()
+            self.problem = f"Earbench itself failed: {type(e).__name__}: {e}"
+            return
+        transcript = Transcript(time.time(), r.source, r.length_s, r.reference, tuple(texts))
+        try:
+            transcript = recordings.keep(store, transcript, r.samples if r.keep_audio else None)
+        except OSError as e:
+            self.problem = f"It can't be kept in the history ({e.strerror}). Free some space, then try again."
+        except StoreError as e:
+            self.problem = f"It can't be kept in the history: {e}"
+        self.transcript = transcript
+
+    def set_reference(self, store: Store, reference: str) -> None:
+        """Change the words that were said, in the history too. Raises StoreError; then only the history lacks them."""
+        if self.transcript and self.transcript.reference != reference:
+            self.transcript = replace(self.transcript, reference=reference)
+            if self.transcript.id is not None:
+                store.set_reference(self.transcript.id, reference)

@@ -16,7 +16,7 @@ from bench.jobs.forecast import Estimate, estimate
 from bench.jobs.manager import Jobs
 from bench.modes.probe import availability
 from bench.results import report
-from bench.ui import settings
+from bench.ui import live, settings
 from bench.ui.button import pressed
 
 DEFAULTS = {"batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
@@ -109,9 +109,11 @@ def form(jobs: Jobs) -> None:
         try:
             names = [catalogue.find(name).name for name in chosen_models]
             axis = work.axis(names)
-            _start(jobs, RunSpec.grid(names, modes.first(), axis.sweep, placements=[kinds.default()], axis=axis))
+            spec = RunSpec.grid(names, modes.first(), axis.sweep, placements=[kinds.default()], axis=axis)
         except EarbenchError as e:
             st.error(str(e))
+        else:
+            _start(jobs, spec)
 
 
 def _axis(models: list[str]) -> Axis:
@@ -132,7 +134,7 @@ def occupied(jobs: Jobs) -> str:
     job = jobs.live
     if job is None:
         return ""
-    return f"{job.what} is under way, and two at once would disturb each other: Start is free again when it has ended."
+    return f"{job.noun} is under way, and two at once would disturb each other: Start is free again when it has ended."
 
 
 def pick_models(key: str, default: str) -> list[str]:
@@ -217,7 +219,8 @@ def _start(jobs: Jobs, spec: RunSpec) -> None:
     try:
         run_id = jobs.start(spec)
     except EarbenchError as e:
-        st.error(str(e))
+        live.refused(jobs, e)
         return
+    live.started(jobs.live)
     st.session_state["run"] = run_id
     st.rerun()

@@ -29,3 +29,9 @@ def pressed(label: str, *, key: str, about: object = None, **options: Any) -> bo
     st.button(label, key=key, on_click=remember, **options)
     pressed_about, pressed_s = st.session_state.pop(state_key, (None, float("-inf")))
     return pressed_about == about and time.monotonic() - pressed_s < LASTS_S and not options.get("disabled", False)
+
+
+def stray(*keys: str) -> bool:
+    """Return whether one of these buttons was pressed in vain: where it stood, the page now draws something else."""
+    presses = [st.session_state.pop(f"{key} pressed", (None, float("-inf"))) for key in keys]
+    return any(time.monotonic() - pressed_s < LASTS_S for _, pressed_s in presses)

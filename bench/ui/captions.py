@@ -7,9 +7,9 @@ from html import escape
 import streamlit as st
 
 from bench.core.store import StoreError
+from bench.jobs import recordings
 from bench.jobs.captions import Caption, Captions, Snapshot
 from bench.jobs.manager import Jobs
-from bench.results import transcripts
 from bench.ui import microphone, texts, transcribe
 from bench.ui.button import pressed
 
@@ -74,7 +74,7 @@ def _ended(jobs: Jobs, session: Captions) -> None:
     with st.container(horizontal=True):
         if st.button("Save", icon=":material/save:", key="t_save", help="Puts the texts into the history below."):
             try:
-                transcripts.keep(jobs.store, session.transcript())
+                recordings.keep(jobs.store, session.transcript())
             except StoreError as e:
                 st.error(str(e))
             else:

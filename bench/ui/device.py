@@ -16,6 +16,7 @@ from bench.jobs.manager import Jobs
 from bench.modes.probe import Availability, availability
 from bench.sound import audio
 from bench.ui import microphone
+from bench.ui.markdown import plain
 
 STATES = ("available", "emulated", "unavailable")
 _FIX = "; fix: "  # in a remark, the text after this is a command
@@ -25,7 +26,7 @@ def busy(jobs: Jobs) -> str:
     """Return why the cache must not be changed now, or "" if it may be."""
     if job := jobs.live:
         return (
-            f"{job.what} is under way, and packing, clearing or taking in artefacts beside it would spoil its times: "
+            f"{job.noun} is under way, and packing, clearing or taking in artefacts beside it would spoil its times: "
             "they are free again when it has ended."
         )
     return jobs.holder() or ""
@@ -47,7 +48,7 @@ def facts() -> None:
         ("System", f"{device.os}, {device.machine}, as {device.name}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in _versions().items())),
     )
-    st.markdown("\n".join(f"- **{name}:** {_plain(value)}" for name, value in lines))
+    st.markdown("\n".join(f"- **{name}:** {plain(value)}" for name, value in lines))
     if device.governor == "powersave":
         st.warning(
             "The clock governor is “powersave”, so latencies will vary. While you measure: "
@@ -95,7 +96,7 @@ def mode_table() -> None:
         if fix:
             by_fix.setdefault(fix, []).append(name)
         elif a.state != "available":
-            st.markdown(f"**{name}** is {a.state}: {_plain(reason)}")
+            st.markdown(f"**{name}** is {a.state}: {plain(reason)}")
     for fix, names in by_fix.items():
         st.markdown(f"To have **{', '.join(names)}**:")
         st.code(fix, language="sh")
@@ -116,7 +117,7 @@ def sound() -> None:
         st.markdown(
             f"PortAudio lists {len(listing)} microphone{'s' * (len(listing) > 1)}:\n"
             + "\n".join(
-                f"- {_plain(i.name)} ({_plain(i.host_api)}), {i.default_rate_hz / 1000:g} kHz"
+                f"- {plain(i.name)} ({plain(i.host_api)}), {i.default_rate_hz / 1000:g} kHz"
                 + (", the default" if i.is_default else "")
                 for i in listing
             )
@@ -135,8 +136,3 @@ def network() -> str:
         "This dashboard shows its pages to this machine alone. To open it from another one, behind a token: "
         "`python -m bench serve --lan`"
     )
-
-
-def _plain(text: str) -> str:
-    """Escape text, so that Markdown leaves it unchanged."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$~" else c for c in text)

@@ -22,7 +22,7 @@ from bench.families import catalogue
 from bench.jobs.forecast import evaluation_refusal, evaluation_s
 from bench.jobs.manager import Jobs
 from bench.results import report
-from bench.ui import benchmark_form
+from bench.ui import benchmark_form, live
 from bench.ui.button import pressed
 
 BUNDLED, FOLDER, ZIP, HUB = "Bundled clips", "Folder", "Zip file", "Hugging Face"
@@ -106,8 +106,9 @@ def form(jobs: Jobs) -> None:
         try:
             st.session_state["evaluated"] = st.query_params["evaluation"] = jobs.start(spec, selection)
         except EarbenchError as e:
-            st.error(str(e))
+            live.refused(jobs, e)
         else:
+            live.started(jobs.live)
             st.rerun()
 
 

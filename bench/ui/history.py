@@ -9,8 +9,10 @@ import streamlit as st
 from bench.core.errors import EarbenchError
 from bench.core.records import Transcript
 from bench.core.store import Store
+from bench.jobs import recordings
 from bench.results import report, tables, transcripts
 from bench.ui import texts
+from bench.ui.markdown import plain
 
 PAGE = 10
 
@@ -43,12 +45,12 @@ def panel(store: Store) -> None:
 def _entry(store: Store, t: Transcript) -> None:
     first_text = next((x.transcription.text for x in t.texts if x.transcription), "") or "no words"
     excerpt = first_text if len(first_text) <= 60 else f"{first_text[:59]}…"
-    with st.expander(f"{report.when(t.created_s)} · {_plain(t.source)} · {t.length_s:.1f} s · {_plain(excerpt)}"):
+    with st.expander(f"{report.when(t.created_s)} · {plain(t.source)} · {t.length_s:.1f} s · {plain(excerpt)}"):
         if t.reference:
-            st.markdown("**Reference:** " + _plain(t.reference))
+            st.markdown("**Reference:** " + plain(t.reference))
         st.caption(", ".join(dict.fromkeys(x.variant.model for x in t.texts)))
         texts.side_by_side(t)
-        if path := transcripts.audio_path(t):
+        if path := recordings.audio_path(t):
             st.audio(path.read_bytes(), format="audio/wav")
         elif t.audio:
             st.caption("Its audio was kept, but the file is gone.")
@@ -56,16 +58,11 @@ def _entry(store: Store, t: Transcript) -> None:
             "Delete", icon=":material/delete:", key=f"t_delete {t.id}", help="The texts and, where kept, the audio."
         ):
             try:
-                transcripts.forget(store, t)
+                recordings.forget(store, t)
             except (OSError, EarbenchError) as e:
                 st.error(str(e))
             else:
                 st.rerun()
-
-
-def _plain(text: str) -> str:
-    """Escape text, so that Markdown leaves it unchanged."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-.!|$~:" else c for c in text)
 
 
 @lru_cache(maxsize=1)

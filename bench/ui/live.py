@@ -10,12 +10,44 @@ from functools import lru_cache
 
 import streamlit as st
 
+from bench.core.errors import EarbenchError
 from bench.core.units import duration
-from bench.jobs.manager import Job, Jobs
-from bench.ui.button import pressed
+from bench.jobs.job import Job
+from bench.jobs.manager import Jobs
+from bench.ui.button import pressed, stray
 
-_PAGES = {"benchmark": "pages/1_Benchmark.py", "evaluation": "pages/4_Accuracy.py"}
+_PAGES = {
+    "benchmark": "pages/1_Benchmark.py",
+    "evaluation": "pages/4_Accuracy.py",
+    "transcription": "pages/3_Transcribe.py",
+}
+STARTS = ("start", "lab", "evaluate", "t_start", "resume")  # the buttons that start a job
 POLL_S = 3.0  # every poll of every browser takes CPU time from the measurement
+
+
+def refused(jobs: Jobs, e: EarbenchError) -> None:
+    """Say why nothing was started. If another job was quicker, the page is drawn anew and shows that job too."""
+    if jobs.live:
+        st.session_state["refused"] = str(e)
+        st.rerun()
+    st.error(str(e))
+
+
+def refusal(jobs: Jobs) -> None:
+    """Say once why a start was refused, also if its button was pressed on a page that was drawn before the job began.
+
+    The second press of a double click is no other start: `session_state["started"]` is what this browser started.
+    """
+    sentence, job = st.session_state.pop("refused", ""), jobs.live
+    if job and job.id != st.session_state.get("started") and stray(*STARTS):
+        sentence = sentence or job.refusal
+    if sentence:
+        st.warning(sentence, icon=":material/block:")
+
+
+def started(job: Job | None) -> None:
+    """Remember that this browser started the job."""
+    st.session_state["started"] = job.id if job else None
 
 
 def banner(jobs: Jobs) -> None:
@@ -36,7 +68,7 @@ def _banner(jobs: Jobs) -> None:
         st.rerun()
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         doing = "Measuring " if job.progress.round else "Evaluating " if job.progress.clip else ""
-        st.markdown(f":material/timer: {doing}{_progress_text(job)}")
+        st.markdown(f":material/timer: {doing}{progress_text(job)}")
         st.page_link(_PAGES[job.kind], label="Watch", icon=":material/arrow_forward:")
 
 
@@ -49,14 +81,14 @@ def card(jobs: Jobs, kind: str) -> None:
     p, doing = job.progress, "Measuring" if kind == "benchmark" else "Evaluating"
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            cancelled = job.pool.cancelled
+            cancelled = job.cancelled
             st.markdown(f"#### {'Cancelling' if cancelled else doing if p.measuring else 'Preparing'}")
-            if pressed("Cancel", icon=":material/stop_circle:", key="cancel", about=job.run_id, disabled=cancelled):
+            if pressed("Cancel", icon=":material/stop_circle:", key="cancel", about=job.id, disabled=cancelled):
                 jobs.cancel()
         if p.measuring:
-            st.progress(min(1.0, p.done_ratio), text=_progress_text(job))
+            st.progress(min(1.0, p.done_ratio), text=progress_text(job))
         else:
-            st.markdown(_progress_text(job))
+            st.markdown(progress_text(job))
         st.caption(
             "Closing the browser changes nothing: it goes on, and any browser can watch and cancel it. "
             "Figures are provisional until " + ("a length is finished." if kind == "benchmark" else "it has ended.")
@@ -65,13 +97,13 @@ def card(jobs: Jobs, kind: str) -> None:
     if kind == "benchmark":
         from bench.ui import results
 
-        st.session_state["run"] = job.run_id  # a browser that follows the run shows its results when it ends
-        results.figures(jobs.store, job.run_id, live=True)
+        st.session_state["run"] = job.id  # a browser that follows the run shows its results when it ends
+        results.figures(jobs.store, job.id, live=True)
     else:
         from bench.ui import accuracy
 
-        accuracy.figures(jobs.store, job.run_id, live=True)
-    _freeze_modules(job.run_id)
+        accuracy.figures(jobs.store, job.id, live=True)
+    _freeze_modules(job.id)
 
 
 @lru_cache(maxsize=1)
@@ -85,10 +117,12 @@ def _freeze_modules(_run_id: str) -> None:
     gc.freeze()
 
 
-def _progress_text(job: Job) -> str:
+def progress_text(job: Job) -> str:
+    """The progress in a line: what is being done, how far it is, and the time left."""
     p = job.progress
     if not p.measuring:
-        return f"{p.stage[:1].upper()}{p.stage[1:]} …"
+        remaining = f" · about {duration(p.eta_s)} left" if p.eta_s is not None else ""
+        return f"{p.stage[:1].upper()}{p.stage[1:]} …{remaining}"
     if p.clip:
         remaining = (
             f"about {duration(p.eta_s)} left" if p.eta_s is not None else "time left is known from the third clip on"

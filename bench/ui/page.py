@@ -54,11 +54,7 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
     for key in CHOICES:  # Streamlit drops the state of widgets that a page does not draw
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]
-    if jobs.live is None:
-        try:
-            jobs.recover()  # another process may have died during its run
-        except StoreError as e:  # stored results can still be read
-            st.error(str(e), icon=":material/hard_drive:")
+    live.refusal(jobs)
     if banner:
         live.banner(jobs)
     return jobs

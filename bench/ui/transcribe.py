@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
-
 import streamlit as st
 
 from bench.core.errors import EarbenchError
-from bench.core.records import Transcript
 from bench.core.specs import Variant
 from bench.core.store import StoreError
 from bench.device import kinds
 from bench.families import catalogue
 from bench.jobs.manager import Jobs
-from bench.results import transcripts
-from bench.ui import benchmark_form, diff, texts
+from bench.jobs.transcription import Recording, Transcribing
+from bench.ui import benchmark_form, diff, live, texts
 from bench.ui.button import pressed
+from bench.ui.markdown import plain
 from bench.ui.source import Chosen
-from bench.workers.client import Cancelled
 
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """The last transcript, and the key of its sound."""
-
-    key: str
-    transcript: Transcript
+POLL_S = 1.0
+SHORT_S = 0.8  # how long to wait for a transcription before its progress is drawn
 
 
 def variants(jobs: Jobs) -> list[Variant]:
@@ -55,12 +46,14 @@ def refused(jobs: Jobs) -> str:
     """Return why nothing can be transcribed now, or "" if it can."""
     job = jobs.live
     if job is None:
-        return ""
-    return f"{job.what} is under way, and a transcription beside it would spoil its times. Wait for it, or cancel it."
+        return jobs.holder() or ""
+    if isinstance(job, Transcribing):
+        return "A transcription is under way. Wait for it to end, or cancel it."
+    return f"{job.noun} is under way, and a transcription beside it would spoil its times. Wait for it, or cancel it."
 
 
 def form(jobs: Jobs, chosen: Chosen | None) -> None:
-    """Draw the options beside the sound, and the button."""
+    """Draw the options beside the sound, the button, and the transcription while it runs."""
     chosen_variants = variants(jobs)
     key = chosen.key if chosen else ""
     reference = st.text_input(
@@ -68,37 +61,72 @@ def form(jobs: Jobs, chosen: Chosen | None) -> None:
         value=chosen.reference if chosen else "",
         key=f"t_reference {key}",
         placeholder="Type it in, and word errors are counted.",
+        on_change=_reference_changed,
+        args=(jobs, key),
     )
     keep = st.checkbox("Keep the audio with it", key="t_keep", help="Else only the texts stay on this device.")
-    if refusal := refused(jobs):
+    refusal = refused(jobs)
+    job = jobs.live
+    if refusal and not isinstance(job, Transcribing):
         st.caption(f":material/block: {refusal}")
     ready = chosen is not None and bool(chosen_variants) and not refusal
-    if pressed("Transcribe", type="primary", icon=":material/notes:", key="t_start", disabled=not ready) and chosen:
-        _transcribe(jobs, chosen, chosen_variants, reference, keep)
-    last: _Result | None = st.session_state.get("t_result")
-    if last and last.key == key and last.transcript.reference != reference.strip():
-        t = replace(last.transcript, reference=reference.strip())
+    last = _shown(jobs)
+    if (
+        pressed(
+            "Transcribe",
+            type="primary",
+            icon=":material/notes:",
+            key="t_start",
+            about=last.id if last else None,  # a second press must not start another once this one has ended
+            disabled=not ready,
+        )
+        and chosen
+    ):
+        recording = Recording(key, chosen.name, chosen.sound.samples, reference.strip(), keep)
         try:
-            if t.id is not None:
-                jobs.store.set_reference(t.id, t.reference)
-        except StoreError as e:
-            st.warning(f"The words that were said can't be kept in the history: {e}")
-        st.session_state["t_result"] = replace(last, transcript=t)
+            job = st.session_state["t_job"] = jobs.transcribe(recording, chosen_variants)
+        except EarbenchError as e:
+            live.refused(jobs, e)
+        else:
+            live.started(job)
+            job.wait(SHORT_S)  # a warm model needs no progress bar
+            st.rerun()
+    if isinstance(job, Transcribing):
+        st.session_state["t_job"] = job  # whoever opens the page meanwhile sees its texts when it ends
+        _card(jobs, job)
+
+
+@st.fragment(run_every=POLL_S)
+def _card(jobs: Jobs, job: Transcribing) -> None:
+    """Draw progress and a cancel button. Reruns the page when the transcription ends."""
+    if not job.live:
+        st.rerun()
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"#### {'Cancelling' if job.cancelled else 'Transcribing'} {plain(job.recording.source)}")
+            if pressed("Cancel", icon=":material/stop_circle:", key="t_cancel", about=job.id, disabled=job.cancelled):
+                jobs.cancel()
+        st.progress(min(1.0, job.progress.done_ratio), text=live.progress_text(job))
+        st.caption("It goes on when you leave or close this page; any browser can watch and cancel it here.")
 
 
 def result(jobs: Jobs, chosen: Chosen | None) -> None:
     """Draw the last transcript, its texts side by side."""
-    last: _Result | None = st.session_state.get("t_result")
+    last = _shown(jobs)
     if last is None:
-        if chosen:
+        if chosen and not jobs.live:
             st.caption("The texts of all chosen modes appear here, side by side.")
         return
+    if last.problem:
+        (st.warning if last.transcript or last.cancelled else st.error)(last.problem)
     t = last.transcript
-    st.subheader("What was heard")
+    if t is None:
+        return
+    st.subheader("Transcriptions")
     model = ", ".join(dict.fromkeys(x.variant.model for x in t.texts))
     st.caption(f"{t.source} · {t.length_s:.1f} s · {model}")
-    if not chosen or chosen.key != last.key:
-        st.caption(":material/info: This is of an earlier sound: press Transcribe for the one above.")
+    if not chosen or chosen.key != last.recording.key:
+        st.caption(":material/info: This is of another recording: press Transcribe for the one above.")
     shade = st.toggle(
         "Shade by confidence", key="t_shade", help="The fainter a word, the less sure the model is of it."
     )
@@ -112,6 +140,22 @@ def result(jobs: Jobs, chosen: Chosen | None) -> None:
         "Times are of the forward passes alone, once each: for figures with intervals, run a benchmark. "
         "Real-time factor: time over the sound's length; under 1 is faster than it is spoken."
     )
+
+
+def _shown(jobs: Jobs) -> Transcribing | None:
+    """Return the ended transcription to show: the one that this browser started or watched, else the newest here."""
+    job: Transcribing | None = st.session_state.get("t_job") or jobs.transcription
+    return job if job and not job.live else None
+
+
+def _reference_changed(jobs: Jobs, key: str) -> None:
+    """Score the last transcript against what was just typed."""
+    last, reference = _shown(jobs), st.session_state[f"t_reference {key}"].strip()
+    if last and last.recording.key == key:
+        try:
+            last.set_reference(jobs.store, reference)
+        except StoreError as e:
+            st.warning(f"The words that were said can't be kept in the history: {e}")
 
 
 def _model() -> str:
@@ -128,34 +172,3 @@ def _model() -> str:
         help=f"Or type the path of a folder on this device that holds {catalogue.accepted()}.",
     )
     return chosen or ""
-
-
-def _transcribe(jobs: Jobs, chosen: Chosen, chosen_variants: list[Variant], reference: str, keep: bool) -> None:
-    sound = chosen.sound
-    with st.status("Starting …") as status:
-        try:
-            variant_texts = jobs.transcriber.transcribe(
-                sound.samples, chosen_variants, lambda text: status.update(label=f"{text[:1].upper()}{text[1:]} …")
-            )
-        except EarbenchError as e:
-            problem = str(e)
-        except Cancelled:
-            problem = "It was cancelled, because a measurement began or the program ends. Press Transcribe again."
-        except OSError as e:
-            problem = f"The sound can't be handed to the models ({e.strerror}). Free some space, then try again."
-        else:
-            problem = ""
-            status.update(label="Done", state="complete")
-        if problem:
-            status.update(label="Nothing was transcribed", state="error")
-    if problem:
-        st.error(problem)
-        return
-    t = Transcript(time.time(), chosen.name, sound.duration_s, reference.strip(), tuple(variant_texts))
-    try:
-        t = transcripts.keep(jobs.store, t, sound.samples if keep else None)
-    except OSError as e:
-        st.warning(f"It can't be kept in the history ({e.strerror}). Free some space, then try again.")
-    except StoreError as e:
-        st.warning(f"It can't be kept in the history: {e}")
-    st.session_state["t_result"] = _Result(chosen.key, t)

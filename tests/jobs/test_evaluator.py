@@ -100,7 +100,7 @@ def test_cancel_keeps_what_was_heard_and_resume_hears_the_rest(
 
     def slow(path: Path) -> audio.Sound:
         if path.name == "2.wav" and not gate.is_set():
-            wait_for(lambda: manager.live and manager.live.pool.cancelled, "the cancel")
+            wait_for(lambda: manager.live and manager.live.cancelled, "the cancel")
         return decode(path)
 
     monkeypatch.setattr("bench.jobs.evaluation.audio.decode", slow)
@@ -125,7 +125,7 @@ def test_variants_that_memory_sets_apart_are_told_as_not_paired(
 ) -> None:
     # Room for one worker: while one is open, there is not enough for another.
     def available() -> int:
-        pool = manager.live.pool if manager.live else None
+        pool = getattr(manager.live, "pool", None)
         return 10**9 if pool and any("worker" in w.name for w in pool._live) else 10**12
 
     monkeypatch.setattr(cpu, "available_memory_bytes", available)
@@ -268,9 +268,15 @@ def test_an_interrupted_evaluation_is_marked_at_the_next_start(manager: Jobs, ti
     assert Jobs(manager.store).store.evaluation(run_id).state == "interrupted"  # type: ignore[union-attr]
 
 
-def test_a_benchmark_and_an_evaluation_get_one_job(manager: Jobs, tiny_model: Path, clips: Path) -> None:
-    first = manager.start(spec(tiny_model, clips))
-    assert manager.start(RunSpec((Variant(str(tiny_model), MODES[0], Placement("cpu", 1)),), (1.0,))) == first
+def test_a_second_job_is_refused_and_the_same_one_is_joined(manager: Jobs, tiny_model: Path, clips: Path) -> None:
+    request = spec(tiny_model, clips)
+    first = manager.start(request)
+    assert manager.start(request) == first
+    with pytest.raises(Refused, match=r"An evaluation is under way.*nothing else was started.*Wait for it"):
+        manager.start(RunSpec((Variant(str(tiny_model), MODES[0], Placement("cpu", 1)),), (1.0,)))
+    with pytest.raises(Refused, match="An evaluation is under way"):
+        manager.start(replace(request, seed=7))
+    assert [e.id for e in manager.store.evaluations()] == [first] and not manager.store.runs()
     manager.cancel()
     assert manager.wait(10)
 

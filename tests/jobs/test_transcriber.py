@@ -13,10 +13,11 @@ from conftest import LIGHT, alive, wait_for
 
 from bench.core.specs import Placement, RunSpec, Variant
 from bench.core.store import Store
-from bench.jobs import memory, transcription
+from bench.jobs import memory, recordings, transcription
+from bench.jobs.benchmark import Progress
 from bench.jobs.lease import Refused
 from bench.jobs.manager import Jobs
-from bench.jobs.transcription import Busy
+from bench.jobs.transcription import Busy, Recording
 from bench.workers.client import Cancelled
 
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
@@ -43,11 +44,15 @@ def pids(manager: Jobs) -> list[int]:
 
 def test_workers_stay_warm_and_cost_only_the_forward_pass(manager: Jobs, variants: list[Variant]) -> None:
     said: list[str] = []
-    first = manager.transcriber.transcribe(NOISE, variants, said.append)
+
+    def observe(progress: Progress) -> None:
+        said.append(progress.stage)
+
+    first = manager.transcriber.transcribe(NOISE, variants, observe)
     assert any(text.startswith("preparing") for text in said) and any(text.startswith("opening") for text in said)
     warm = pids(manager)
     said.clear()
-    second = manager.transcriber.transcribe(NOISE, variants, said.append)
+    second = manager.transcriber.transcribe(NOISE, variants, observe)
     assert pids(manager) == warm and manager.transcriber.warm == variants
     assert said == [f"transcribing with {v.mode}" for v in variants]
     assert [t.variant for t in second] == variants
@@ -57,11 +62,13 @@ def test_workers_stay_warm_and_cost_only_the_forward_pass(manager: Jobs, variant
 
 
 def test_long_audio_tells_its_chunks_and_equals_its_length(manager: Jobs, variants: list[Variant]) -> None:
-    said: list[str] = []
-    (found,) = manager.transcriber.transcribe(np.tile(NOISE, 45), variants[:1], said.append)
-    assert [text for text in said if "chunk" in text] == [
-        f"transcribing with {LIGHT[0]}: chunk {i}/3" for i in (1, 2, 3)
-    ]
+    steps: list[Progress] = []
+    (found,) = manager.transcriber.transcribe(np.tile(NOISE, 45), variants[:1], steps.append)
+    chunks = [p for p in steps if "chunk" in p.stage]
+    assert [p.stage for p in chunks] == [f"transcribing with {LIGHT[0]}: chunk {i}/3" for i in (1, 2, 3)]
+    assert [p.done_ratio for p in chunks] == pytest.approx([1 / 3, 2 / 3, 1])
+    first, second, last = (p.eta_s for p in chunks)
+    assert first is None and second is not None and second > 0 and last == 0
     assert found.transcription
     assert all(w.end_s <= 45 for w in found.transcription.words)
 
@@ -100,12 +107,12 @@ def test_refused_while_a_benchmark_runs_whose_start_closes_the_workers(manager: 
 def test_a_benchmark_is_refused_while_somebody_transcribes(manager: Jobs, variants: list[Variant]) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
-    def say(text: str) -> None:
-        if text.startswith("transcribing"):
+    def observe(progress: Progress) -> None:
+        if progress.stage.startswith("transcribing"):
             inside.set()
             assert go_on.wait(60)
 
-    thread = threading.Thread(target=manager.transcriber.transcribe, args=(NOISE, variants[:1], say))
+    thread = threading.Thread(target=manager.transcriber.transcribe, args=(NOISE, variants[:1], observe))
     thread.start()
     assert inside.wait(60)
     with pytest.raises(Refused, match="a transcription"):
@@ -167,3 +174,15 @@ def test_want_of_memory_is_told_with_a_way_out(
 def test_nothing_is_left_of_the_audio(manager: Jobs, variants: list[Variant], data_folder: Path) -> None:
     manager.transcriber.transcribe(NOISE, variants[:1])
     assert list((data_folder / "cache" / "audio").iterdir()) == []
+
+
+def test_a_job_that_is_cancelled_while_it_opens_a_model_says_so(manager: Jobs, variants: list[Variant]) -> None:
+    job = manager.transcribe(Recording("noise", "noise.wav", np.tile(NOISE, 600), keep_audio=True), variants)
+    wait_for(lambda: job.progress.stage.startswith("opening"), "a model to be opened")
+    manager.cancel()
+    assert job.wait(10) and job.problem == "The transcription was cancelled." and job.transcript is None
+    again = manager.transcribe(Recording("noise", "noise.wav", NOISE, "a reference", keep_audio=True), variants)
+    assert again.wait(60) and not again.problem
+    (kept,) = manager.store.transcripts()
+    assert kept == again.transcript and kept.reference == "a reference" and recordings.audio_path(kept)
+    assert kept.length_s == 1.0 and [t.variant for t in kept.texts] == variants

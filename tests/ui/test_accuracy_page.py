@@ -14,17 +14,16 @@ from test_evaluation import BASE, FP32, INT8, filled
 from test_pages import FOUND, finished_run, opened, texts
 
 from bench.core.records import Failure
-from bench.core.specs import EvaluationSpec, Placement, Variant
+from bench.core.specs import EvaluationSpec, Placement, RunSpec, Variant
 from bench.core.store import Store
 from bench.datasets import dataset
 from bench.datasets import folder as datasets_folder
 from bench.device.host import device
 from bench.jobs import manager
 from bench.jobs.benchmark import Progress
-from bench.jobs.manager import Job
+from bench.jobs.job import Measurement
 from bench.sound import audio
 from bench.ui import benchmark_form, evaluation_form
-from bench.workers.client import Pool
 
 PAGE = "pages/4_Accuracy.py"
 
@@ -53,10 +52,10 @@ def under_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes a job live that does nothing."""
     end = threading.Event()
 
-    def begin(run_id: str, kind: Any, progress: Progress) -> Job:
-        job = Job(run_id, kind, Pool(), progress, threading.Thread(target=end.wait))
-        assert job.thread
-        job.thread.start()
+    def begin(run_id: str, kind: Any, progress: Progress) -> Measurement:
+        job = Measurement(run_id, kind, RunSpec((Variant("m", "torch-fp32", Placement()),), (1.0,)))
+        job.progress = progress
+        job.start(lambda: end.wait() and None)
         monkeypatch.setattr(manager.jobs(), "_job", job)
         return job
 
@@ -227,7 +226,7 @@ def test_live_shows_progress_cancel_and_a_provisional_table(store: Store, under_
     at = opened(PAGE)
     assert "Evaluating" in texts(at) and "WER, 95 % interval" not in frame(at)
     at.button(key="cancel").click().run()
-    assert job.pool.cancelled
+    assert job.cancelled
 
 
 def test_each_job_bars_the_other_with_a_reason(store: Store, under_way: Any) -> None:
@@ -267,7 +266,7 @@ def test_no_clip_is_looked_at_while_something_is_measured(
 
 def test_nor_while_another_program_measures(store: Store) -> None:
     other = manager.Jobs(store)
-    with other._take():
+    with other._take("a run"):
         at = opened(PAGE)
         assert "evaluate" not in [b.key for b in at.button]
     assert "evaluate" in [b.key for b in at.run().button]

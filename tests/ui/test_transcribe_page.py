@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,20 +17,22 @@ from streamlit.testing.v1 import AppTest
 from bench import modes
 from bench.core import paths
 from bench.core.records import Transcript, Transcription, VariantText, Word
-from bench.core.specs import Placement, Variant
+from bench.core.specs import SAMPLE_RATE_HZ, Placement, RunSpec, Variant
 from bench.core.store import StoreError
 from bench.device.host import device
-from bench.jobs import manager
+from bench.jobs import manager, recordings
+from bench.jobs.benchmark import Progress
+from bench.jobs.job import Measurement
 from bench.jobs.lease import Refused
-from bench.jobs.manager import Job, Jobs
-from bench.jobs.transcription import Busy
+from bench.jobs.manager import Jobs
+from bench.jobs.transcription import Busy, Recording
 from bench.modes.probe import Availability
 from bench.results import tables, transcripts
 from bench.sound import audio
 from bench.sound.audio import Array
 from bench.sound.microphone import Input, Level, MicrophoneError
 from bench.ui import benchmark_form, microphone, source
-from bench.workers.client import Pool
+from bench.workers.client import Cancelled
 
 FOUND = dict.fromkeys(modes.modes(), Availability("available"))
 HEARD = {"torch-fp32": ("THE CAT SAT", 0.2), "torch-int8-dynamic": ("THE HAT SAT", 0.1), "torch-bf16": ("", 0.3)}
@@ -57,9 +60,9 @@ def answers(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Varia
     """Let the transcriber answer so; returns what it is asked."""
     asked: list[Array] = []
 
-    def transcribe(samples: Array, variants: list[Variant], say: Callable[[str], None]) -> list[VariantText]:
+    def transcribe(samples: Array, variants: list[Variant], observe: Callable[[Progress], None]) -> list[VariantText]:
         asked.append(samples)
-        say("transcribing with torch-fp32: chunk 1/3")
+        observe(Progress("transcribing with torch-fp32: chunk 1/3", done_ratio=1 / 6))
         return [answer(v) for v in variants]
 
     monkeypatch.setattr(jobs.transcriber, "transcribe", transcribe)
@@ -139,13 +142,77 @@ def test_refusals_are_sentences(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tro
     assert str(trouble) in [e.value for e in at.error] and not jobs.store.transcripts()
 
 
+@pytest.fixture
+def slow(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The transcriber takes until the event is set, or until it is cancelled."""
+    finish, cancelled = threading.Event(), threading.Event()
+
+    def transcribe(samples: Array, variants: tuple[Variant], observe: Callable[[Progress], None]) -> list[VariantText]:
+        observe(Progress("transcribing with torch-fp32: chunk 1/3", eta_s=75, done_ratio=1 / 6))
+        while not finish.wait(0.01):
+            if cancelled.is_set():
+                raise Cancelled
+        return [text_of(v) for v in variants]
+
+    monkeypatch.setattr(jobs.transcriber, "transcribe", transcribe)
+    monkeypatch.setattr(jobs.transcriber, "cancel", cancelled.set)
+    yield finish
+    finish.set()
+
+
+def test_a_transcription_goes_on_when_the_page_is_left(jobs: Jobs, slow: threading.Event) -> None:
+    at = press(opened())
+    assert at.button(key="t_start").disabled and "chunk 1/3 … · about 75 s left" in progress(at)
+    elsewhere = AppTest.from_file(str(paths.ROOT / "app.py"), default_timeout=60).run()
+    assert "chunk 1/3" in texts(elsewhere)  # every page says what runs
+    second_tab = opened()
+    assert "chunk 1/3" in progress(second_tab) and second_tab.button(key="t_start").disabled
+    slow.set()
+    assert jobs.wait(10)
+    for session in (at, second_tab, opened()):  # who started it, who watched it, and who comes later
+        session.run()
+        said = texts(session)
+        assert "Transcriptions" in said and "the hat sat" not in said and "chunk" not in progress(session)
+    (kept,) = jobs.store.transcripts()
+    assert [t.variant.mode for t in kept.texts] == ["torch-fp32", "torch-int8-dynamic"]
+
+
+def test_a_transcription_can_be_cancelled_from_another_tab(jobs: Jobs, slow: threading.Event) -> None:
+    at = press(opened())
+    press(opened(), "t_cancel")
+    assert jobs.wait(10) and not jobs.store.transcripts()
+    at.run()
+    assert "The transcription was cancelled." in texts(at) and not at.button(key="t_start").disabled
+
+
+def test_the_same_recording_twice_is_one_job_and_another_is_refused(jobs: Jobs, slow: threading.Event) -> None:
+    recording = Recording("clip a", "a.wav", TONE)
+    variants = [Variant("m", "torch-fp32", Placement("cpu", 1))]
+    first = jobs.transcribe(recording, variants)
+    assert jobs.transcribe(replace(recording, samples=TONE.copy()), variants) is first
+    with pytest.raises(Refused, match=r"A transcription is under way.*nothing else was started"):
+        jobs.transcribe(replace(recording, key="clip b"), variants)
+    with pytest.raises(Refused, match="A transcription is under way"):
+        jobs.start(RunSpec.grid(["demo"], ["torch-fp32"], [1.0], placements=[Placement("cpu", 1)]))
+    assert recording.length_s == len(TONE) / SAMPLE_RATE_HZ == 2.0
+    slow.set()
+    assert first.wait(10) and first.transcript and not first.problem
+
+
+def test_a_start_that_came_second_shows_the_job_and_says_so(jobs: Jobs, slow: threading.Event) -> None:
+    at = opened()
+    jobs.transcribe(Recording("clip a", "a.wav", TONE), [Variant("m", "torch-fp32", Placement("cpu", 1))])
+    said = texts(press(at))  # the page was drawn before, with its button free
+    assert "nothing else was started" in said and "chunk 1/3" in progress(at)
+    slow.set()
+
+
+def progress(at: AppTest) -> str:
+    return "\n".join(x.proto.text for x in at.get("progress"))
+
+
 def test_the_button_says_why_it_is_off_while_a_job_runs(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    live = Job(
-        run_id="x",
-        kind="benchmark",
-        pool=Pool(),
-        progress=SimpleNamespace(measuring=False, stage="building", round=0, clip=0),
-    )
+    live = Measurement("x", "benchmark", RunSpec((Variant("m", "torch-fp32", Placement()),), (1.0,)))
     monkeypatch.setattr(Jobs, "live", property(lambda self: live))
     at = opened()
     assert at.button(key="t_start").disabled and "A benchmark is under way" in texts(at)
@@ -196,8 +263,8 @@ def test_plain_http_is_told_before_anyone_records(monkeypatch: pytest.MonkeyPatc
         assert "ssh -L 8501:localhost:" in told and "--lan --tls CERT KEY" in told and "device's own" in told
 
 
-class Recording:
-    """A recorder that has heard a tone."""
+class Tone:
+    """A recorder that has recorded a tone."""
 
     def __init__(self, device: int, seconds: float, unwatched_s: float) -> None:
         self.wanted, self.chunks = (device, seconds), [TONE]
@@ -216,7 +283,7 @@ class Recording:
 
 def test_the_device_microphone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(microphone, "devices", lambda: [Input(7, "USB", "ALSA", 48_000, 1, True)])
-    monkeypatch.setattr(microphone, "Recorder", Recording)
+    monkeypatch.setattr(microphone, "Recorder", Tone)
     at = opened()
     at.radio(key="t_source").set_value("device").run()
     at.number_input(key="t_seconds").set_value(3).run()
@@ -262,7 +329,7 @@ def test_history_keeps_audio_only_when_asked_and_deletes_it(jobs: Jobs, tmp_path
 def test_a_foreign_path_is_never_deleted(jobs: Jobs, tmp_path: Path) -> None:
     other = tmp_path / "earbench.db"
     t = Transcript(0.0, "x", 1.0, "", (), audio="audio/../earbench.db")
-    transcripts.forget(jobs.store, transcripts.keep(jobs.store, t))
+    recordings.forget(jobs.store, recordings.keep(jobs.store, t))
     assert other.exists() and not jobs.store.transcripts()
 
 
@@ -277,7 +344,7 @@ def test_csv_is_inert_and_scored() -> None:
 
 def test_every_row_of_the_csv_says_where_and_with_what(jobs: Jobs) -> None:
     t = Transcript(0.0, "x", 2.0, "", (text_of(Variant("m", "torch-fp32", Placement("cpu", 1))),))
-    here = transcripts.keep(jobs.store, t)
+    here = recordings.keep(jobs.store, t)
     assert here.device == device()
     elsewhere = replace(device(), name="board", versions={"python": "3.13", "openvino": "1"})
     for other in (elsewhere, None):
@@ -301,7 +368,7 @@ def test_a_full_disk_shows_the_texts_and_a_sentence_and_leaves_no_audio(
     monkeypatch.setattr(jobs.store, "add_transcript", full)
     press(at)
     said = texts(at)
-    assert "can't be kept in the history" in said and "disk is full" in said and "What was heard" in said
+    assert "can't be kept in the history" in said and "disk is full" in said and "Transcriptions" in said
     assert not list((tmp_path / "audio").iterdir())
 
 
@@ -317,4 +384,4 @@ def test_a_full_disk_loses_neither_reference_nor_history_with_a_traceback(
     reference(at).set_value("other words").run()
     assert not at.exception and "disk is full" in texts(at)
     press(at, f"t_delete {kept.id}")
-    assert "disk is full" in texts(at) and transcripts.audio_path(kept)
+    assert "disk is full" in texts(at) and recordings.audio_path(kept)
