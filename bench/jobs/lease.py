@@ -31,7 +31,7 @@ class Holder:
     """The process that holds the lease, and its purpose."""
 
     pid: int
-    started_s: float  # when the process started: process ids are used again
+    started: float  # when the process started, as `_started` tells it: process ids are used again
     what: str
     since_s: float
 
@@ -44,7 +44,7 @@ class Holder:
     @property
     def alive(self) -> bool:
         """Whether the process still exists."""
-        return _started_s(self.pid) == self.started_s
+        return _started(self.pid) == self.started
 
 
 class Held:
@@ -57,7 +57,7 @@ class Held:
     def sign(self, what: str) -> None:
         """Write the note that says what the lease is held for."""
         pid = os.getpid()
-        self._write(json.dumps(asdict(Holder(pid, _started_s(pid), what, time.time()))))
+        self._write(json.dumps(asdict(Holder(pid, _started(pid), what, time.time()))))
 
     @property
     def released(self) -> bool:
@@ -133,8 +133,16 @@ class Lease:
         return holder if holder.alive else None
 
 
-def _started_s(pid: int) -> float:
-    """When a process started, in seconds since the epoch; 0 if there is none."""
+def _started(pid: int) -> float:
+    """When a process started, in a unit of this system; 0 if there is none.
+
+    On Linux in ticks since the boot: boards without a battery set their clock after they have booted, and a time since
+    the epoch would move with it.
+    """
+    try:
+        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        pass
     try:
         return psutil.Process(pid).create_time()
     except psutil.Error:

@@ -60,11 +60,6 @@ class Transcriber:
         """The variants with an open worker, which cost only their forward pass."""
         return list(self._workers)
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is being transcribed or opened."""
-        return self._busy.locked()
-
     def transcribe(
         self, samples: Array, variants: Sequence[Variant], observe: Observe = lambda _: None, wait_s: float = 60.0
     ) -> list[VariantText]:
@@ -98,11 +93,6 @@ class Transcriber:
         finally:
             self._start_timer()
             self._busy.release()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` was called since the last transcription began."""
-        return self._pool.cancelled
 
     def cancel(self) -> None:
         """Kill the workers; calls that wait for a text raise Cancelled."""

@@ -17,7 +17,7 @@ from bench.core.records import Artefact, Coverage, Failure, Opening, Part, Pass,
 from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device.host import device
-from bench.jobs import manager
+from bench.jobs import lease, manager
 from bench.modes.mode import Option
 from bench.modes.probe import Availability
 from bench.ui import benchmark_form
@@ -170,6 +170,20 @@ def test_a_full_disk_is_a_sentence_on_every_page(store: Store, monkeypatch: pyte
     at.button(key="start").click().run()
     assert not at.exception and any("disk is full" in e.value for e in at.error)
     assert manager.jobs().holder() is None, "the lock was given back"
+
+
+def test_a_look_takes_no_lock_and_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = finished_run(store)
+    store.set_state(run_id, "running")  # of a process that died: nobody recovers it for a look
+    revision = store.revision()
+
+    def locked(*_: object) -> None:
+        raise AssertionError("a page took the lock")
+
+    monkeypatch.setattr(lease.fcntl, "flock", locked)
+    for path in ("app.py", *(f"pages/{p.name}" for p in sorted((ROOT / "pages").glob("*.py")))):
+        assert not opened(path).exception, path
+    assert store.revision() == revision
 
 
 @pytest.mark.parametrize(
