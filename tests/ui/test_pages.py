@@ -21,6 +21,7 @@ from bench.jobs import lease, manager
 from bench.modes.mode import Option
 from bench.modes.probe import Availability
 from bench.ui import benchmark_form
+from bench.ui import device as ui_device
 
 PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")  # the others have tests of their own
 FOUND = {
@@ -181,6 +182,7 @@ def test_a_look_takes_no_lock_and_writes_nothing(store: Store, monkeypatch: pyte
         raise AssertionError("a page took the lock")
 
     monkeypatch.setattr(lease.fcntl, "flock", locked)
+    monkeypatch.setattr(ui_device, "availability", lambda: FOUND)
     for path in ("app.py", *(f"pages/{p.name}" for p in sorted((ROOT / "pages").glob("*.py")))):
         assert not opened(path).exception, path
     assert store.revision() == revision
