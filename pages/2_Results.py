@@ -5,17 +5,21 @@ import streamlit as st
 
 from bench.core.errors import EarbenchError
 from bench.core.records import RESUMABLE_STATES
+from bench.results import bundles as results_bundles
 from bench.results import report
-from bench.ui import page, results
+from bench.ui import bundles, page, results
 from bench.ui.button import pressed
 
 jobs = page.begin("Results")
 st.title("Results")
 runs = {run.id: run for run in jobs.store.runs()}
 page.tell_damaged(jobs.store)
+bundles.tell()
 if not runs:
     st.info("No runs yet. Measure something first; every run then stands here with its charts and files.")
     st.page_link("pages/1_Benchmark.py", label="Start a benchmark", icon=":material/speed:")
+    st.markdown("Or import what was measured on another device:")
+    bundles.upload(jobs)
     st.stop()
 
 requested = st.query_params.get("run")
@@ -57,13 +61,14 @@ with st.container(horizontal=True):
     )
 
 st.subheader("All runs")
+imported = jobs.store.imported()
 st.dataframe(
     pd.DataFrame(
         {
             "Run": run.id,
             "When": report.when(run.created_s),
             "State": report.state(run.state),
-            "Device": run.device.name,
+            "Device": results_bundles.device_name(run, imported.get(run.id)),
             "Models": ", ".join(dict.fromkeys(v.model for v in run.spec.variants)),
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in run.spec.variants)),
             "Inputs": f"{', '.join(f'{s:g}' for s in run.spec.sizes)} {run.spec.axis.unit or run.spec.axis.name}",
@@ -73,3 +78,5 @@ st.dataframe(
     hide_index=True,
     width="stretch",
 )
+with st.expander("Import runs and evaluations of other devices", icon=":material/upload_file:"):
+    bundles.upload(jobs)

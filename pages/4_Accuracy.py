@@ -5,7 +5,7 @@ import streamlit as st
 
 from bench.core.errors import EarbenchError
 from bench.core.records import RESUMABLE_STATES
-from bench.results import evaluation, report
+from bench.results import bundles, evaluation, report
 from bench.ui import benchmark_form, evaluation_form, live, page
 from bench.ui.button import pressed
 
@@ -71,6 +71,7 @@ if ended and (not running or requested in ended):
         )
 
 st.subheader("All evaluations")
+imported = jobs.store.imported()
 st.dataframe(
     pd.DataFrame(
         {
@@ -80,7 +81,7 @@ st.dataframe(
             "Clips of": e.spec.dataset,
             "Models": ", ".join(dict.fromkeys(v.model for v in e.spec.variants)),
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in e.spec.variants)),
-            "Device": e.device.name,
+            "Device": bundles.device_name(e, imported.get(e.id)),
         }
         for e in evaluations.values()
     ),

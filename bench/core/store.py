@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.core import migrations, records
+from bench.core.bundle import VERSION, Bundle
+from bench.core.codec import from_json, to_json
 from bench.core.errors import EarbenchError
 from bench.core.migrations import MIGRATIONS
 from bench.core.records import (
@@ -36,8 +37,8 @@ from bench.core.records import (
     RunState,
     Transcript,
     VariantRecord,
+    VariantText,
     Visit,
-    to_json,
 )
 from bench.core.specs import EvaluationSpec, Placement, RunSpec
 
@@ -159,9 +160,9 @@ class Store:
         return [
             VariantRecord(
                 variant=run.spec.variants[row["position"]],
-                artefact=Artefact(**json.loads(row["artefact"])) if row["artefact"] else None,
-                opening=Opening(**json.loads(row["opening"])) if row["opening"] else None,
-                coverage=records.coverage_from(json.loads(row["coverage"])) if row["coverage"] else None,
+                artefact=from_json(row["artefact"], Artefact) if row["artefact"] else None,
+                opening=from_json(row["opening"], Opening) if row["opening"] else None,
+                coverage=from_json(row["coverage"], Coverage) if row["coverage"] else None,
             )
             for row in rows
         ]
@@ -169,14 +170,12 @@ class Store:
     def add_failure(self, run_id: str, failure: Failure) -> None:
         """Store a failure with its run."""
         with self._write() as db:
-            db.execute(
-                "INSERT INTO failure (run_id, variant, stage, kind, message, log) VALUES (?, ?, ?, ?, ?, ?)",
-                (run_id, failure.variant, failure.stage, failure.kind, failure.message, failure.log),
-            )
+            _insert_failures(db, run_id, [failure], superseded=False)
 
-    def failures(self, run_id: str) -> list[Failure]:
-        """The failures of a run in order, without superseded ones."""
-        rows = self._db.execute("SELECT * FROM failure WHERE run_id = ? AND NOT superseded ORDER BY id", (run_id,))
+    def failures(self, run_id: str, *, superseded: bool = False) -> list[Failure]:
+        """The failures of a run in order, or only the superseded ones."""
+        query = "SELECT * FROM failure WHERE run_id = ? AND superseded = ? ORDER BY id"
+        rows = self._db.execute(query, (run_id, superseded))
         return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in rows]
 
     # --- groups and visits
@@ -212,18 +211,7 @@ class Store:
     def add_visit(self, group_id: int, visit: Visit) -> None:
         """Store a visit with its passes in one commit."""
         with self._write() as db:
-            row = db.execute(
-                "INSERT INTO visit (group_id, variant, round, position, started_s, reading) VALUES (?, ?, ?, ?, ?, ?) "
-                "RETURNING id",
-                (group_id, visit.variant, visit.round, visit.position, visit.started_s, to_json(visit.reading)),
-            ).fetchone()
-            db.executemany(
-                "INSERT INTO pass (visit_id, position, kind, seconds, phases) VALUES (?, ?, ?, ?, ?)",
-                [
-                    (row[0], i, p.kind, p.seconds, json.dumps(p.phases) if p.phases else None)
-                    for i, p in enumerate(visit.passes)
-                ],
-            )
+            _insert_visit(db, group_id, visit)
 
     def groups(self, run_id: str, *, superseded: bool = False) -> list[Group]:
         """The groups of a run with visits and passes, in the order they were started."""
@@ -235,10 +223,7 @@ class Store:
     def set_clips(self, run_id: str, clips: Sequence[ClipRecord]) -> None:
         """Store the clips of an evaluation, once at its start."""
         with self._write() as db:
-            db.executemany(
-                "INSERT INTO clip (run_id, position, id, path, text, length_s) VALUES (?, ?, ?, ?, ?, ?)",
-                [(run_id, c.position, c.id, c.path, c.text, c.length_s) for c in clips],
-            )
+            _insert_clips(db, run_id, clips)
 
     def clips(self, run_id: str) -> list[ClipRecord]:
         """The clips of an evaluation, in order."""
@@ -248,11 +233,7 @@ class Store:
     def add_predictions(self, run_id: str, length_s: float, predictions: Sequence[Prediction]) -> None:
         """Store the variants' predictions for one clip, and the clip's length, in one commit."""
         with self._write() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO prediction (run_id, variant, clip, seconds, output, paired) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                [(run_id, p.variant, p.clip, p.seconds, to_json(p.output), p.paired) for p in predictions],
-            )
+            _insert_predictions(db, run_id, predictions)
             db.execute(
                 "UPDATE clip SET length_s = ? WHERE run_id = ? AND position = ?",
                 (length_s, run_id, predictions[0].clip),
@@ -265,6 +246,83 @@ class Store:
             Prediction(r["variant"], r["clip"], r["seconds"], output(json.loads(r["output"])), bool(r["paired"]))
             for r in rows
         ]
+
+    # --- bundles
+
+    def bundle(self, run_id: str) -> Bundle:
+        """A run or an evaluation with everything that is stored of it, from one snapshot.
+
+        Raises StoreError if there is none, if it is damaged, and while it is live.
+        """
+        with self.snapshot():
+            run, evaluation = self.run(run_id), self.evaluation(run_id)
+            record = run or evaluation
+            if record is None:
+                raise StoreError(f"There is no run {run_id}. `python -m bench runs` lists them.")
+            if record.state in records.LIVE_STATES:
+                raise StoreError(
+                    f"{run_id} is {record.state}; only what has ended can be taken along as a bundle. Wait for it to "
+                    "end, or cancel it."
+                )
+            return Bundle(
+                earbench_bundle=VERSION,
+                run=run,
+                evaluation=evaluation,
+                variants=tuple(self.variants(record)),
+                groups=tuple(self._groups(run_id, superseded=True)),
+                failures=tuple(self.failures(run_id)),
+                superseded_failures=tuple(self.failures(run_id, superseded=True)),
+                clips=tuple(self.clips(run_id)),
+                predictions=tuple(self.predictions(run_id, lambda plain: plain)),
+            )
+
+    def add_bundle(self, bundle: Bundle) -> bool:
+        """Store what a checked bundle holds, in one commit; False, and no change, if it is here already.
+
+        Raises StoreError if another run with its id is here.
+        """
+        r = bundle.record
+        with self._write() as db:
+            if db.execute("SELECT 1 FROM run WHERE id = ?", (r.id,)).fetchone():
+                if self.bundle(r.id) != bundle:
+                    raise StoreError(
+                        f"{bundle.what} is here already with other content, so one of both was changed. Nothing was "
+                        "imported: delete the one that is here first if you trust the file more."
+                    )
+                return False
+            columns = ("id", "kind", "created_s", "state", "spec", "device", "message", "started_s", "finished_s")
+            db.execute(
+                f"INSERT INTO run ({', '.join(columns)}, imported_s) VALUES ({'?, ' * len(columns)}?)",
+                (
+                    *(r.id, _KINDS[type(r.spec)], r.created_s, r.state, to_json(r.spec), to_json(r.device)),
+                    *(r.message, r.started_s, r.finished_s, time.time()),
+                ),
+            )
+            db.executemany(
+                "INSERT INTO variant (run_id, position, artefact, opening, coverage) VALUES (?, ?, ?, ?, ?)",
+                [
+                    (r.id, i, *(to_json(x) if x else None for x in (v.artefact, v.opening, v.coverage)))
+                    for i, v in enumerate(bundle.variants)
+                ],
+            )
+            for g in bundle.groups:
+                row = db.execute(
+                    "INSERT INTO measured_group (run_id, model, placement, batch, size, variants, state, ended, "
+                    "number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                    (r.id, g.model, str(g.placement), g.batch, g.size, json.dumps(g.variants), g.state, g.ended, g.id),
+                ).fetchone()
+                for visit in g.visits:
+                    _insert_visit(db, row[0], visit)
+            _insert_failures(db, r.id, bundle.superseded_failures, superseded=True)
+            _insert_failures(db, r.id, bundle.failures, superseded=False)
+            _insert_clips(db, r.id, bundle.clips)
+            _insert_predictions(db, r.id, bundle.predictions)
+            return True
+
+    def imported(self) -> dict[str, float]:
+        """When each imported run or evaluation was imported, in seconds since the epoch, by id."""
+        rows = self._db.execute("SELECT id, imported_s FROM run WHERE imported_s IS NOT NULL")
+        return {row["id"]: row["imported_s"] for row in rows}
 
     # --- transcripts
 
@@ -281,7 +339,7 @@ class Store:
                     t.length_s,
                     t.reference,
                     t.audio,
-                    json.dumps([asdict(x) for x in t.texts], ensure_ascii=False),
+                    to_json(t.texts),
                     to_json(t.device) if t.device else None,
                 ),
             ).fetchone()
@@ -297,8 +355,8 @@ class Store:
                 length_s=r["length_s"],
                 reference=r["reference"],
                 audio=r["audio"],
-                texts=tuple(records.variant_text_from(x) for x in json.loads(r["texts"])),
-                device=records.device_from(json.loads(r["device"])) if r["device"] else None,
+                texts=from_json(r["texts"], tuple[VariantText, ...]),
+                device=from_json(r["device"], Device) if r["device"] else None,
             )
             for r in self._db.execute("SELECT * FROM transcript ORDER BY id DESC")
         ]
@@ -354,12 +412,12 @@ class Store:
                     position=row["position"],
                     started_s=row["started_s"],
                     passes=tuple(passes.get(row["id"], ())),
-                    reading=Reading(**json.loads(row["reading"])),
+                    reading=from_json(row["reading"], Reading),
                 )
             )
         return [
             Group(
-                id=row["id"],
+                id=row["id"] if row["number"] is None else row["number"],
                 model=row["model"],
                 placement=Placement.parse(row["placement"]),
                 batch=row["batch"],
@@ -392,8 +450,10 @@ class Store:
             db = self._db
             db.execute("BEGIN IMMEDIATE")
             try:
+                before = db.total_changes
                 yield db
-                db.execute("UPDATE meta SET revision = revision + 1")
+                if db.total_changes > before:
+                    db.execute("UPDATE meta SET revision = revision + 1")
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:  # SQLite rolls back by itself if the disk is full
@@ -451,14 +511,50 @@ class Store:
             raise
 
 
+def _insert_visit(db: sqlite3.Connection, group_id: int, visit: Visit) -> None:
+    row = db.execute(
+        "INSERT INTO visit (group_id, variant, round, position, started_s, reading) VALUES (?, ?, ?, ?, ?, ?) "
+        "RETURNING id",
+        (group_id, visit.variant, visit.round, visit.position, visit.started_s, to_json(visit.reading)),
+    ).fetchone()
+    db.executemany(
+        "INSERT INTO pass (visit_id, position, kind, seconds, phases) VALUES (?, ?, ?, ?, ?)",
+        [
+            (row[0], i, p.kind, p.seconds, json.dumps(p.phases) if p.phases else None)
+            for i, p in enumerate(visit.passes)
+        ],
+    )
+
+
+def _insert_failures(db: sqlite3.Connection, run_id: str, failures: Iterable[Failure], *, superseded: bool) -> None:
+    db.executemany(
+        "INSERT INTO failure (run_id, variant, stage, kind, message, log, superseded) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(run_id, f.variant, f.stage, f.kind, f.message, f.log, superseded) for f in failures],
+    )
+
+
+def _insert_clips(db: sqlite3.Connection, run_id: str, clips: Iterable[ClipRecord]) -> None:
+    db.executemany(
+        "INSERT INTO clip (run_id, position, id, path, text, length_s) VALUES (?, ?, ?, ?, ?, ?)",
+        [(run_id, c.position, c.id, c.path, c.text, c.length_s) for c in clips],
+    )
+
+
+def _insert_predictions(db: sqlite3.Connection, run_id: str, predictions: Iterable[Prediction]) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO prediction (run_id, variant, clip, seconds, output, paired) VALUES (?, ?, ?, ?, ?, ?)",
+        [(run_id, p.variant, p.clip, p.seconds, to_json(p.output), p.paired) for p in predictions],
+    )
+
+
 def _run(row: Any) -> Run:
     with _parsing(row):
-        return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_common_fields(row))
+        return Run(spec=from_json(row["spec"], RunSpec), **_common_fields(row))
 
 
 def _evaluation(row: Any) -> Evaluation:
     with _parsing(row):
-        return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_common_fields(row))
+        return Evaluation(spec=from_json(row["spec"], EvaluationSpec), **_common_fields(row))
 
 
 @contextmanager
@@ -482,4 +578,4 @@ def _readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterator[T]:
 
 def _common_fields(row: Any) -> dict[str, Any]:
     columns = ("id", "created_s", "state", "message", "started_s", "finished_s")
-    return {**{name: row[name] for name in columns}, "device": records.device_from(json.loads(row["device"]))}
+    return {**{name: row[name] for name in columns}, "device": from_json(row["device"], Device)}
