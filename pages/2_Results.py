@@ -4,7 +4,6 @@ import pandas as pd
 import streamlit as st
 
 from bench.core.errors import EarbenchError
-from bench.core.records import RESUMABLE_STATES
 from bench.results import bundles as results_bundles
 from bench.results import report
 from bench.ui import bundles, page, results
@@ -40,9 +39,10 @@ live = jobs.live
 if live and live.run_id == chosen:
     st.info("This run is under way; figures are provisional. The Benchmark page follows it live.")
 results.figures(jobs.store, chosen)
+imported = jobs.store.imported()
 
 with st.container(horizontal=True):
-    if runs[chosen].state in RESUMABLE_STATES and pressed(
+    if results_bundles.resumable(runs[chosen], imported.get(chosen)) and pressed(
         "Resume",
         key="resume",
         about=chosen,
@@ -61,7 +61,6 @@ with st.container(horizontal=True):
     )
 
 st.subheader("All runs")
-imported = jobs.store.imported()
 st.dataframe(
     pd.DataFrame(
         {

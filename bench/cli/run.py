@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click.core import ParameterSource
 
 from bench import modes as all_modes
 from bench.cli import console
@@ -73,7 +72,7 @@ def run(
     """Measure models in several modes over input sizes."""
     with console.sentences():
         console.check_folders(csv, json, bundle)
-        if resume:
+        if resume and not spec:
             if console.jobs().store.evaluation(resume):
                 raise SpecError(
                     f"{resume} is an evaluation. Go on with it by: python -m bench evaluate --resume {resume}"
@@ -145,7 +144,8 @@ _BESIDE_SPEC = ("spec", "csv", "json", "bundle", "print_spec")
 def _spec_of(context: typer.Context, path: Path) -> RunSpec:
     """The spec in a file. Raises SpecError, BundleError, or the error of what the spec names."""
     for name in context.params:
-        if name not in _BESIDE_SPEC and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        source = context.get_parameter_source(name)
+        if name not in _BESIDE_SPEC and source and source.name == "COMMANDLINE":
             raise SpecError(f"--spec names the whole run; leave out --{name.strip('_')}, or change it in {path}.")
     value = spec_in(console.read(path), str(path))
     try:

@@ -7,7 +7,7 @@ records, then what must fit together: indices, shapes, states, ids.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,10 +17,11 @@ from bench.core.codec import from_plain
 from bench.core.errors import EarbenchError
 from bench.core.records import LIVE_STATES, Artefact, Evaluation, Group, Run
 from bench.core.scoring import NORMALISERS
-from bench.core.specs import RunSpec
 
 MAX_DEPTH = 16
 MAX_VARIANTS = 1000
+MAX_SIZES = 1000
+MAX_CLIPS = 50_000  # resampling more for an interval takes too long
 MAX_NAME_BYTES = 4096
 MAX_PART_BYTES = 255  # of a path: longer ones can't be looked up in a file system
 MAX_TEXT = 200_000  # characters
@@ -98,7 +99,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
     except RecursionError as e:
         raise BundleError(f"is nested deeper than {MAX_DEPTH} levels, as no bundle is.") from e
     except (msgspec.DecodeError, ValueError) as e:
-        raise BundleError(f"is not whole JSON ({_cut(e)}). Copy or export it again.") from e
+        raise BundleError(f"is not JSON, or only a part of it ({_cut(e)}). Copy or export it again.") from e
     if not isinstance(document, dict):
         raise BundleError("holds JSON, but no bundle: it is no object. Allowed: what the button Bundle writes.")
     if bounds := _beyond(document, "", MAX_DEPTH):
@@ -170,6 +171,9 @@ def _problems(b: Bundle) -> Iterator[str]:
                 yield f"the {label} hold “{word}”; allowed: letters, digits and . : + - _"
     if len(variants) > MAX_VARIANTS:
         yield f"there are {len(variants)} variants; allowed: {MAX_VARIANTS}"
+    for v in variants:
+        if not _WORD.fullmatch(v.placement.device):  # a slash would end its name
+            yield f"a variant runs on “{v.placement.device}”; allowed: letters, digits and . : + - _"
     if tuple(v.variant for v in b.variants) != variants:
         yield "$.variants are not those of the spec"
     for i, v in enumerate(b.variants):
@@ -202,20 +206,23 @@ def _run_problems(b: Bundle, run: Run) -> Iterator[str]:
         yield f"the axis is “{axis.column}”; allowed: small letters, digits and _"
     if not 0 < axis.low <= axis.high:
         yield f"the axis goes from {axis.low:g} to {axis.high:g}; allowed: rising, above 0"
-    earlier_id = 0
+    if len(run.spec.sizes) > MAX_SIZES:
+        yield f"there are {len(run.spec.sizes)} sizes; allowed: {MAX_SIZES}"
+    comparisons, shapes, earlier_id = run.spec.comparisons, frozenset(run.spec.shapes), 0
     for i, g in enumerate(b.groups):
         place = f"$.groups[{i}]"
         if g.id <= earlier_id:
             yield f"{place}.id is {g.id}; allowed: above {earlier_id}, the one before"
         earlier_id = g.id
-        yield from _group_problems(g, run.spec, place)
+        yield from _group_problems(g, comparisons.get((g.model, g.placement), []), shapes, place)
 
 
-def _group_problems(g: Group, spec: RunSpec, place: str) -> Iterator[str]:
-    compared = spec.comparisons.get((g.model, g.placement), [])
+def _group_problems(
+    g: Group, compared: Sequence[int], shapes: Collection[tuple[int, float]], place: str
+) -> Iterator[str]:
     if not g.variants or len(set(g.variants)) < len(g.variants) or not set(g.variants) <= set(compared):
-        yield f"{place}.variants is {list(g.variants)}; allowed: some of {compared}, each once"
-    if (g.batch, g.size) not in spec.shapes:
+        yield f"{place}.variants is {list(g.variants)}; allowed: some of {list(compared)}, each once"
+    if (g.batch, g.size) not in shapes:
         yield f"{place} is of batch {g.batch} and size {g.size:g}, which the spec does not have"
     turns = [(v.variant, v.round) for v in g.visits]
     if len(set(turns)) < len(turns):
@@ -238,6 +245,8 @@ def _evaluation_problems(b: Bundle, evaluation: Evaluation) -> Iterator[str]:
         yield "an evaluation has no groups"
     if evaluation.spec.normaliser not in NORMALISERS:
         yield f"the normaliser is “{evaluation.spec.normaliser}”; allowed: {', '.join(NORMALISERS)}"
+    if len(b.clips) > MAX_CLIPS:
+        yield f"there are {len(b.clips)} clips; allowed: {MAX_CLIPS}"
     if [c.position for c in b.clips] != list(range(len(b.clips))):
         yield "$.clips are not numbered 0, 1, 2 …"
     earlier = (-1, -1)

@@ -1,4 +1,4 @@
-"""The SQLite store. Takes raw passes, returns records; no statistic is stored. All other SQL is in the migrations.
+"""The SQLite store. Takes raw passes, returns records; no statistic is stored. More SQL: `rows`, and the migrations.
 
 Every write is one transaction with `synchronous=FULL`, so committed data survives a power cut. `revision` grows with
 each write: a reader that has seen the current one need not read again.
@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.core import migrations, records
+from bench.core import migrations, records, rows
 from bench.core.bundle import VERSION, Bundle
 from bench.core.codec import from_json, to_json
 from bench.core.errors import EarbenchError
@@ -30,9 +30,7 @@ from bench.core.records import (
     Failure,
     Group,
     Opening,
-    Pass,
     Prediction,
-    Reading,
     Run,
     RunState,
     Transcript,
@@ -99,8 +97,8 @@ class Store:
 
     def interrupt_live(self, message: str) -> list[str]:
         """Mark all runs in a live state as interrupted; returns their ids. Only for the holder of the lease."""
-        rows = self._db.execute("SELECT id, state FROM run").fetchall()
-        run_ids = [row["id"] for row in rows if row["state"] in records.LIVE_STATES]
+        stored = self._db.execute("SELECT id, state FROM run").fetchall()
+        run_ids = [row["id"] for row in stored if row["state"] in records.LIVE_STATES]
         for run_id in run_ids:
             self.set_state(run_id, "interrupted", message)
         return run_ids
@@ -156,7 +154,7 @@ class Store:
 
     def variants(self, run: Run | Evaluation) -> list[VariantRecord]:
         """The variants of a run, in the spec's order."""
-        rows = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
+        stored = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
         return [
             VariantRecord(
                 variant=run.spec.variants[row["position"]],
@@ -164,19 +162,19 @@ class Store:
                 opening=from_json(row["opening"], Opening) if row["opening"] else None,
                 coverage=from_json(row["coverage"], Coverage) if row["coverage"] else None,
             )
-            for row in rows
+            for row in stored
         ]
 
     def add_failure(self, run_id: str, failure: Failure) -> None:
         """Store a failure with its run."""
         with self._write() as db:
-            _insert_failures(db, run_id, [failure], superseded=False)
+            rows.insert_failures(db, run_id, [failure], superseded=False)
 
     def failures(self, run_id: str, *, superseded: bool = False) -> list[Failure]:
         """The failures of a run in order, or only the superseded ones."""
         query = "SELECT * FROM failure WHERE run_id = ? AND superseded = ? ORDER BY id"
-        rows = self._db.execute(query, (run_id, superseded))
-        return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in rows]
+        stored = self._db.execute(query, (run_id, superseded))
+        return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in stored]
 
     # --- groups and visits
 
@@ -211,29 +209,29 @@ class Store:
     def add_visit(self, group_id: int, visit: Visit) -> None:
         """Store a visit with its passes in one commit."""
         with self._write() as db:
-            _insert_visit(db, group_id, visit)
+            rows.insert_visit(db, group_id, visit)
 
     def groups(self, run_id: str, *, superseded: bool = False) -> list[Group]:
         """The groups of a run with visits and passes, in the order they were started."""
         with self.snapshot():
-            return self._groups(run_id, superseded)
+            return rows.groups(self._db, run_id, superseded=superseded)
 
     # --- evaluations
 
     def set_clips(self, run_id: str, clips: Sequence[ClipRecord]) -> None:
         """Store the clips of an evaluation, once at its start."""
         with self._write() as db:
-            _insert_clips(db, run_id, clips)
+            rows.insert_clips(db, run_id, clips)
 
     def clips(self, run_id: str) -> list[ClipRecord]:
         """The clips of an evaluation, in order."""
-        rows = self._db.execute("SELECT * FROM clip WHERE run_id = ? ORDER BY position", (run_id,))
-        return [ClipRecord(r["position"], r["id"], r["path"], r["text"], r["length_s"]) for r in rows]
+        stored = self._db.execute("SELECT * FROM clip WHERE run_id = ? ORDER BY position", (run_id,))
+        return [ClipRecord(r["position"], r["id"], r["path"], r["text"], r["length_s"]) for r in stored]
 
     def add_predictions(self, run_id: str, length_s: float, predictions: Sequence[Prediction]) -> None:
         """Store the variants' predictions for one clip, and the clip's length, in one commit."""
         with self._write() as db:
-            _insert_predictions(db, run_id, predictions)
+            rows.insert_predictions(db, run_id, predictions)
             db.execute(
                 "UPDATE clip SET length_s = ? WHERE run_id = ? AND position = ?",
                 (length_s, run_id, predictions[0].clip),
@@ -241,10 +239,10 @@ class Store:
 
     def predictions(self, run_id: str, output: Callable[[Any], Any] = records.transcription_from) -> list[Prediction]:
         """All predictions of an evaluation, by clip and variant; `output` turns the parsed JSON into a record."""
-        rows = self._db.execute("SELECT * FROM prediction WHERE run_id = ? ORDER BY clip, variant", (run_id,))
+        stored = self._db.execute("SELECT * FROM prediction WHERE run_id = ? ORDER BY clip, variant", (run_id,))
         return [
             Prediction(r["variant"], r["clip"], r["seconds"], output(json.loads(r["output"])), bool(r["paired"]))
-            for r in rows
+            for r in stored
         ]
 
     # --- bundles
@@ -269,7 +267,7 @@ class Store:
                 run=run,
                 evaluation=evaluation,
                 variants=tuple(self.variants(record)),
-                groups=tuple(self._groups(run_id, superseded=True)),
+                groups=tuple(rows.groups(self._db, run_id, superseded=True)),
                 failures=tuple(self.failures(run_id)),
                 superseded_failures=tuple(self.failures(run_id, superseded=True)),
                 clips=tuple(self.clips(run_id)),
@@ -290,39 +288,13 @@ class Store:
                         "imported: delete the one that is here first if you trust the file more."
                     )
                 return False
-            columns = ("id", "kind", "created_s", "state", "spec", "device", "message", "started_s", "finished_s")
-            db.execute(
-                f"INSERT INTO run ({', '.join(columns)}, imported_s) VALUES ({'?, ' * len(columns)}?)",
-                (
-                    *(r.id, _KINDS[type(r.spec)], r.created_s, r.state, to_json(r.spec), to_json(r.device)),
-                    *(r.message, r.started_s, r.finished_s, time.time()),
-                ),
-            )
-            db.executemany(
-                "INSERT INTO variant (run_id, position, artefact, opening, coverage) VALUES (?, ?, ?, ?, ?)",
-                [
-                    (r.id, i, *(to_json(x) if x else None for x in (v.artefact, v.opening, v.coverage)))
-                    for i, v in enumerate(bundle.variants)
-                ],
-            )
-            for g in bundle.groups:
-                row = db.execute(
-                    "INSERT INTO measured_group (run_id, model, placement, batch, size, variants, state, ended, "
-                    "number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-                    (r.id, g.model, str(g.placement), g.batch, g.size, json.dumps(g.variants), g.state, g.ended, g.id),
-                ).fetchone()
-                for visit in g.visits:
-                    _insert_visit(db, row[0], visit)
-            _insert_failures(db, r.id, bundle.superseded_failures, superseded=True)
-            _insert_failures(db, r.id, bundle.failures, superseded=False)
-            _insert_clips(db, r.id, bundle.clips)
-            _insert_predictions(db, r.id, bundle.predictions)
+            rows.insert_bundle(db, _KINDS[type(r.spec)], bundle)
             return True
 
     def imported(self) -> dict[str, float]:
         """When each imported run or evaluation was imported, in seconds since the epoch, by id."""
-        rows = self._db.execute("SELECT id, imported_s FROM run WHERE imported_s IS NOT NULL")
-        return {row["id"]: row["imported_s"] for row in rows}
+        stored = self._db.execute("SELECT id, imported_s FROM run WHERE imported_s IS NOT NULL")
+        return {row["id"]: row["imported_s"] for row in stored}
 
     # --- transcripts
 
@@ -390,46 +362,6 @@ class Store:
         id_clause, arguments = (" AND id = ?", (kind, run_id)) if run_id is not None else ("", (kind,))
         query = f"SELECT * FROM run WHERE kind = ?{id_clause} ORDER BY created_s DESC, rowid DESC"
         return self._db.execute(query, arguments).fetchall()
-
-    def _groups(self, run_id: str, superseded: bool) -> list[Group]:
-        passes: dict[int, list[Pass]] = {}
-        for row in self._db.execute(
-            "SELECT p.visit_id, p.kind, p.seconds, p.phases FROM pass p JOIN visit v ON v.id = p.visit_id "
-            "JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY p.visit_id, p.position",
-            (run_id,),
-        ):
-            phases = tuple((name, seconds) for name, seconds in json.loads(row["phases"])) if row["phases"] else ()
-            passes.setdefault(row["visit_id"], []).append(Pass(row["kind"], row["seconds"], phases))
-        visits: dict[int, list[Visit]] = {}
-        for row in self._db.execute(
-            "SELECT v.* FROM visit v JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY v.id",
-            (run_id,),
-        ):
-            visits.setdefault(row["group_id"], []).append(
-                Visit(
-                    variant=row["variant"],
-                    round=row["round"],
-                    position=row["position"],
-                    started_s=row["started_s"],
-                    passes=tuple(passes.get(row["id"], ())),
-                    reading=from_json(row["reading"], Reading),
-                )
-            )
-        return [
-            Group(
-                id=row["id"] if row["number"] is None else row["number"],
-                model=row["model"],
-                placement=Placement.parse(row["placement"]),
-                batch=row["batch"],
-                size=row["size"],
-                variants=tuple(json.loads(row["variants"])),
-                state=row["state"],
-                ended=row["ended"],
-                visits=tuple(visits.get(row["id"], ())),
-            )
-            for row in self._db.execute("SELECT * FROM measured_group WHERE run_id = ? ORDER BY id", (run_id,))
-            if superseded or row["state"] != "superseded"
-        ]
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -511,42 +443,6 @@ class Store:
             raise
 
 
-def _insert_visit(db: sqlite3.Connection, group_id: int, visit: Visit) -> None:
-    row = db.execute(
-        "INSERT INTO visit (group_id, variant, round, position, started_s, reading) VALUES (?, ?, ?, ?, ?, ?) "
-        "RETURNING id",
-        (group_id, visit.variant, visit.round, visit.position, visit.started_s, to_json(visit.reading)),
-    ).fetchone()
-    db.executemany(
-        "INSERT INTO pass (visit_id, position, kind, seconds, phases) VALUES (?, ?, ?, ?, ?)",
-        [
-            (row[0], i, p.kind, p.seconds, json.dumps(p.phases) if p.phases else None)
-            for i, p in enumerate(visit.passes)
-        ],
-    )
-
-
-def _insert_failures(db: sqlite3.Connection, run_id: str, failures: Iterable[Failure], *, superseded: bool) -> None:
-    db.executemany(
-        "INSERT INTO failure (run_id, variant, stage, kind, message, log, superseded) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(run_id, f.variant, f.stage, f.kind, f.message, f.log, superseded) for f in failures],
-    )
-
-
-def _insert_clips(db: sqlite3.Connection, run_id: str, clips: Iterable[ClipRecord]) -> None:
-    db.executemany(
-        "INSERT INTO clip (run_id, position, id, path, text, length_s) VALUES (?, ?, ?, ?, ?, ?)",
-        [(run_id, c.position, c.id, c.path, c.text, c.length_s) for c in clips],
-    )
-
-
-def _insert_predictions(db: sqlite3.Connection, run_id: str, predictions: Iterable[Prediction]) -> None:
-    db.executemany(
-        "INSERT OR REPLACE INTO prediction (run_id, variant, clip, seconds, output, paired) VALUES (?, ?, ?, ?, ?, ?)",
-        [(run_id, p.variant, p.clip, p.seconds, to_json(p.output), p.paired) for p in predictions],
-    )
-
-
 def _run(row: Any) -> Run:
     with _parsing(row):
         return Run(spec=from_json(row["spec"], RunSpec), **_common_fields(row))
@@ -569,9 +465,9 @@ def _parsing(row: Any) -> Iterator[None]:
         ) from e
 
 
-def _readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterator[T]:
+def _readable(read: Callable[[Any], T], stored: Iterable[Any]) -> Iterator[T]:
     """Parse the rows and skip damaged ones, so that one does not hide all others."""
-    for row in rows:
+    for row in stored:
         with suppress(StoreError):
             yield read(row)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from bench.core.bundle import Bundle, BundleError, to_text
 from bench.core.bundle_reader import read
-from bench.core.records import Evaluation, Run
+from bench.core.records import RESUMABLE_STATES, Evaluation, Run
 from bench.core.store import Store
+from bench.device import host
 from bench.families import catalogue
 from bench.families.tasks.task import TaskError
 from bench.results import report
@@ -51,6 +52,12 @@ def device_name(record: Run | Evaluation, imported_s: float | None) -> str:
     """The device in a list: with its id if the record was imported."""
     device = record.device
     return device.name if imported_s is None else f"{device.name} ({device.id}), imported"
+
+
+def resumable(record: Run | Evaluation, imported_s: float | None) -> bool:
+    """Whether it may be resumed here: it was stopped, and is not from another device."""
+    here = imported_s is None or record.device.id == host.device().id
+    return here and record.state in RESUMABLE_STATES
 
 
 def _check_outputs(bundle: Bundle, name: str) -> None:
