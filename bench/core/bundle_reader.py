@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -120,7 +121,7 @@ def _beyond(value: Any, key: str, depth: int) -> str:
             return f" is nested deeper than {MAX_DEPTH} levels, as no bundle is"
         named = isinstance(value, dict)
         for place, item in value.items() if named else enumerate(value):
-            if named and (problem := _text_problem(place, short=True)):
+            if named and (problem := _key_problem(place)):
                 return f" has a key that {problem}"
             item_key = place if named and key not in LONG_TEXTS else key
             if problem := _beyond(item, item_key, depth - 1):
@@ -130,11 +131,21 @@ def _beyond(value: Any, key: str, depth: int) -> str:
         problem = _text_problem(value, short=key not in LONG_TEXTS, markdown=key not in NEVER_MARKDOWN)
         return problem and f" {problem}"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        by_unit = next((limits for end, limits in RANGES.items() if key.endswith(end)), None)
-        low, high = by_unit or (-MAX_NUMBER, MAX_NUMBER)
+        low, high = _range(key)
         if not low <= value <= high:
             return f" is {_cut(value)[:40]}; allowed: {low:g} to {high:g}"
     return ""
+
+
+@lru_cache(maxsize=1024)  # keys come again and again
+def _range(key: str) -> tuple[float, float]:
+    """The allowed range of a number of this name."""
+    return next((limits for end, limits in RANGES.items() if key.endswith(end)), (-MAX_NUMBER, MAX_NUMBER))
+
+
+@lru_cache(maxsize=1024)
+def _key_problem(key: str) -> str:
+    return _text_problem(key, short=True)
 
 
 def _text_problem(text: str, *, short: bool, markdown: bool = True) -> str:

@@ -84,6 +84,7 @@ def test_an_imported_evaluation_says_where_it_was_made_and_plays_no_file(store: 
     at = opened(ACCURACY, evaluation=run_id)
     assert "Measured on bøard (0123456789ab), imported here on " in texts(at)
     assert "bøard (0123456789ab), imported" in list(at.dataframe[-1].value["Device"])
+    assert at.subheader[-1].value == "All evaluations" and not any("Measure" in b.label for b in at.button)
     assert "Listen" not in [t.label for t in at.toggle]
     assert "Bundle" in [b.proto.label for b in at.get("download_button")]
 
@@ -94,6 +95,18 @@ def test_only_what_this_device_measured_is_offered_to_be_resumed(store: Store, b
         store.add_bundle(board.bundle(run_id))
     assert "Resume" not in [b.label for b in opened(RESULTS, run=foreign).button]
     assert "Resume" in [b.label for b in opened(RESULTS, run=ours).button]
+
+
+def test_the_best_mode_is_that_of_the_device_that_measured_it(store: Store, board: Store) -> None:
+    run_id = made.evaluation(board)
+    board.set_state(run_id, "done")
+    store.add_bundle(board.bundle(run_id))
+    at = opened(ACCURACY, evaluation=run_id)
+    assert "The best mode on bøard" in [h.value for h in at.subheader]
+    assert "were not measured together in a run of bøard that is stored here yet" in texts(at)
+    assert not any("Measure" in b.label for b in at.button)
+    store.add_bundle(board.bundle(made.finished_run(board)))
+    assert "times as fast as the original" in texts(opened(ACCURACY, evaluation=run_id))
 
 
 def test_an_evaluation_of_an_unknown_task_is_a_sentence(store: Store, board: Store) -> None:
