@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import bundles as made
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_pages import opened, texts
+from test_pages import FOUND, opened, texts
 
 from bench.core.bundle import to_text
 from bench.core.store import Store
 from bench.device.host import device
 from bench.jobs import manager
+from bench.ui import benchmark_form
 from bench.ui import bundles as ui_bundles
 
 RESULTS, ACCURACY = "pages/2_Results.py", "pages/4_Accuracy.py"
@@ -23,6 +24,7 @@ RESULTS, ACCURACY = "pages/2_Results.py", "pages/4_Accuracy.py"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
+    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
     manager._jobs.cache_clear()
     yield manager.jobs().store
     manager._jobs.cache_clear()
