@@ -13,29 +13,25 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.artefacts import cache
 from bench.core import paths
-from bench.core.records import LIVE_STATES, RESUMABLE_STATES, ClipRecord, Evaluation, Failure, Run
+from bench.core.records import LIVE_STATES, RESUMABLE_STATES, ClipRecord, Evaluation, Run
 from bench.core.specs import EvaluationSpec, RunSpec, Variant
 from bench.core.store import Store, StoreError
 from bench.datasets import dataset
 from bench.datasets.dataset import Dataset
 from bench.device import host
 from bench.families import catalogue
-from bench.jobs import work
-from bench.jobs.benchmark import Progress, RunFailed, Runner
-from bench.jobs.evaluation import Evaluator
-from bench.jobs.forecast import estimate, evaluation_refusal
+from bench.jobs.benchmark import Progress
 from bench.jobs.job import Job, Measurement
 from bench.jobs.lease import Held, Lease, Refused
+from bench.jobs.measure import INTERRUPTED, accept, carry_out
 from bench.jobs.transcription import Recording, Transcriber, Transcribing
-from bench.workers.client import Cancelled, end_orphans
+from bench.workers.client import end_orphans
 from bench.workers.start import Limits
 
 if TYPE_CHECKING:
     from bench.jobs.captions import Captions
 
 Record = TypeVar("Record", Run, Evaluation)
-
-INTERRUPTED = "The program ended while this run was under way. What was measured is kept."
 
 
 class Jobs:
@@ -88,23 +84,14 @@ class Jobs:
                 if isinstance(job, Measurement) and job.spec == spec:
                     return job.id
                 raise Refused(job.refusal)
-            asked_for, clips = spec, list[ClipRecord]()
-            if isinstance(spec, EvaluationSpec):
-                work.check(spec.variants)
-                catalogue.check_task(spec.task, (v.model for v in spec.variants))
-                data_set = data_set or dataset.of(spec)
-                clips, spec = _clips(data_set), replace(spec, dataset=data_set.where, digest=data_set.digest)
-                refusal = evaluation_refusal(spec.variants)
-            else:
-                refusal = estimate(spec).refusal
-            if refusal:
-                raise Refused(refusal)
+            request = spec
+            spec, clips = accept(spec, data_set)
             held = self._take_over("a benchmark" if isinstance(spec, RunSpec) else "an evaluation")
             try:
                 run_id = self.store.create_run(spec, host.device())
                 if clips:
                     self.store.set_clips(run_id, clips)
-                self._begin(run_id, asked_for, held)
+                self._begin(run_id, request, held)
             except BaseException:
                 held.release()
                 raise
@@ -255,33 +242,12 @@ class Jobs:
             job.progress = progress
 
         try:
-            self._carry_out(job, run, observe)
+            carry_out(run, self.store, job.pool, observe, self._limits, lambda: job.cut_off)
         except StoreError:  # the disk is full, and pages say so: the run is marked as interrupted once it can be stored
             traceback.print_exc()
         finally:
             with held:
                 cache.sweep()
-
-    def _carry_out(self, job: Measurement, run: Run | Evaluation, observe: Callable[[Progress], None]) -> None:
-        """Run the job from start to end and store how it ended. Raises StoreError if that can't be written."""
-        try:
-            message = (
-                Runner(run, self.store, job.pool, observe, self._limits).run()
-                if isinstance(run, Run)
-                else Evaluator(run, self.store, job.pool, observe, self._limits).run()
-            )
-            self.store.set_state(job.id, "done", message)
-        except Cancelled:
-            if job.cut_off:
-                self.store.set_state(job.id, "interrupted", INTERRUPTED)
-            else:
-                self.store.set_state(job.id, "cancelled", "Cancelled. What was measured is kept.")
-        except (RunFailed, StoreError) as e:
-            self.store.set_state(job.id, "failed", str(e))
-        except Exception as e:  # nothing above this thread reports errors: store it where pages show it
-            log = traceback.format_exc()
-            self.store.add_failure(job.id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
-            self.store.set_state(job.id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
 
     def _take(self, what: str) -> Held:
         """Take the lease and mark what a crash left live as interrupted. Raises Refused, StoreError."""
