@@ -112,7 +112,7 @@ def test_a_reference_typed_afterwards_scores_without_another_pass(jobs: Jobs, mo
 
 
 def test_no_words_and_an_error_stand_in_their_columns(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = "torch-int8-dynamic was killed, probably for want of memory."
+    broken = "torch-int8-dynamic was killed (SIGKILL): often because memory ran out."
     answers(jobs, monkeypatch, lambda v: VariantText(v, error=broken) if "int8" in v.mode else text_of(v))
     at = opened()
     reference(at).set_value("").run()
