@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from bench.artefacts import cache
-from bench.core import paths
+from bench.core import lock, paths
+from bench.core.lock import clear, sign
 from bench.core.records import RESUMABLE_STATES, ClipRecord, Evaluation, Failure, Run
 from bench.core.specs import EvaluationSpec, RunSpec
 from bench.core.store import Store, StoreError
@@ -24,7 +25,7 @@ from bench.jobs import work
 from bench.jobs.benchmark import Progress, RunFailed, Runner
 from bench.jobs.evaluation import Evaluator
 from bench.jobs.forecast import estimate, evaluation_refusal
-from bench.jobs.lease import Lease, Refused, clear, sign
+from bench.jobs.lease import Lease, Refused
 from bench.jobs.transcription import Transcriber
 from bench.workers.client import Cancelled, Pool, end_orphans
 from bench.workers.start import Limits
@@ -60,7 +61,7 @@ class Jobs:
         self.store, self._limits = store, limits
         self._lock = threading.Lock()
         self._job: Job | None = None
-        self._lease = Lease(paths.data_folder() / "earbench.lock")
+        self._lease = Lease(paths.data_folder() / lock.NAME)
         self.transcriber = Transcriber(self.hold, limits)
         self.captions: Captions | None = None  # the newest session, shown in every browser
         atexit.register(self.shutdown)
