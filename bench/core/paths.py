@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data"
@@ -32,3 +32,11 @@ def logs() -> Path:
     folder = data_folder() / "logs"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def relative_path(path: str) -> PurePosixPath:
+    """Parse a POSIX or Windows path. Raises ValueError if it is absolute or contains `..`."""
+    relative = PurePosixPath(path.replace("\\", "/"))
+    if relative.is_absolute() or PureWindowsPath(path).drive or ".." in relative.parts:
+        raise ValueError
+    return relative
