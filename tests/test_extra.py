@@ -200,6 +200,18 @@ def test_pages_say_in_a_sentence_which_extra_module_is_missing(page: str, monkey
     assert error.value.startswith("EARBENCH_EXTRA names nowhere.to.be.found, which can't be imported")
 
 
+def test_pages_say_in_a_sentence_that_a_name_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "twin_mode.py").write_text(
+        "from types import SimpleNamespace\nMODE = SimpleNamespace(name='torch-fp32')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(extras.VARIABLE, "twin_mode")
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=MINUTES).run()
+    (error,) = app.error
+    assert not app.exception
+    assert error.value.startswith("EARBENCH_EXTRA names twin_mode, whose MODE is called “torch-fp32”")
+
+
 def test_a_mode_of_an_engine_that_is_not_listed_has_a_colour_and_a_place_in_the_menu() -> None:
     assert list(modes.modes())[-1] == TOY_MODE and modes.menu()[TOY_MODE] == "fp16 in the file (toy engine)"
     assert style.mode_colour(TOY_MODE) in style.OTHERS

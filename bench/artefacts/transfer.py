@@ -7,38 +7,41 @@ that the weights are those of the checkpoint that the manifest names: import onl
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
-import stat
 import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bench import modes
 from bench.artefacts import cache, recipe
 from bench.artefacts.cache import MANIFEST, ArtefactError
+from bench.core import archive
+from bench.core.archive import Rules
 from bench.core.records import coverage_from
 from bench.core.specs import spelled
 from bench.core.units import size as in_words
-from bench.datasets import unzip
 from bench.families import catalogue, families
 from bench.families.family import CONFIG_FILE, ModelError, Progress
 from bench.modes.mode import ModeError
 
 README = "README.md"
 ENDINGS = (".json", ".txt", ".safetensors", ".pt", ".onnx", ".data", ".xml", ".bin")  # data formats only
-MAX_FILES = 64
-MAX_LISTED = 20_000  # entries, nested zips included: a .pt is a zip with one entry per tensor
-MAX_BYTES = 20_000_000_000
 MAX_MANIFEST_BYTES = 1_000_000
-MAX_RATIO = 100  # unpacked over packed size: weights hardly compress
-RATIO_FROM_BYTES = 20_000_000
-_BLOCK_BYTES = 1 << 20
+RULES = Rules(
+    error=ArtefactError,
+    allowed="a zip that `python -m bench artefacts export` wrote",
+    remedy="Copy it again, or export the artefact again",
+    smaller="Export the artefact again.",
+    content="weights",  # they hardly compress
+    max_listed=20_000,  # a .pt is a zip with one entry per tensor
+    max_files=64,
+    max_bytes=20_000_000_000,
+)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 # The required keys of a manifest and their types.
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -143,32 +146,21 @@ def _variant(manifest: Mapping[str, Any]) -> str:
 # --- import
 
 
-def read(archive: Path, progress: Progress = lambda _: None) -> tuple[str, str]:
+def read(path: Path, progress: Progress = lambda _: None) -> tuple[str, str]:
     """Import a zip that `write` wrote into the cache, atomically -> (digest, the name of its model on this device).
 
     Raises ArtefactError.
     """
-    name = archive.name
-    try:
-        too_many = f"{name} holds more than {MAX_FILES} files. Allowed: what `artefacts export` wrote."
-        if unzip.directory_entries(archive) > MAX_LISTED:
-            raise ArtefactError(too_many)
-        with zipfile.ZipFile(archive) as packed:
-            if len(packed.infolist()) > MAX_FILES:
-                raise ArtefactError(too_many)
-            entries = _entries(packed, name)
-            manifest = _manifest(packed, entries, name)
-            _check_files(entries, manifest, archive)
-            digest = recipe.digest_of(manifest)
-            if not (cache.folder(digest) / MANIFEST).is_file():
-                _unpack(packed, manifest, digest, name, progress)
-    except ArtefactError:
-        raise
-    except Exception as e:  # zipfile raises many types of error on malformed files
-        raise ArtefactError(
-            f"{name} can't be read ({type(e).__name__}: {e}). Allowed: a zip that `python -m bench artefacts export` "
-            "wrote. Copy it again, and see that this device has free space."
-        ) from e
+    name = path.name
+    with archive.opened(path, RULES) as packed:
+        entries = archive.files(packed, path, RULES, lambda entry, _: _is_allowed(entry, name))
+        manifest = _manifest(packed, entries, name)
+        _check_files(entries, manifest, name)
+        digest = recipe.digest_of(manifest)
+        if not (cache.folder(digest) / MANIFEST).is_file():
+            cache.home().mkdir(parents=True, exist_ok=True)
+            archive.check_room(entries.values(), path, RULES, cache.home())
+            _unpack(packed, entries, manifest, digest, name, progress)
     try:
         mark = json.loads((cache.folder(digest) / catalogue.IMPORTED).read_text())
     except OSError:  # it was built on this device earlier
@@ -176,26 +168,14 @@ def read(archive: Path, progress: Progress = lambda _: None) -> tuple[str, str]:
     return digest, mark["name"] or manifest["model"]
 
 
-def _entries(packed: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
-    """Return the zip's entries by name. Raises ArtefactError for anything but plain, allowed files."""
-    entries: dict[str, zipfile.ZipInfo] = {}
-    for entry in packed.infolist():
-        file, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
-        if not _NAME.fullmatch(file) or file != entry.orig_filename or file == catalogue.IMPORTED:
-            raise ArtefactError(f"{name} holds “{file}”. Allowed: files without folders, by plain names.")
-        if kind not in (0, stat.S_IFREG):
-            raise ArtefactError(f"{name} holds “{file}”, which is no plain file. Export the artefact again.")
-        if file not in (MANIFEST, README) and not file.lower().endswith(ENDINGS):
-            raise ArtefactError(f"{name} holds “{file}”. Allowed endings: {', '.join(ENDINGS)}.")
-        if entry.flag_bits & 1:
-            raise ArtefactError(f"{name} is encrypted (“{file}”). Zip it without a password.")
-        # Other methods can expand a few bytes into a block of any size before it can be counted.
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ArtefactError(f"{name} packs “{file}” in an unusual way. Allowed: stored or deflated.")
-        if file in entries:
-            raise ArtefactError(f"{name} holds “{file}” twice. Export the artefact again.")
-        entries[file] = entry
-    return entries
+def _is_allowed(entry: zipfile.ZipInfo, name: str) -> bool:
+    """Return True. Raises ArtefactError for anything but files in no folder whose ending stands for data."""
+    file = entry.filename
+    if not _NAME.fullmatch(file) or file == catalogue.IMPORTED:
+        raise ArtefactError(f"{name} holds “{file}”. Allowed: files without folders, by plain names.")
+    if file not in (MANIFEST, README) and not file.lower().endswith(ENDINGS):
+        raise ArtefactError(f"{name} holds “{file}”. Allowed endings: {', '.join(ENDINGS)}.")
+    return True
 
 
 def _manifest(packed: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], name: str) -> dict[str, Any]:
@@ -245,9 +225,9 @@ def _manifest(packed: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], n
     return manifest
 
 
-def _check_files(entries: Mapping[str, zipfile.ZipInfo], manifest: Mapping[str, Any], archive: Path) -> None:
-    """Raise ArtefactError if the files differ from the manifest's, or are too large."""
-    name, files = archive.name, manifest["files"]
+def _check_files(entries: Mapping[str, zipfile.ZipInfo], manifest: Mapping[str, Any], name: str) -> None:
+    """Raise ArtefactError if the files differ from the manifest's."""
+    files = manifest["files"]
     for file, expected in files.items():
         if (
             not isinstance(expected, dict)
@@ -269,17 +249,16 @@ def _check_files(entries: Mapping[str, zipfile.ZipInfo], manifest: Mapping[str, 
                 f"{name}: “{file}” has {entries[file].file_size} bytes where {MANIFEST} says {expected['bytes']}. "
                 "Copy it again, or export the artefact again."
             )
-    total = sum(expected["bytes"] for expected in files.values())
-    if total > MAX_BYTES:
-        raise ArtefactError(f"{name} unpacks to {in_words(total)}; allowed: {in_words(MAX_BYTES)}.")
-    if total > max(MAX_RATIO * archive.stat().st_size, RATIO_FROM_BYTES):
-        raise ArtefactError(f"{name} grows to more than {MAX_RATIO} times its size, as no weights do.")
-    cache.home().mkdir(parents=True, exist_ok=True)
-    if total > (free := shutil.disk_usage(cache.home()).free):
-        raise ArtefactError(f"{name} unpacks to {in_words(total)}, and {in_words(free)} are free here. Make room.")
 
 
-def _unpack(packed: zipfile.ZipFile, manifest: Mapping[str, Any], digest: str, name: str, progress: Progress) -> None:
+def _unpack(
+    packed: zipfile.ZipFile,
+    entries: Mapping[str, zipfile.ZipInfo],
+    manifest: Mapping[str, Any],
+    digest: str,
+    name: str,
+    progress: Progress,
+) -> None:
     """Unpack the files into the cache, checking each against its digest as it is written. Raises ArtefactError."""
     directory = cache.folder(digest)
     partial = directory.with_name(f".{digest}.{os.getpid()}")
@@ -287,12 +266,11 @@ def _unpack(packed: zipfile.ZipFile, manifest: Mapping[str, Any], digest: str, n
     try:
         for file, expected in manifest["files"].items():
             progress(f"reading {file}")
-            with packed.open(file) as source, (partial / file).open("xb") as sink:
-                if _copy(source, sink, expected["bytes"]) != expected["sha256"]:
-                    raise ArtefactError(
-                        f"{name}: “{file}” is not what {MANIFEST} says: it was damaged or changed on the way. Copy it "
-                        "again, or export the artefact again."
-                    )
+            if archive.unpack(packed, entries[file], partial / file) != expected["sha256"]:
+                raise ArtefactError(
+                    f"{name}: “{file}” is not what {MANIFEST} says: it was damaged or changed on the way. Copy it "
+                    "again, or export the artefact again."
+                )
         family = families()[manifest["family"]]
         for file in family.FILES:
             if file.endswith(".json") and not isinstance(json.loads((partial / file).read_text()), dict):
@@ -318,16 +296,6 @@ def _unpack(packed: zipfile.ZipFile, manifest: Mapping[str, Any], digest: str, n
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _copy(source: Any, sink: BinaryIO, limit: int) -> str:
-    """Copy at most `limit` + 1 bytes -> the SHA-256 of the bytes copied."""
-    digest, left = hashlib.sha256(), limit + 1
-    while left and (block := source.read(min(left, _BLOCK_BYTES))):
-        digest.update(block)
-        sink.write(block)
-        left -= len(block)
-    return digest.hexdigest()
 
 
 def _name_here(manifest: Mapping[str, Any]) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 from bench.core.errors import EarbenchError
 
 VARIABLE = "EARBENCH_EXTRA"
+T = TypeVar("T")
 
 
 class ExtraError(EarbenchError):
@@ -25,15 +28,33 @@ def check() -> None:
     _modules(os.environ.get(VARIABLE, ""))
 
 
-def named(attribute: str) -> list[Any]:
-    """The values of an attribute in all modules of EARBENCH_EXTRA that define it, in their order. Raises ExtraError."""
-    return [
-        getattr(module, attribute) for module in _modules(os.environ.get(VARIABLE, "")) if hasattr(module, attribute)
-    ]
+def with_own(own: Iterable[T], attribute: str, name_of: Callable[[T], str]) -> dict[str, T]:
+    """Earbench's own families or modes and those of the extra modules, by name. Raises ExtraError for a name in use."""
+    by_name = {name_of(value): value for value in own}
+    own_names = list(by_name)
+    for module in _modules(os.environ.get(VARIABLE, "")):
+        if not hasattr(module, attribute):
+            continue
+        value = getattr(module, attribute)
+        try:
+            name = name_of(value)
+        except AttributeError as e:
+            raise ExtraError(
+                f"{VARIABLE} names {module.__name__}, whose {attribute} has no name ({e}). Allowed: an object like "
+                "those in Earbench's own files."
+            ) from e
+        if name in by_name:
+            owner = "Earbench itself" if name in own_names else "another of these modules"
+            raise ExtraError(
+                f"{VARIABLE} names {module.__name__}, whose {attribute} is called “{name}”: {owner} has one of that "
+                f"name. Allowed: any name but {', '.join(by_name)}. Give it another name in that file."
+            )
+        by_name[name] = value
+    return by_name
 
 
 @lru_cache(maxsize=8)
-def _modules(names: str) -> list[Any]:
+def _modules(names: str) -> list[ModuleType]:
     modules = []
     for name in filter(None, map(str.strip, names.split(","))):
         try:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from bench.core.errors import EarbenchError
 
@@ -64,3 +64,11 @@ def logs() -> Path:
     folder = data_folder() / "logs"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def relative_path(path: str) -> PurePosixPath:
+    """Parse a POSIX or Windows path. Raises ValueError if it is absolute or contains `..`."""
+    relative = PurePosixPath(path.replace("\\", "/"))
+    if relative.is_absolute() or PureWindowsPath(path).drive or ".." in relative.parts:
+        raise ValueError
+    return relative

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from bench.core import migrations, records, rows
 from bench.core.bundle import VERSION, Bundle
 from bench.core.codec import from_json, to_json
 from bench.core.errors import EarbenchError
+from bench.core.lease import NAME as LEASE_NAME
+from bench.core.lease import WAIT_S, Lease
 from bench.core.migrations import MIGRATIONS
 from bench.core.records import (
     Artefact,
@@ -397,6 +399,24 @@ class Store:
                 "other program holds it, then try again."
             ) from e
 
+    @contextmanager
+    def _nobody_at_work(self) -> Iterator[None]:
+        """Hold the data folder's lease within the block. Raises StoreError if a job, of an older Earbench, holds it."""
+        lease = Lease(self.path.with_name(LEASE_NAME))
+        try:
+            held = lease.try_take("bringing the database up to date", WAIT_S)
+        except OSError as e:
+            raise StoreError(
+                f"{self.path} can't be locked to bring it up to date ({e}). Is the folder writable?"
+            ) from e
+        if held is None:
+            raise StoreError(
+                f"{self.path} is of an older Earbench, which is still at work with it. {lease.sentence()} Wait for "
+                "that, or cancel it there, then start this Earbench again: it will bring the database up to date."
+            )
+        with held:
+            yield
+
     def _copy(self, version: int) -> None:
         """Copy the unmigrated database to a file beside it, for an older Earbench. Raises StoreError."""
         backup = self.path.with_name(f"{self.path.name}.schema{version}")
@@ -428,10 +448,12 @@ class Store:
                     f"{self.path} was written by a newer Earbench (schema {version}; this one knows "
                     f"{len(MIGRATIONS)}). Update Earbench, or name another folder in EARBENCH_DATA."
                 )
-            if 0 < version < len(MIGRATIONS):
-                self._copy(version)
-            migrations.apply(db, version, MIGRATIONS)
-            db.execute("COMMIT")
+            is_old = 0 < version < len(MIGRATIONS)
+            with self._nobody_at_work() if is_old else nullcontext():
+                if is_old:
+                    self._copy(version)
+                migrations.apply(db, version, MIGRATIONS)
+                db.execute("COMMIT")
         except BaseException as e:
             if db.in_transaction:  # SQLite rolls back by itself if the disk is full
                 db.execute("ROLLBACK")

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.core import paths
 from bench.core.specs import EvaluationSpec
-from bench.datasets.folder import MAX_CLIPS, DatasetError, Listed, first_few, is_file, relative_path, sha256
+from bench.datasets.folder import MAX_CLIPS, DatasetError, Listed, first_few, is_file, sha256
 from bench.datasets.librispeech import TRANSCRIPTS, find_transcripts, read_transcripts
 from bench.datasets.manifest import MANIFESTS, find_manifest, read_manifest
 
@@ -157,7 +157,7 @@ def _dataset(name: str, source: Path, layout: str, listed: Iterable[Listed]) -> 
 def _relative(folder: Path, path: str, at: str) -> PurePosixPath:
     """The path relative to the folder. Raises DatasetError if it leads out of the folder."""
     try:
-        relative = relative_path(path)
+        relative = paths.relative_path(path)
         # Common Voice lists files in clips/ by their bare names.
         if not is_file(folder / relative) and is_file(folder / "clips" / relative):
             relative = "clips" / relative

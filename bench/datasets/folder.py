@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 
 from bench.core.errors import EarbenchError
@@ -87,14 +87,6 @@ def new_folder(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def relative_path(path: str) -> PurePosixPath:
-    """Parse a POSIX or Windows path. Raises ValueError if it is absolute or contains `..`."""
-    relative = PurePosixPath(path.replace("\\", "/"))
-    if relative.is_absolute() or PureWindowsPath(path).drive or ".." in relative.parts:
-        raise ValueError
-    return relative
 
 
 def first_few(names: Iterable[str], count: int = MAX_NAMED) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
+
+from bench.core import child
 
 
 def read_text(path: str) -> str | None:
@@ -16,8 +17,5 @@ def read_text(path: str) -> str | None:
 
 def output(*command: str) -> str | None:
     """A command's stripped stdout; None if it is empty or the command fails or takes over 5 s."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None
+    outcome = child.run(command, timeout_s=5)
+    return None if outcome.problem else outcome.out.strip() or None

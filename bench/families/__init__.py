@@ -18,7 +18,7 @@ ORDER = ("wav2vec2",)
 
 def families() -> dict[str, Family]:
     """Return all families by name."""
-    return {family.NAME: family for family in (*_listed(), *extras.named("FAMILY"))}
+    return extras.with_own(_listed(), "FAMILY", lambda family: family.NAME)
 
 
 @lru_cache(maxsize=1)

@@ -16,10 +16,10 @@ from typing import Protocol
 
 import numpy as np
 
+from bench.core.lease import Refused
 from bench.core.records import Transcript, Transcription, VariantText, Word
 from bench.core.specs import SAMPLE_RATE_HZ, Variant
 from bench.jobs.benchmark import Progress
-from bench.jobs.lease import Refused
 from bench.jobs.transcription import Busy, Transcriber
 from bench.sound.audio import MAX_DURATION_S, Array
 from bench.sound.microphone import Level, MicrophoneError, Recorder

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.artefacts import cache
 from bench.core import paths
+from bench.core.lease import NAME, Held, Lease, Refused
 from bench.core.records import LIVE_STATES, RESUMABLE_STATES, ClipRecord, Evaluation, Run
 from bench.core.specs import EvaluationSpec, RunSpec, Variant
 from bench.core.store import Store, StoreError
@@ -22,7 +23,6 @@ from bench.device import host
 from bench.families import catalogue
 from bench.jobs.benchmark import Progress
 from bench.jobs.job import Job, Measurement
-from bench.jobs.lease import Held, Lease, Refused
 from bench.jobs.measure import INTERRUPTED, accept, carry_out
 from bench.jobs.transcription import Recording, Transcriber, Transcribing
 from bench.workers.client import end_orphans
@@ -42,7 +42,7 @@ class Jobs:
         self.store, self._limits = store, limits
         self._lock = threading.Lock()
         self._job: Job | None = None
-        self._lease = Lease(paths.data_folder() / "earbench.lock")
+        self._lease = Lease(paths.data_folder() / NAME)
         self.transcriber = Transcriber(self.hold, limits)
         self.transcription: Transcribing | None = None  # the newest one, shown in every browser
         self.captions: Captions | None = None  # the newest session, shown in every browser

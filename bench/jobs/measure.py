@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.artefacts import cache
 from bench.core import paths
 from bench.core.bundle import Bundle
+from bench.core.lease import NAME, Lease, Refused
 from bench.core.records import ClipRecord, Evaluation, Failure, Run
 from bench.core.specs import EvaluationSpec, RunSpec
 from bench.core.store import Store, StoreError
@@ -25,7 +26,6 @@ from bench.jobs import work
 from bench.jobs.benchmark import Progress, RunFailed, Runner
 from bench.jobs.evaluation import Evaluator
 from bench.jobs.forecast import estimate, evaluation_refusal
-from bench.jobs.lease import Lease, Refused
 from bench.workers.client import Cancelled, Pool, end_orphans
 from bench.workers.start import Limits
 
@@ -50,7 +50,7 @@ def measure(
     with paths.using(folder):
         spec, clips = accept(spec)
         store = Store(paths.database())
-        with Lease(paths.data_folder() / "earbench.lock").take("a measurement") as held:
+        with Lease(paths.data_folder() / NAME).take("a measurement") as held:
             if store.interrupt_live(INTERRUPTED):
                 end_orphans()
             run_id = store.create_run(spec, host.device())

@@ -44,7 +44,7 @@ ORDER = (
 
 def modes() -> dict[str, Mode]:
     """Return all modes by name, in the menu's order."""
-    return {mode.name: mode for mode in (*_listed(), *extras.named("MODE"))}
+    return extras.with_own(_listed(), "MODE", lambda mode: mode.name)
 
 
 @lru_cache(maxsize=1)

@@ -8,14 +8,12 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-import subprocess
 import sys
 import threading
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from bench.core import paths
-from bench.core.child import environment
+from bench.core import child, paths
 from bench.device import cpu, host
 from bench.modes import modes
 from bench.modes.mode import Mode
@@ -59,16 +57,10 @@ def _ask() -> dict[str, Availability] | str:
     except (OSError, ValueError):
         cached = {}
     if cached.get("key") != key:
-        command = [sys.executable, "-m", "bench.modes.probe"]
-        try:
-            process = subprocess.run(
-                command, capture_output=True, text=True, cwd=paths.ROOT, timeout=300, env=environment()
-            )
-        except (OSError, subprocess.TimeoutExpired) as e:
-            return str(e)
-        if process.returncode:
-            return (process.stderr.strip().splitlines() or ["no output"])[-1]
-        cached = {"key": key, "modes": json.loads(process.stdout.splitlines()[-1])}
+        answer = child.ask("bench.modes.probe", timeout_s=300)
+        if "error" in answer:
+            return str(answer["error"])
+        cached = {"key": key, "modes": answer}
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         cache_file.write_text(json.dumps(cached))
     return {name: Availability(**fields) for name, fields in cached["modes"].items()}

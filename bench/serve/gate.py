@@ -1,22 +1,21 @@
 """ASGI middleware that lets no request pass without the token.
 
 Streamlit has no authentication, so on the network this middleware protects everything that it serves: pages,
-`/_stcore`, media, uploads, static files and the WebSocket.
+`/_stcore`, media, uploads, static files and the WebSocket. It fails closed: what can't be judged is refused.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
+_POLICY_VIOLATION = 1008  # the close code of a refused WebSocket
+_PRIVATE = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
 _REFUSAL = (
     "This Earbench asks for its token. Open the URL with ?token=... that was printed in the terminal where it was "
     "started; after a restart there is a new one."
@@ -35,94 +34,100 @@ padding: 0 1rem }}</style>
 class TokenGate:
     """ASGI middleware: refuses what comes without the token, whatever its route or method."""
 
-    def __init__(self, app: Application, token: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         """Wrap `app`. `port` is the one in the browsers' addresses."""
         self._app = app
         self._token = token.encode()
         # Browsers don't separate cookies by port. With the port in its name, two servers on one device keep theirs
         # apart.
-        self._cookie = f"earbench-{port}".encode()
+        self._cookie = f"earbench-{port}"
         # Derived from the token, so that a leaked cookie does not reveal the token itself.
-        self._ticket = hmac.new(self._token, b"earbench cookie", "sha256").hexdigest().encode()
+        self._ticket = hmac.new(self._token, b"earbench cookie", "sha256").hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, exchange the token of a URL for the cookie, or refuse."""
+        answer: ASGIApp | None = None
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            answer = self._app
         elif scope["type"] == "websocket":
-            if self._admitted(scope) and _same_origin(scope):
-                await self._app(scope, receive, send)
-            else:
-                await receive()  # the handshake
-                await send({"type": "websocket.close", "code": 1008})  # before accepting: the server answers 403
+            answer = self._app if self._admits(scope) else WebSocketClose(_POLICY_VIOLATION)  # answered with 403
         elif scope["type"] == "http":
-            if scope["method"] in ("GET", "HEAD") and self._token_in_url(scope):
-                await self._welcome(scope, send)
-            elif self._admitted(scope):
-                await self._app(scope, receive, send)
+            request = Request(scope)
+            if self._brings_token(request):
+                answer = self._welcome(request)
             else:
-                await _refuse(scope, send)
+                answer = self._app if self._admits(scope) else _refusal(request)
+        if answer:
+            await answer(scope, receive, send)
 
-    def _token_in_url(self, scope: Scope) -> bool:
-        tokens = [unquote_to_bytes(p.removeprefix(b"token=")) for p in _query(scope) if p.startswith(b"token=")]
-        return any(hmac.compare_digest(token, self._token) for token in tokens)
+    def _brings_token(self, request: Request) -> bool:
+        """Return whether this opens a page by a URL with the token. False if that can't be told."""
+        try:
+            return request.method in ("GET", "HEAD") and any(
+                hmac.compare_digest(unquote_to_bytes(part.removeprefix("token=")), self._token)
+                for part in _query(request)
+                if part.startswith("token=")
+            )
+        except Exception:
+            return False
 
-    def _admitted(self, scope: Scope) -> bool:
-        """Return whether the request has the cookie or, from a script, `Authorization: Bearer TOKEN`."""
-        admitted = False
-        for name, value in scope["headers"]:
-            if name == b"cookie":
-                for pair in value.split(b";"):
-                    key, _, ticket = pair.strip().partition(b"=")
-                    admitted |= key == self._cookie and hmac.compare_digest(ticket, self._ticket)
-            elif name == b"authorization" and value[:7].lower() == b"bearer ":
-                admitted |= hmac.compare_digest(value[7:].strip(), self._token)
-        return admitted
+    def _admits(self, scope: Scope) -> bool:
+        """Return whether a request may pass. False if that can't be told."""
+        try:
+            connection = HTTPConnection(scope)
+            return self._is_authorised(connection) and (scope["type"] == "http" or _is_same_origin(connection))
+        except Exception:
+            return False
 
-    async def _welcome(self, scope: Scope, send: Send) -> None:
+    def _is_authorised(self, connection: HTTPConnection) -> bool:
+        """Return whether it has the cookie or, from a script, `Authorization: Bearer TOKEN`."""
+        # Not by `connection.cookies`: of several cookies with one name, set for several paths, it keeps only the last.
+        pairs = [pair.strip() for header in connection.headers.getlist("cookie") for pair in header.split(";")]
+        tickets = [value for name, _, value in (pair.partition("=") for pair in pairs) if name == self._cookie]
+        bearer = [
+            value[7:].strip() for value in connection.headers.getlist("authorization") if value[:7].lower() == "bearer "
+        ]
+        # Bytes, because `compare_digest` takes no text beyond ASCII. A list, so that each is compared.
+        return any(
+            [hmac.compare_digest(ticket.encode(), self._ticket.encode()) for ticket in tickets]
+            + [hmac.compare_digest(token.encode(), self._token) for token in bearer]
+        )
+
+    def _welcome(self, request: Request) -> Response:
         """Set the cookie and redirect to the same page without the token, which would stay in the address bar."""
-        query = b"&".join(p for p in _query(scope) if not p.startswith(b"token="))
+        query = "&".join(part for part in _query(request) if not part.startswith("token="))
         # Exactly one slash: `//host/` would redirect to another host.
-        location = quote("/" + scope["path"].lstrip("/")).encode() + (b"?" + query if query else b"")
+        location = quote("/" + request.scope["path"].lstrip("/")) + (f"?{query}" if query else "")
+        response = RedirectResponse(location, 303, _PRIVATE)
         # Lax, not Strict: a Strict cookie is withheld after a click on the URL in an e-mail or a chat.
-        cookie = self._cookie + b"=" + self._ticket + b"; Path=/; HttpOnly; SameSite=Lax"
-        if scope["scheme"] == "https":
-            cookie += b"; Secure"
-        await _answer(send, 303, [(b"location", location), (b"set-cookie", cookie)])
+        secure = request.scope["scheme"] == "https"
+        response.set_cookie(self._cookie, self._ticket, path="/", httponly=True, samesite="lax", secure=secure)
+        return response
 
 
-def _query(scope: Scope) -> list[bytes]:
-    query: bytes = scope["query_string"]
-    return query.split(b"&")
+def _query(request: Request) -> list[str]:
+    """Return the parts of the query as they came: `request.query_params` would decode a plus sign to a space."""
+    query: bytes = request.scope["query_string"]
+    return query.decode("latin-1").split("&")
 
 
-def _same_origin(scope: Scope) -> bool:
+def _is_same_origin(connection: HTTPConnection) -> bool:
     """Return whether a WebSocket comes from a page of this server, or from a client that is not a browser.
 
     Browsers don't separate cookies by port, so a page of another server on this device would send ours, and Streamlit
     accepts any port of this device.
     """
-    headers = dict(scope["headers"])
-    origin: bytes | None = headers.get(b"origin")
-    return origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+    host = connection.headers.get("host")
+    return all(origin.partition("://")[2] == host for origin in connection.headers.getlist("origin"))
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
-    """Answer 401 with a sentence, the same for every route, so that it does not reveal which routes exist."""
-    html = any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
-    headers = [
-        (b"www-authenticate", b'Bearer realm="Earbench"'),
-        (b"content-type", b"text/html; charset=utf-8" if html else b"text/plain; charset=utf-8"),
-        (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    await _answer(
-        send, 401, headers, b"" if scope["method"] == "HEAD" else (_REFUSAL_PAGE if html else _REFUSAL).encode()
-    )
-
-
-async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
-    common = [(b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")]
-    length = [(b"content-length", str(len(body)).encode())] if body else []
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *common, *length]})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(request: Request) -> Response:
+    """Return a 401 with a sentence, the same for every route, so that it does not reveal which routes exist."""
+    html = any("text/html" in value for value in request.headers.getlist("accept"))
+    kind, text = (HTMLResponse, _REFUSAL_PAGE) if html else (PlainTextResponse, _REFUSAL)
+    headers = {
+        "www-authenticate": 'Bearer realm="Earbench"',
+        "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+        "x-content-type-options": "nosniff",
+    }
+    return kind("" if request.method == "HEAD" else text, 401, headers | _PRIVATE)

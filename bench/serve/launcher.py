@@ -13,10 +13,11 @@ from urllib.parse import quote
 
 import psutil
 import uvicorn
+from starlette.types import ASGIApp
 
 from bench.core import access
 from bench.core.errors import EarbenchError
-from bench.serve.gate import Application, TokenGate
+from bench.serve.gate import TokenGate
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 TOKEN_VARIABLE = "EARBENCH_TOKEN"
@@ -27,7 +28,7 @@ class ServeError(EarbenchError):
     """The dashboard can't be served as asked. The message says what was given and what is allowed."""
 
 
-def application(app: Path, token: str | None, port: int) -> Application:
+def application(app: Path, token: str | None, port: int) -> ASGIApp:
     """Return Streamlit's ASGI application for a script, behind the token if there is one.
 
     Streamlit allows one script per process. It reads `.streamlit/config.toml` beside the script, whatever the working
@@ -66,7 +67,7 @@ def serve(*, lan: bool = False, port: int = 8501, tls: tuple[Path, Path] | None 
     _run(asgi, sockets, tls)
 
 
-def _run(asgi: Application, sockets: list[socket.socket], tls: tuple[Path, Path] | None = None) -> None:
+def _run(asgi: ASGIApp, sockets: list[socket.socket], tls: tuple[Path, Path] | None = None) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             asgi,

@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.core import paths, units
-from bench.core.child import ask
+from bench.core import child, paths, units
 from bench.core.errors import EarbenchError
 from bench.core.specs import SAMPLE_RATE_HZ
 
@@ -82,7 +81,7 @@ def decode(path: Path, timeout_s: float = DECODE_S, name: str | None = None) -> 
         raise AudioError(f"{name}: the file is empty.")
     with _folder() as folder:
         target = folder / "samples.npy"
-        answer = ask("bench.sound.decoder", str(path), str(target), str(timeout_s), timeout_s=timeout_s)
+        answer = child.ask("bench.sound.decoder", str(path), str(target), str(timeout_s), timeout_s=timeout_s)
         if "error" in answer:
             raise AudioError(f"{name}: {answer['error']}")
         samples: Array = np.load(target, allow_pickle=False)

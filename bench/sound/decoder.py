@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from bench.core import units
+from bench.core.child import Child
 from bench.core.specs import SAMPLE_RATE_HZ
 from bench.sound.audio import _FFMPEG_FIX, _FORMATS, FULL_SCALE, MAX_DURATION_S, Array, AudioError, remarks
 
@@ -92,19 +93,14 @@ def _by_ffmpeg(source: Path) -> _Stream:
         "au",
         "pipe:1",
     ]
-    process = subprocess.Popen(
-        [program, "-nostdin", "-v", "error", *restrictions, "-i", f"file:{source}", *output],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log,
-    )
-    out = process.stdout
-    assert out
+    # In this process's group, so that whoever kills the group ends both.
+    command = [program, "-nostdin", "-v", "error", *restrictions, "-i", f"file:{source}", *output]
+    process = Child(command, log, stdout=subprocess.PIPE, own_group=False)
+    out = process.out
 
     def last_error() -> str:
-        log.seek(0)
-        lines = log.read(4000).decode(errors="replace").strip().splitlines() or ["no reason given"]
-        return re.sub(r"^\[.*? @ 0x\w+\] ", "", lines[-1].replace(f"file:{source}: ", ""))
+        last_line = "".join(process.log_lines(1)) or "no reason given"
+        return re.sub(r"^\[.*? @ 0x\w+\] ", "", last_line.replace(f"file:{source}: ", ""))
 
     header = out.read(24)  # Sun's AU format, because its header is six numbers
     if len(header) < 24:
@@ -118,7 +114,7 @@ def _by_ffmpeg(source: Path) -> _Stream:
         while data := out.read(BLOCK_FRAMES * frame_bytes):
             whole_frames = data[: len(data) // frame_bytes * frame_bytes]
             yield np.frombuffer(whole_frames, ">f4").astype(np.float32).reshape(-1, channels)
-        if process.wait() or log.seek(0, os.SEEK_END):
+        if process.wait() or process.log_lines(1):
             raise RuntimeError(last_error())
 
     return _Stream(rate_hz, channels, None, blocks())

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import select
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from bench.core import paths
-from bench.core.child import ask, death, end, environment
+from bench.core import child
+from bench.core.child import Child, Pipe
 from bench.core.errors import EarbenchError
 from bench.core.specs import SAMPLE_RATE_HZ
 from bench.sound.audio import MAX_DURATION_S, Array
@@ -59,7 +56,7 @@ class Level:
 
 def devices() -> list[Input]:
     """All microphones that are present now, at least one. Takes a fraction of a second. Raises MicrophoneError."""
-    answer = ask("bench.sound.recorder", "list", timeout_s=LIST_S)
+    answer = child.ask("bench.sound.recorder", "list", timeout_s=LIST_S)
     if "error" in answer:
         raise MicrophoneError(f"The microphones can't be listed: {answer['error']}")
     if not answer["inputs"]:
@@ -86,7 +83,7 @@ class Recorder:
             raise MicrophoneError(f"Asked to record {seconds:g} s; allowed: up to {MAX_DURATION_S:g} s.")
         self._changed = threading.Condition()
         self._chunks: list[Array] = []
-        self._received_samples = 0
+        self._received_samples, self._incomplete_sample = 0, b""
         self._level: Level | None = None
         self._rates: tuple[int, int] | None = None
         self._overflows = 0
@@ -94,27 +91,19 @@ class Recorder:
         self._complete = self._stopped = self._ended = False
         self._unwatched_s, self._watched_at_s = unwatched_s, time.monotonic()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
-        self._audio, audio = os.pipe()
-        self._status, status = os.pipe()
+        self._audio, self._status = Pipe(), Pipe()
         name = "default" if device is None else str(device)
+        pipe_ends = (self._audio.child_end, self._status.child_end)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.sound.recorder", "record", name, str(seconds), str(audio), str(status)],
-                pass_fds=(audio, status),
+            self._child = Child(
+                child.python("bench.sound.recorder", "record", name, seconds, *pipe_ends),
+                self._log,
+                pipes=(self._audio, self._status),
                 stdin=subprocess.PIPE,
-                stdout=self._log,
-                stderr=self._log,
-                process_group=0,
-                cwd=paths.ROOT,
-                env=environment(OPENBLAS_NUM_THREADS="1"),
+                env=child.environment(OPENBLAS_NUM_THREADS="1"),
             )
         except OSError as e:
-            os.close(self._audio)
-            os.close(self._status)
             raise MicrophoneError(f"No process can be started for recording: {e.strerror}.") from e
-        finally:
-            os.close(audio)
-            os.close(status)
         self._thread = threading.Thread(target=self._receive, name="microphone", daemon=True)
         self._thread.start()
 
@@ -164,15 +153,13 @@ class Recorder:
         self._finish()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():  # the driver hangs on closing
-            end(self._process)
+            self._child.end()
             self._thread.join(GRACE_S)
 
     def _finish(self) -> None:
         """Ask the child to end the recording."""
         self._stopped = True
-        if self._process.stdin:
-            with suppress(OSError):
-                self._process.stdin.close()
+        self._child.close_stdin()
 
     def __enter__(self) -> Recorder:
         return self
@@ -182,8 +169,8 @@ class Recorder:
 
     def _receive(self) -> None:
         """Receive data from the child until it closes both pipes or sends nothing for LIFE_S."""
-        pending = {self._audio: b"", self._status: b""}
-        open_pipes = set(pending)
+        receivers = {self._audio: self._receive_audio, self._status: self._receive_status}
+        open_pipes = set(receivers)
         while open_pipes:
             ready, _, _ = select.select(open_pipes, [], [], LIFE_S)
             if self._unwatched_s and not self._stopped and time.monotonic() - self._watched_at_s > self._unwatched_s:
@@ -192,33 +179,40 @@ class Recorder:
                 self._error = f"The microphone's driver gave no sign of life for {LIFE_S:g} s and was ended."
                 break
             for pipe in ready:
-                data = os.read(pipe, 65536)
-                if not data:
+                if not receivers[pipe]():
                     open_pipes.discard(pipe)
-                    continue
-                data = pending[pipe] + data
-                complete_bytes = len(data) // 4 * 4 if pipe == self._audio else data.rfind(b"\n") + 1
-                data, pending[pipe] = data[:complete_bytes], data[complete_bytes:]
-                with self._changed:
-                    if pipe == self._audio:
-                        self._chunks.append(np.frombuffer(data, np.float32))
-                        self._received_samples += complete_bytes // 4
-                    else:
-                        for line in data.splitlines():
-                            self._handle_status(json.loads(line))
-                    self._changed.notify_all()
-        with suppress(subprocess.TimeoutExpired):
-            if not open_pipes:
-                self._process.wait(GRACE_S)
-        end(self._process)
+        if not open_pipes:
+            self._child.wait(GRACE_S)
+        self._child.end()
         with self._changed:
             if not (self._complete or self._stopped or self._error):
-                self._error = f"The recording broke off: {death(self._process.returncode, self._log)}"
+                self._error = f"The recording broke off: {self._child.explain()}"
             self._ended = True
             self._changed.notify_all()
-        for pipe in pending:
-            os.close(pipe)
+        self._audio.close()
+        self._status.close()
         self._log.close()
+
+    def _receive_audio(self) -> bool:
+        """Keep the samples that have come; False once the child has closed the pipe."""
+        data = self._audio.read()
+        samples = self._incomplete_sample + data
+        whole_bytes = len(samples) // 4 * 4
+        self._incomplete_sample = samples[whole_bytes:]
+        with self._changed:
+            self._chunks.append(np.frombuffer(samples[:whole_bytes], np.float32))
+            self._received_samples += whole_bytes // 4
+            self._changed.notify_all()
+        return bool(data)
+
+    def _receive_status(self) -> bool:
+        """Handle the messages that have come; False once the child has closed the pipe."""
+        lines = self._status.read_lines()
+        with self._changed:
+            for line in lines or ():
+                self._handle_status(json.loads(line))
+            self._changed.notify_all()
+        return lines is not None
 
     def _handle_status(self, message: dict[str, Any]) -> None:
         if "error" in message:

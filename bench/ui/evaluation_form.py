@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -196,24 +194,16 @@ def _fetch(jobs: Jobs) -> None:
         state["source_error"] = busy
         return
     options = [f"--split={state['hub_split']}", f"--clips={state['hub_limit']}"]
-    command = ["fetch", *options, "--", state["hub_name"]]  # a name may begin with a dash
-    try:  # in a separate process: the library is large, and imports torch
-        process = subprocess.run(
-            [sys.executable, "-m", "bench", *command],
-            capture_output=True,
-            text=True,
-            cwd=paths.ROOT,
-            timeout=HUB_S,
-            env=child.environment(),
-        )
-    except subprocess.TimeoutExpired:
+    # In a separate process: the library is large, and imports torch. A name may begin with a dash.
+    outcome = child.run(child.python("bench", "fetch", *options, "--", state["hub_name"]), HUB_S)
+    if outcome.timed_out:
         state["source_error"] = f"The hub took more than {duration(HUB_S)}. Fetch fewer clips, or try again later."
-        return
-    if process.returncode:
-        last_line = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        state["source_error"] = last_line.removeprefix("Error: ")
+    elif outcome.last_words.startswith("Error: "):
+        state["source_error"] = outcome.last_words.removeprefix("Error: ")
+    elif outcome.problem:
+        state["source_error"] = f"The clips can't be fetched: {outcome.problem}"
     else:
-        _choose_folder(Path(process.stdout.strip().splitlines()[-1]))
+        _choose_folder(Path(outcome.out.strip().splitlines()[-1]))
 
 
 def _choose_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from bench import families, modes
 from bench.core import extras
 from bench.core.extras import ExtraError
 from bench.core.store import Store, StoreError
@@ -47,6 +48,7 @@ def begin(title: str, *, banner: bool = True) -> Jobs:
             st.page_link(path, label=label, icon=icon)
     try:
         extras.check()
+        modes.modes(), families.families()  # their names may be in use
         jobs = manager.jobs()
     except (ExtraError, StoreError) as e:
         st.error(str(e))

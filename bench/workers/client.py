@@ -12,8 +12,6 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ from typing import Any
 import psutil
 
 from bench.core import child, paths
+from bench.core.child import Child, Pipe
 from bench.core.errors import EarbenchError
 from bench.core.specs import Placement
 from bench.device import cpu, kinds
@@ -106,40 +105,29 @@ class Worker:
         self.name, self._pool = name, pool
         self.log_path = paths.logs() / f"{os.getpid()}-{time.time_ns()}.log"
         self._oom_kills = cpu.oom_kills()
-        request_read, request_write = os.pipe()
-        reply_read, reply_write = os.pipe()
+        self._requests, self._replies = Pipe(to_child=True), Pipe()
+        self._lines_left: list[bytes] = []
         environment = child.environment(
             EARBENCH_DATA=str(paths.data_folder()), **kinds.find(placement.device).environment(placement)
         )
+        self._log = self.log_path.open("w+b")
         try:
-            with self.log_path.open("wb") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "bench.workers.process", str(request_read), str(reply_write)],
-                    pass_fds=(request_read, reply_write),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    process_group=0,
-                    env=environment,
-                    cwd=paths.ROOT,
-                )
+            self._child = Child(
+                child.python("bench.workers.process", self._requests.child_end, self._replies.child_end),
+                self._log,
+                pipes=(self._requests, self._replies),
+                env=environment,
+            )
         except OSError as e:
-            os.close(request_write)
-            os.close(reply_read)
+            self._log.close()
             raise WorkerError(
                 "out of memory" if e.errno == errno.ENOMEM else "error", f"{name} can't start: {e}"
             ) from e
-        finally:
-            os.close(request_read)
-            os.close(reply_write)
-        self._requests = os.fdopen(request_write, "wb", buffering=0)
-        self._replies = reply_read
-        self._buffer = b""
 
     @property
     def pid(self) -> int:
         """The id of the process and of its group."""
-        return self._process.pid
+        return self._child.pid
 
     def ask(self, do: str, timeout_s: float, on_progress: Callable[[str], None] | None = None, **what: Any) -> Any:
         """Send a request and wait for its reply; each progress message restarts the timeout.
@@ -148,7 +136,7 @@ class Worker:
         cancelled.
         """
         with contextlib.suppress(BrokenPipeError):
-            self._requests.write(json.dumps({"do": do, **what}).encode() + b"\n")
+            self._requests.write_line(json.dumps({"do": do, **what}).encode())
         for line in self._lines(timeout_s):
             reply = json.loads(line)
             if "progress" in reply:
@@ -170,42 +158,35 @@ class Worker:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the group if it still exists."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+        self._child.signal(number)
 
     def close(self) -> None:
         """Kill the process and release its resources."""
         self.signal(signal.SIGKILL)
-        self._process.wait()
+        self._child.wait()
         self._requests.close()
-        with contextlib.suppress(OSError):
-            os.close(self._replies)
-        self._replies = -1
+        self._replies.close()
+        self._log.close()
         self._pool.drop(self)
         self.log_path.unlink(missing_ok=True)
 
     def log_tail(self) -> str:
         """Return the last lines of the worker's output."""
-        try:
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-        except OSError:
-            return ""
+        return "\n".join(self._child.log_lines(LOG_TAIL_LINES))
 
     def _lines(self, timeout_s: float) -> Iterator[bytes]:
         """Yield lines of the reply pipe until it closes; each must arrive in time. Raises WorkerError, Cancelled."""
         deadline = time.monotonic() + timeout_s
         while True:
-            while b"\n" in self._buffer:
-                line, self._buffer = self._buffer.split(b"\n", 1)
-                yield line
+            while self._lines_left:
+                yield self._lines_left.pop(0)
                 deadline = time.monotonic() + timeout_s
             ready, _, _ = select.select([self._replies], [], [], min(1.0, max(0.0, deadline - time.monotonic())))
             if ready:
-                chunk = os.read(self._replies, 65536)
-                if not chunk:
+                lines = self._replies.read_lines()
+                if lines is None:
                     return
-                self._buffer += chunk
+                self._lines_left += lines
             elif time.monotonic() >= deadline:
                 raise self._end("hung", f"{self.name} gave no sign of life for too long and was ended")
             elif cpu.available_memory_bytes() < LOW_MEMORY_RATIO * cpu.memory_bytes():
@@ -217,31 +198,22 @@ class Worker:
 
     def _end(self, kind: str, message: str) -> WorkerError:
         self.signal(signal.SIGKILL)
-        self._process.wait()
+        self._child.wait()
         if self._pool.cancelled:
             raise Cancelled
         return WorkerError(kind, message, self.log_tail())
 
     def _death(self) -> WorkerError:
         """Return the error that explains why the worker closed its pipe. Raises Cancelled."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:  # it closed the pipe but is still running
+        if self._child.wait(5) is None:  # it closed the pipe but is still running
             self.signal(signal.SIGKILL)
-            code = self._process.wait()
+            self._child.wait()
         if self._pool.cancelled:
             raise Cancelled
-        log = self.log_tail()
-        if code == -signal.SIGKILL:
-            oom_kills = cpu.oom_kills()
-            if oom_kills is not None and self._oom_kills is not None and oom_kills > self._oom_kills:
-                return WorkerError(
-                    "out of memory",
-                    f"{self.name} was killed by the system because memory ran out. Close other programs, or choose a "
-                    "smaller model, batch or length.",
-                    log,
-                )
-            return WorkerError("killed", f"{self.name} was killed from outside, probably for want of memory.", log)
-        if code < 0:
-            return WorkerError("crashed", f"{self.name} crashed ({signal.Signals(-code).name}).", log)
-        return WorkerError("died", f"{self.name} ended by itself with exit code {code}.", log)
+        oom_kills = cpu.oom_kills()
+        memory_ran_out = oom_kills is not None and self._oom_kills is not None and oom_kills > self._oom_kills
+        death = self._child.death(self.name, memory_ran_out=memory_ran_out)
+        advice = ""
+        if death.kind == "out of memory":
+            advice = " Close other programs, or choose a smaller model, batch or length."
+        return WorkerError(death.kind, death.sentence + advice, self.log_tail())

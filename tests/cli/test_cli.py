@@ -19,13 +19,13 @@ from bench import modes
 from bench.cli import app, console
 from bench.core.bundle import to_text
 from bench.core.errors import EarbenchError
+from bench.core.lease import Refused
 from bench.core.records import Artefact, Failure, Opening, Pass, Reading, Visit
 from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device import cpu, host
 from bench.families import catalogue
 from bench.jobs import manager as jobs_manager
-from bench.jobs.lease import Refused
 from bench.modes.probe import Availability
 from bench.sound import audio
 from bench.workers.client import WorkerError

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import sqlite3
 import threading
 import time
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 from bench.core import store as store_module
+from bench.core.lease import Lease
 from bench.core.records import (
     Artefact,
     Coverage,
@@ -340,6 +344,48 @@ def test_a_migration_runs_on_old_rows_or_not_at_all(store: Store, monkeypatch: p
     monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, one_more))
     assert Store(store.path).run(run_id)
     assert db.execute("SELECT note FROM run").fetchall() == [("old",)]
+
+
+def test_a_migration_waits_for_the_job_of_an_older_earbench(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = store.create_run(SPEC, DEVICE)
+    one_more = "ALTER TABLE run ADD COLUMN note TEXT"
+    monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, one_more))
+    lease = store.path.parent / "earbench.lock"  # what an older Earbench locks while it measures
+    with lease.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps({"pid": os.getpid(), "what": "a benchmark", "since_s": time.time()}))  # as it did
+        file.flush()
+        with pytest.raises(StoreError) as e:
+            Store(store.path)
+        file.truncate(0)
+    assert f"still at work with it. This device is busy: process {os.getpid()} has held it since" in str(e.value)
+    assert "for a benchmark. Wait for that, or cancel it there, then start this Earbench again" in str(e.value)
+    db = sqlite3.connect(store.path)
+    assert db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+    assert "note" not in [row[1] for row in db.execute("PRAGMA table_info(run)")]
+    assert not list(store.path.parent.glob("*.schema*")), "no copy was made"
+    store.set_state(run_id, "done")  # the older Earbench goes on writing
+    assert Store(store.path).run(run_id)
+    assert db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS) + 1
+    assert not lease.read_text(), "nobody is named once it is done"
+
+
+def test_only_a_migration_takes_the_lock(tmp_path: Path) -> None:
+    with (tmp_path / "earbench.lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Store(tmp_path / "earbench.db")  # a new database
+        Store(tmp_path / "earbench.db")  # one that is up to date
+
+
+def test_the_lock_is_held_while_the_database_is_migrated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+
+    def step(db: sqlite3.Connection) -> None:
+        taken.append(Lease(store.path.parent / "earbench.lock").sentence())
+
+    monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, step))
+    Store(store.path)
+    assert "for bringing the database up to date." in str(taken[0])
 
 
 def test_a_newer_schema_is_refused_and_left_alone(store: Store) -> None:

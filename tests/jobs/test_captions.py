@@ -12,12 +12,12 @@ import pytest
 from conftest import LIGHT, wait_for
 
 from bench.core import paths
+from bench.core.lease import Refused
 from bench.core.records import Word
 from bench.core.specs import SAMPLE_RATE_HZ, Placement, RunSpec, Variant
 from bench.core.store import Store, StoreError
 from bench.families.family import ModelError
 from bench.jobs.captions import CONTEXT_S, MARGIN_S, STEP_S, WINDOW_S, Captions, Draft
-from bench.jobs.lease import Refused
 from bench.jobs.manager import Jobs
 from bench.sound import audio
 from bench.sound.audio import Array

@@ -13,6 +13,7 @@ import pytest
 from conftest import LIGHT, PROMPT_S, wait_for
 
 from bench.artefacts import cache
+from bench.core.lease import Refused
 from bench.core.specs import EvaluationSpec, Placement, RunSpec, SpecError, Variant
 from bench.core.store import Store
 from bench.datasets import dataset
@@ -21,7 +22,6 @@ from bench.device import cpu, host
 from bench.families.family import ModelError
 from bench.jobs import manager as jobs_manager
 from bench.jobs import memory
-from bench.jobs.lease import Refused
 from bench.jobs.manager import Jobs
 from bench.results import evaluation
 from bench.sound import audio

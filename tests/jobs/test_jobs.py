@@ -18,11 +18,11 @@ from conftest import LIGHT, PROMPT_S, alive, own_cache, wait_for
 
 from bench.artefacts import cache
 from bench.core import paths
+from bench.core.lease import Refused
 from bench.core.records import Artefact, Visit
 from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store
 from bench.device import cpu
-from bench.jobs.lease import Refused
 from bench.jobs.manager import Jobs
 from bench.workers.client import Pool
 

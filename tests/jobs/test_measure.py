@@ -14,13 +14,13 @@ import bench
 from bench.core import paths
 from bench.core.bundle import to_text
 from bench.core.errors import EarbenchError
+from bench.core.lease import Lease, Refused, sign
 from bench.core.specs import EvaluationSpec, Placement, RunSpec
 from bench.core.store import Store
 from bench.datasets import dataset
 from bench.families.family import ModelError
 from bench.jobs import measure as jobs_measure
 from bench.jobs.benchmark import Progress
-from bench.jobs.lease import Lease, Refused, sign
 from bench.jobs.measure import INTERRUPTED
 
 pytestmark = pytest.mark.timeout(240)

@@ -152,7 +152,7 @@ class Survival:
             assert self.done.get(g.id, g) == g, "finished groups are kept as they were"
             assert g.state == ("superseded" if g.id in self.undone else "done")
         for f in failures:
-            assert f.kind == "killed" and "was killed from outside" in f.message and f.variant is not None, f
+            assert f.kind == "killed" and "was killed (SIGKILL)" in f.message and f.variant is not None, f
         for variant in set(range(len(self.modes))) - {f.variant for f in failures}:
             for length_s in LENGTHS_S:
                 found = [g for g in groups if g.size == length_s and g.state == "done" and variant in g.variants]

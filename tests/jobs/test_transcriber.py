@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import LIGHT, alive, wait_for
 
+from bench.core.lease import Refused
 from bench.core.specs import Placement, RunSpec, Variant
 from bench.core.store import Store
 from bench.jobs import memory, recordings, transcription
 from bench.jobs.benchmark import Progress
-from bench.jobs.lease import Refused
 from bench.jobs.manager import Jobs
 from bench.jobs.transcription import Busy, Recording
 from bench.workers.client import Cancelled

@@ -194,7 +194,7 @@ def test_the_url_in_the_terminal_lets_in(machines: tuple[Machine, Machine], dash
             assert answer.status_code == 303
             pair, *flags = answer.headers["set-cookie"].split("; ")
             assert pair.startswith(f"earbench-{PORT}=")
-            assert sorted(flags) == ["HttpOnly", "Path=/", "SameSite=Lax"]
+            assert sorted(flags) == ["HttpOnly", "Path=/", "SameSite=lax"]
             page = c.get(base + answer.headers["location"])
             assert page.status_code == 200
             assert "<html" in page.text

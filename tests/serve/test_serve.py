@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from starlette.types import Receive, Scope, Send
 from streamlit import config as streamlit_config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -169,7 +171,7 @@ class Inner:
     def __init__(self) -> None:
         self.reached = 0
 
-    async def __call__(self, scope: gate.Scope, receive: gate.Receive, send: gate.Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.reached += 1
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -189,7 +191,6 @@ class Answer(SimpleNamespace):
 
 def ask(path: str = "/", method: str = "GET", **headers: str) -> Answer:
     """One request to a gate in front of `Inner`; `kind`, `scheme` and `port` are the connection's, the rest headers."""
-    inner = Inner()
     kind, scheme, port = headers.pop("kind", "http"), headers.pop("scheme", "http"), headers.pop("port", "8501")
     path, _, query = path.partition("?")
     scope = {
@@ -200,6 +201,12 @@ def ask(path: str = "/", method: str = "GET", **headers: str) -> Answer:
         "scheme": scheme,
         "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
     }
+    return respond(scope, int(port))
+
+
+def respond(scope: Scope, port: int = 8501) -> Answer:
+    """What a gate in front of `Inner` answers to a connection."""
+    inner = Inner()
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -208,7 +215,7 @@ def ask(path: str = "/", method: str = "GET", **headers: str) -> Answer:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(gate.TokenGate(inner, TOKEN, int(port))(scope, receive, send))
+    asyncio.run(gate.TokenGate(inner, TOKEN, port)(scope, receive, send))
     first = sent[0] if sent else {}
     return Answer(
         status=first.get("status"),
@@ -277,7 +284,7 @@ def test_the_token_is_traded_for_a_cookie_and_leaves_the_url() -> None:
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cache-control"] == "no-store"
     pair, *flags = answer.headers["set-cookie"].split("; ")
-    assert sorted(flags) == ["HttpOnly", "Path=/", "SameSite=Lax"]
+    assert sorted(flags) == ["HttpOnly", "Path=/", "SameSite=lax"]
     assert pair.startswith("earbench-8501=")
     assert TOKEN not in pair
     assert QUOTED not in pair
@@ -328,6 +335,36 @@ def test_websocket_is_for_pages_of_this_server() -> None:
     assert ask(origin="http://device:8501", **here).reached
     assert not ask(origin="http://device:9999", **here).reached
     assert not ask(origin="null", **here).reached
+
+
+def test_a_websocket_with_two_origins_passes_only_if_both_are_ours() -> None:
+    ours, foreign = (b"origin", b"http://device:8501"), (b"origin", b"http://device:9999")
+    for origins, passes in (([ours, ours], True), ([ours, foreign], False), ([foreign, ours], False)):
+        headers = [(b"host", b"device:8501"), (b"cookie", cookie().encode()), *origins]
+        assert respond({"type": "websocket", "headers": headers}).reached is passes
+
+
+def test_a_cookie_of_the_same_name_for_another_path_locks_nobody_out() -> None:
+    for cookies in (f"{cookie()}; earbench-8501=x", f"earbench-8501=x; {cookie()}"):
+        assert ask(cookie=cookies).reached
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_check_that_raises_refuses(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def fail(*_: object) -> bool:
+        raise RuntimeError("for a test")
+
+    admitted = [{"cookie": cookie()}, {"authorization": f"Bearer {TOKEN}"}]
+    assert all(ask(kind=kind, **headers).reached for headers in admitted)
+    monkeypatch.setattr(hmac, "compare_digest", fail)
+    for headers in admitted:
+        answer = ask(kind=kind, **headers)
+        assert not answer.reached
+        assert answer.status == 401 if kind == "http" else answer.messages == ["websocket.close"]
+    assert ask(f"/?token={QUOTED}").status == 401
+    monkeypatch.undo()
+    monkeypatch.setattr(gate, "_is_same_origin", fail)
+    assert ask(kind=kind, cookie=cookie()).reached is (kind == "http")
 
 
 def test_what_is_no_request_does_not_pass_but_lifespan() -> None:

@@ -302,14 +302,14 @@ FAKES = {
     "chatters": "print('not JSON'); import os; os._exit(0)",
 }
 SAID = {
-    "hangs": "it took longer than 1 s and was given up.",
+    "hangs": "it took longer than 1 s and was ended.",
     "crashes": "its process crashed (SIGSEGV).",
-    "is killed": "its process was killed, probably for want of memory.",
+    "is killed": "its process was killed (SIGKILL): often because memory ran out.",
     "leaves": 'its process ended with exit code 3. It said last: "a word before the end"',
     "eats memory": "decoding it takes more than 1.0 GB of memory.",
     "can't be loaded": "it can't be decoded (OSError: sndfile library not found).",
     "is not installed": "soundfile can't be imported (No module named soundfile); fix: ",
-    "chatters": "its process ended with exit code 0.",
+    "chatters": "its process printed no answer.",
 }
 
 

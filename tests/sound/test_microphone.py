@@ -150,14 +150,14 @@ def test_stopping(clip: Array) -> None:
     assert len(first) + len(recorder.read()) == round(recorder.elapsed_s * 16_000) > 0
     assert not len(recorder.read(0.1)) and recorder.read().dtype == np.float32
     recorder.stop()
-    assert not alive(recorder._process.pid)
+    assert not alive(recorder._child.pid)
 
 
 @needs_portaudio
 def test_a_recording_ends_with_the_dashboard(clip: Array) -> None:
     code = (
         "import time; from bench.sound.microphone import Recorder; r = Recorder(); r.read(10); "
-        "print(r._process.pid, flush=True); time.sleep(600)"
+        "print(r._child.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert parent.stdout
@@ -238,7 +238,7 @@ def test_a_recording_that_nobody_watches_ends_and_can_be_read(wrapper: Path) -> 
         time.sleep(0.1)
     assert recorder.running, "somebody looked"
     wait_for(lambda: not recorder.running, "the end", 15)
-    assert len(recorder.read()) and not alive(recorder._process.pid)
+    assert len(recorder.read()) and not alive(recorder._child.pid)
     assert not len(recorder.read()), "it ended as if it had been stopped"
 
 
@@ -290,7 +290,7 @@ def test_a_driver_that_hangs(wrapper: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert (recorder.rates, recorder.level, recorder.overflows, recorder.elapsed_s) == (None, None, 0, 0)
         with pytest.raises(MicrophoneError, match=r"no sign of life for 1 s and was ended"):
             everything(recorder)
-        assert not alive(recorder._process.pid)
+        assert not alive(recorder._child.pid)
 
 
 def test_stopping_a_driver_that_hangs(wrapper: Path) -> None:
@@ -300,7 +300,7 @@ def test_stopping_a_driver_that_hangs(wrapper: Path) -> None:
     begun = time.monotonic()
     recorder.stop()
     assert time.monotonic() - begun < PROMPT_S
-    assert not recorder.running and not len(recorder.read()) and not alive(recorder._process.pid)
+    assert not recorder.running and not len(recorder.read()) and not alive(recorder._child.pid)
 
 
 def test_a_recorder_leaves_no_descriptors(wrapper: Path) -> None:

@@ -16,11 +16,11 @@ from test_pages import FOUND, opened, texts
 from bench.artefacts import cache, recipe, transfer
 from bench.artefacts.cache import ArtefactError
 from bench.core import paths
+from bench.core.lease import Refused
 from bench.core.paths import ROOT, SHIPPED
 from bench.device import cpu
 from bench.families import catalogue, wav2vec2
 from bench.jobs import manager
-from bench.jobs.lease import Refused
 from bench.modes import find
 from bench.modes.probe import Availability
 from bench.sound import audio

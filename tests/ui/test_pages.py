@@ -11,13 +11,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from bench import modes
-from bench.core import extras
+from bench.core import extras, lease
 from bench.core.paths import ROOT
 from bench.core.records import Artefact, Coverage, Failure, Opening, Part, Pass, Reading, Visit
 from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device.host import device
-from bench.jobs import lease, manager
+from bench.jobs import manager
 from bench.modes.mode import Option
 from bench.modes.probe import Availability
 from bench.ui import benchmark_form

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from bench import modes
 from bench.core import paths
+from bench.core.lease import Refused
 from bench.core.records import Transcript, Transcription, VariantText, Word
 from bench.core.specs import SAMPLE_RATE_HZ, Placement, RunSpec, Variant
 from bench.core.store import StoreError
@@ -23,7 +24,6 @@ from bench.device.host import device
 from bench.jobs import manager, recordings
 from bench.jobs.benchmark import Progress
 from bench.jobs.job import Measurement
-from bench.jobs.lease import Refused
 from bench.jobs.manager import Jobs
 from bench.jobs.transcription import Busy, Recording
 from bench.modes.probe import Availability
@@ -115,7 +115,7 @@ def test_a_reference_typed_afterwards_scores_without_another_pass(jobs: Jobs, mo
 
 
 def test_no_words_and_an_error_stand_in_their_columns(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = "torch-int8-dynamic was killed, probably for want of memory."
+    broken = "torch-int8-dynamic was killed (SIGKILL): often because memory ran out."
     answers(jobs, monkeypatch, lambda v: VariantText(v, error=broken) if "int8" in v.mode else text_of(v))
     at = opened()
     reference(at).set_value("").run()

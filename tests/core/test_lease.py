@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from bench.core import paths
-from bench.jobs.lease import Lease, Refused
+from bench.core.lease import Lease, Refused
 
 HOLD = """
 import sys
 from pathlib import Path
-from bench.jobs.lease import Lease
+from bench.core.lease import Lease
 held = Lease(Path(sys.argv[1])).take("run 7")
 print("held", flush=True)
 sys.stdin.read()

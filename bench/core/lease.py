@@ -1,4 +1,4 @@
-"""The lease of the device: one job at a time per data folder, whichever process runs it.
+"""The lease of the device: one job at a time per data folder, whichever process runs it; a migration needs it too.
 
 The lease is an flock on `earbench.lock` in the data folder, held while a job runs. The system releases it when its
 holder dies, for whatever reason. The file also holds a note of who holds it and what for: whoever only wants to show
@@ -19,6 +19,7 @@ import psutil
 
 from bench.core.errors import EarbenchError
 
+NAME = "earbench.lock"  # in the data folder
 WAIT_S = 0.5  # how long a start waits for another start-up that holds the lease only to recover
 
 
@@ -31,9 +32,9 @@ class Holder:
     """The process that holds the lease, and its purpose."""
 
     pid: int
-    started: float  # when the process started, as `_started` tells it: process ids are used again
     what: str
     since_s: float
+    started: float | None = None  # of the process, see `_started`. None: by an older Earbench
 
     @property
     def sentence(self) -> str:
@@ -44,7 +45,7 @@ class Holder:
     @property
     def alive(self) -> bool:
         """Whether the process still exists."""
-        return _started(self.pid) == self.started
+        return self.started is not None and self.started == _started(self.pid)
 
 
 class Held:
@@ -57,7 +58,7 @@ class Held:
     def sign(self, what: str) -> None:
         """Write the note that says what the lease is held for."""
         pid = os.getpid()
-        self._write(json.dumps(asdict(Holder(pid, _started(pid), what, time.time()))))
+        self._write(json.dumps(asdict(Holder(pid, what, time.time(), _started(pid)))))
 
     @property
     def released(self) -> bool:
@@ -103,9 +104,7 @@ class Lease:
         """Take the lease for `what`. Raises Refused, which names the holder."""
         if held := self.try_take(what, WAIT_S):
             return held
-        holder = self.holder()
-        sentence = holder.sentence if holder else "Another process holds this device."
-        raise Refused(f"{sentence} Two at once would disturb each other: wait for it, or cancel it there.")
+        raise Refused(f"{self.sentence()} Two at once would disturb each other: wait for it, or cancel it there.")
 
     def try_take(self, what: str, wait_s: float = 0.0) -> Held | None:
         """Take the lease; None if others still hold it after `wait_s`."""
@@ -124,17 +123,25 @@ class Lease:
         self._held.sign(what)
         return self._held
 
+    def sentence(self) -> str:
+        """Who holds the lease, as a sentence, after it could not be taken."""
+        holder = self._note()
+        return holder.sentence if holder else "Another process holds this device."
+
     def holder(self) -> Holder | None:
         """Who holds the lease, as the note says; None if nobody does, or if its process has died. Takes no lock."""
+        holder = self._note()
+        return holder if holder and holder.alive else None
+
+    def _note(self) -> Holder | None:
         try:
-            holder = Holder(**json.loads(self._path.read_text()))
-        except (OSError, ValueError, TypeError):  # no file yet, no note, or a note of an older Earbench
+            return Holder(**json.loads(self._path.read_text()))
+        except (OSError, ValueError, TypeError):  # no file yet, or no note
             return None
-        return holder if holder.alive else None
 
 
-def _started(pid: int) -> float:
-    """When a process started, in a unit of this system; 0 if there is none.
+def _started(pid: int) -> float | None:
+    """When a process started, in a unit of this system; None if there is none.
 
     On Linux in ticks since the boot: boards without a battery set their clock after they have booted, and a time since
     the epoch would move with it.
@@ -146,4 +153,4 @@ def _started(pid: int) -> float:
     try:
         return psutil.Process(pid).create_time()
     except psutil.Error:
-        return 0.0
+        return None
