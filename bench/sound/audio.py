@@ -79,7 +79,7 @@ def decode(path: Path, timeout_s: float = DECODE_S, name: str | None = None) -> 
         )
     if not size:
         raise AudioError(f"{name}: the file is empty.")
-    with _folder() as folder:
+    with temporary_folder() as folder:
         target = folder / "samples.npy"
         answer = child.ask("bench.sound.decoder", str(path), str(target), str(timeout_s), timeout_s=timeout_s)
         if "error" in answer:
@@ -90,7 +90,7 @@ def decode(path: Path, timeout_s: float = DECODE_S, name: str | None = None) -> 
 
 def decode_bytes(data: bytes, name: str, timeout_s: float = DECODE_S) -> Sound:
     """Like `decode`, for bytes that a browser sent. Nothing stays on disk."""
-    with _folder() as folder:
+    with temporary_folder() as folder:
         source = folder / "source"
         try:
             source.write_bytes(data)
@@ -158,7 +158,7 @@ def peaks(samples: Array, count: int) -> Array:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A temporary folder in the cache, deleted afterwards. Also deletes those that killed servers left."""
     paths.cache().mkdir(parents=True, exist_ok=True)
     for leftover in paths.cache().glob("sound-*"):

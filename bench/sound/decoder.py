@@ -16,11 +16,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -200,25 +200,33 @@ def _limit_resources(seconds: float) -> None:
     signal.alarm(math.ceil(seconds) + 5)
 
 
-def main() -> None:
-    """Decode one file and print one line of JSON."""
-    source, target, seconds = sys.argv[1:]
-    _limit_resources(float(seconds))
+def answer_within_limits(seconds: float, work: Callable[[], dict[str, Any]], *, task: str, failure: str) -> NoReturn:
+    """Limit this process, print what `work` returns, or an error, as one line of JSON, and end.
+
+    `task` and `failure` begin the sentences on memory and on unexpected errors.
+    """
+    _limit_resources(seconds)
     try:
-        answer = _convert(Path(source), Path(target))
+        answer = work()
     except AudioError as e:
         answer = {"error": str(e)}
     except MemoryError:
-        answer = {"error": f"decoding it takes more than {units.size(CHILD_MEMORY_BYTES)} of memory."}
+        answer = {"error": f"{task} takes more than {units.size(CHILD_MEMORY_BYTES)} of memory."}
     except ImportError as e:
         answer = {
             "error": f"{e.name} can't be imported ({e}); fix: {sys.executable} -m pip install -r requirements.txt"
         }
     except Exception as e:
-        answer = {"error": f"it can't be decoded ({type(e).__name__}: {e})."}
+        answer = {"error": f"{failure} ({type(e).__name__}: {e})."}
     print("\n" + json.dumps(answer), flush=True)
     os._exit(0)  # no cleanup is needed, and a library's exit handler may crash
 
 
 if __name__ == "__main__":
-    main()
+    source, target, seconds = sys.argv[1:]
+    answer_within_limits(
+        float(seconds),
+        lambda: _convert(Path(source), Path(target)),
+        task="decoding it",
+        failure="it can't be decoded",
+    )

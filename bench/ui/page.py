@@ -25,7 +25,7 @@ CHOICES = (
     *("models", "modes", "lengths", "batches", "threads", "repeats", "target", "kind", "seed"),
     *("source", "folder", "hub_name", "hub_split", "hub_limit", "split", "limit", "clips_seed"),
     *("accuracy_models", "accuracy_modes", "accuracy_threads", "normaliser"),
-    *("t_how", "t_source", "t_clip", "t_model", "t_modes", "t_shade", "t_keep"),
+    *("t_how", "t_source", "t_clip", "t_model", "t_modes", "t_shade", "t_keep", "t_mel"),
 )
 # Charts need the width: by default, a sixth of a phone's width is margin.
 _STYLE = """<style>

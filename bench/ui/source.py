@@ -19,7 +19,7 @@ from bench.datasets.folder import DatasetError
 from bench.results.charts import signals, style
 from bench.sound import audio
 from bench.sound.audio import AudioError, Sound
-from bench.ui import microphone
+from bench.ui import microphone, spectrogram
 from bench.ui.guard import is_local_name
 
 SOURCES = {
@@ -148,6 +148,7 @@ def _decoded(key: str, decode: Callable[[], Sound]) -> Sound | None:
 def _show(chosen: Chosen) -> None:
     sound = chosen.sound
     st.vega_lite_chart(_waveform(chosen.key, sound), width="stretch", key="t_waveform")
+    spectrogram.draw(chosen.key, sound)
     st.audio(_wav(chosen.key, sound), format="audio/wav")
     channels = {1: "mono", 2: "stereo"}.get(sound.source_channels, f"{sound.source_channels} channels")
     st.caption(f"{chosen.name} · {sound.duration_s:.1f} s · came at {sound.source_rate_hz / 1000:g} kHz, {channels}")
