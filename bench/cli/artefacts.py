@@ -35,7 +35,7 @@ def build(
     ),
     threads: Annotated[int, typer.Option(help="Threads. Default: the usable cores.", show_default=False)] = 0,
 ) -> None:
-    """Build artefacts, so that nothing needs to be built later; what is in the cache already is only verified."""
+    """Build artefacts, so that nothing needs to be built later; what is in the cache already stays."""
     pool, failed = Pool(), 0
     with console.sentences():
         placement = Placement("cpu", threads or cpu.default_threads())
@@ -122,6 +122,35 @@ def import_(
             digest, model = transfer.read(file)
             artefact = next(k for k in cache.kept() if k.digest == digest)
             console.out.print(f"Took in {digest[:8]}. Use it by: --model {model} --modes {artefact.mode}")
+
+
+@app.command()
+def verify(
+    digest: Annotated[str, typer.Argument(help="As `list` shows it, or its beginning. Default: all.")] = "",
+) -> None:
+    """Read artefacts in full and compare them with their digests; damaged ones are removed and named.
+
+    A start only compares sizes and times of files. What is removed is built again when it is needed, unless it was
+    imported.
+    """
+    with console.sentences(), console.jobs().hold("verifying artefacts"), console.err.status("starting") as status:
+        chosen = [k for k in cache.kept() if not digest or k.digest == _full_digest(digest)]
+        damaged_count = 0
+        for number, k in enumerate(chosen, 1):
+            label = f"{k.digest[:8]} {k.mode} of {k.model}" if k.model else f"{k.digest[:8]}, whose manifest is damaged"
+            status.update(f"{number} of {len(chosen)}: {label}")
+            damaged = cache.damaged_files(
+                k.digest, lambda text, n=number, of=label: status.update(f"{n} of {len(chosen)}: {of}, {text}")
+            )
+            if damaged:
+                damaged_count += 1
+                cache.remove([k.digest])
+                again = "Import it again." if k.imported else "It is built again when it is needed."
+                console.out.print(f"Removed {label}: {', '.join(damaged)} is damaged. {again}")
+        intact_count = len(chosen) - damaged_count
+        console.out.print(f"{intact_count} of {len(chosen)} artefacts are intact." if chosen else "No artefacts yet.")
+    if damaged_count:
+        raise typer.Exit(1)
 
 
 @app.command()
