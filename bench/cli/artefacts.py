@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.status import Status
 
 from bench import modes as all_modes
 from bench.artefacts import cache, transfer
@@ -138,10 +140,9 @@ def verify(
         damaged_count = 0
         for number, k in enumerate(chosen, 1):
             label = f"{k.digest[:8]} {k.mode} of {k.model}" if k.model else f"{k.digest[:8]}, whose manifest is damaged"
-            status.update(f"{number} of {len(chosen)}: {label}")
-            damaged = cache.damaged_files(
-                k.digest, lambda text, n=number, of=label: status.update(f"{n} of {len(chosen)}: {of}, {text}")
-            )
+            prefix = f"{number} of {len(chosen)}: {label}"
+            status.update(prefix)
+            damaged = cache.damaged_files(k.digest, partial(_show, status, prefix))
             if damaged:
                 damaged_count += 1
                 cache.remove([k.digest])
@@ -179,6 +180,10 @@ def clear(
         with console.jobs().hold("clearing artefacts"):
             freed = cache.remove([k.digest for k in chosen])
         console.out.print(f"Removed {description}: {size(freed)} are free again.")
+
+
+def _show(status: Status, prefix: str, step: str) -> None:
+    status.update(f"{prefix}, {step}")
 
 
 def _full_digest(prefix: str) -> str:
