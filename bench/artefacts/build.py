@@ -1,5 +1,7 @@
 """Build an artefact or take it from the cache, and count what it quantizes.
 
+It runs in a builder's process. Where nothing must be built or verified, none is started: see `lookup`.
+
 An artefact is built in a temporary folder beside its final one and renamed when it is complete, so a partial artefact
 is never visible.
 """
@@ -7,7 +9,6 @@ is never visible.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -15,26 +16,23 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import modes
-from bench.artefacts.cache import (
-    ELSEWHERE,
-    MANIFEST,
-    artefact_of,
-    coverage_file,
-    folder,
-    from_elsewhere,
-    manifest_of,
-    verified,
+from bench.artefacts import cache, lookup
+from bench.artefacts.cache import ELSEWHERE, MANIFEST, artefact_of, folder, manifest_of
+from bench.artefacts.recipe import (
+    current_identity,
+    digest_of,
+    digest_of_file,
+    full_recipe,
+    identify,
+    portable_recipe,
 )
-from bench.artefacts.recipe import digest_of, digest_of_file, full_recipe, portable_recipe, remember_identity
 from bench.core import paths
-from bench.core.errors import EarbenchError
 from bench.core.records import Artefact, Coverage, coverage_from
-from bench.core.specs import Setting, spelled
+from bench.core.specs import Setting
 from bench.device import cpu, host, kinds
 from bench.device.readings import memory
 from bench.families import catalogue, families
@@ -66,22 +64,20 @@ def _prepare(model: str, mode: Mode, settings: Mapping[str, Setting], progress: 
     family = catalogue.family(checkpoint)
     modes.refuse_unsupported(mode, family, checkpoint.config, checkpoint.name)
     full_settings = modes.complete(mode, settings)
-    imported_only = checkpoint.source == "imported"
-    identity, weights = (checkpoint.where, None) if imported_only else family.identity(checkpoint, progress)
-    remember_identity(checkpoint, identity)
-    portable = portable_recipe(identity, mode, full_settings)
+
+    def verified(digest: str) -> Artefact | None:
+        return cache.verified(digest, progress)
+
     progress("looking into the cache")
-    try:
-        _refuse_without_weights(checkpoint, spelled(mode.name, settings))
-        examples = _examples(mode, family, full_settings)
-    except ModeError:
-        if imported := from_elsewhere(portable):
-            return imported
-        raise
-    recipe = full_recipe(portable, mode, examples)
-    digest = digest_of(recipe)
-    if artefact := verified(digest) or from_elsewhere(portable):
+    remembered = current_identity(checkpoint)
+    if remembered and (artefact := lookup.existing(checkpoint, remembered, mode, full_settings, verified)):
         return artefact
+    identity, weights = identify(checkpoint, progress)  # weights that are built from are read in full
+    if identity != remembered and (artefact := lookup.existing(checkpoint, identity, mode, full_settings, verified)):
+        return artefact
+    examples = lookup.examples(mode, family, full_settings)
+    recipe = full_recipe(portable_recipe(identity, mode, full_settings), mode, examples)
+    digest = digest_of(recipe)
     _refuse_what_cant_be_built(checkpoint, mode)
     base = _prepare(model, modes.find(mode.SPEC.base), {}, progress) if mode.SPEC.base else None
     start_s = time.monotonic()
@@ -115,21 +111,12 @@ def _prepare(model: str, mode: Mode, settings: Mapping[str, Setting], progress: 
             "files": {f.name: digest_of_file(f) for f in sorted(partial.iterdir())},
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        cache.stamp_new(partial, manifest)
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return artefact_of(digest, manifest, from_cache=False)
-
-
-def _examples(mode: Mode, family: Family, settings: Mapping[str, Setting]) -> Sequence[Example]:
-    """Return the calibration or tuning examples that a mode needs. Raises ModeError."""
-    if not mode.SPEC.data:
-        return ()
-    try:
-        return family.TASK.examples(str(settings["data"]), int(settings["clips"]))
-    except EarbenchError as e:
-        raise ModeError(f"{mode.name} needs clips to look at. {e}") from e
 
 
 def _data(
@@ -180,19 +167,9 @@ def _captured(
     return feeds
 
 
-def _refuse_without_weights(checkpoint: Checkpoint, variant: str) -> None:
-    """Raise ModeError for a checkpoint of which only imported artefacts are on this device."""
-    if checkpoint.source == "imported":
-        raise ModeError(
-            f"The weights of {checkpoint.name} are not on this device, only what was imported of it "
-            f"({checkpoint.note}), so {variant} can't be built here. Build it where the model is and bring it here: "
-            "python -m bench artefacts export, then import."
-        )
-
-
 def _refuse_what_cant_be_built(checkpoint: Checkpoint, mode: Mode) -> None:
     """Raise ModeError if the build needs packages that are missing, or more memory or disk than is free."""
-    if missing := missing_to_build(mode):
+    if missing := lookup.missing_to_build(mode):
         raise ModeError(
             f"Building {mode.name} takes {' and '.join(missing)}, not installed here. Fix: {sys.executable} -m pip "
             "install -r requirements.txt, or build it on another machine and bring it here: python -m bench artefacts "
@@ -210,11 +187,6 @@ def _refuse_what_cant_be_built(checkpoint: Checkpoint, mode: Mode) -> None:
                 f"{free / 1e9:.1f} GB are free. Make room, choose a smaller model, or build it on a larger machine and "
                 "bring it here: python -m bench artefacts export, then import."
             )
-
-
-def missing_to_build(mode: Mode) -> list[str]:
-    """Return the missing packages that building needs and opening does not."""
-    return [name for name in mode.SPEC.needs.build_packages if importlib.util.find_spec(name) is None]
 
 
 def build_bytes(mode: Mode, weights_bytes: int) -> int:
@@ -253,14 +225,10 @@ class DiskPeak:
 
 def _coverage(digest: str, progress: Progress) -> Coverage:
     """Return an artefact's coverage, counted by opening it and cached for this processor and these versions."""
+    if coverage := lookup.counted(digest):
+        return coverage
     manifest, directory = manifest_of(digest), folder(digest)
     mode = modes.find(manifest["mode"])
-    cache_file = coverage_file(digest)
-    environment = [cpu.cpu_name(), host.versions(mode.SPEC.needs.packages)]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        cached = json.loads(cache_file.read_text())
-        if cached["where"] == environment:
-            return coverage_from(cached["coverage"])
     progress("counting what is quantized")
     family = families()[manifest["family"]]
     files = family.read_files(directory)
@@ -275,7 +243,6 @@ def _coverage(digest: str, progress: Progress) -> Coverage:
     try:
         coverage = mode.coverage(opened, family.profile(config, family.COVERAGE_SIZE), exercise)
     except ImportError:  # counting may need the build packages: use the coverage counted on the other device
-        return coverage_from(manifest.get("coverage") or {"parts": ()})
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
-    cache_file.write_text(json.dumps({"where": environment, "coverage": asdict(coverage)}))
+        coverage = coverage_from(manifest.get("coverage") or {"parts": ()})
+    lookup.remember_count(digest, coverage)
     return coverage

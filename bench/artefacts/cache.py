@@ -1,4 +1,4 @@
-"""The cache of artefacts on this device: look up by digest, verify before use, list and remove.
+"""The cache of artefacts on this device: read, verify, list and remove them.
 
 An artefact is a folder `cache/artefacts/DIGEST` with the files that opening needs and a manifest, `artefact.json`, that
 lists them with their digests.
@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import modes
-from bench.artefacts.recipe import digest_of_file, portable_recipe, remembered_identity, versions_of
+from bench.artefacts import stamps
+from bench.artefacts.recipe import digest_of, digest_of_file, portable_recipe, remembered_identity, versions_of
 from bench.core import paths
 from bench.core.errors import EarbenchError
 from bench.core.records import Artefact
 from bench.core.specs import Setting, spelled
 from bench.families import catalogue
-from bench.families.family import ModelError
+from bench.families.family import ModelError, Progress
 from bench.modes.mode import ModeError
 
 MANIFEST = "artefact.json"
@@ -80,7 +81,7 @@ def coverage_file(digest: str) -> Path:
     return paths.cache() / "coverage" / f"{digest}.json"
 
 
-# --- listing and lookup
+# --- listing
 
 
 def kept() -> list[Kept]:
@@ -125,7 +126,7 @@ def _read(path: Path, mtime_ns: int) -> dict[str, Any]:
 def at_hand(model: str, mode_name: str, settings: Mapping[str, Setting]) -> str | None:
     """Return the digest of the artefact that a variant would be opened from, or None if it must be built.
 
-    This is a quick estimate that reads neither weights nor clips, so `prepare` may decide otherwise.
+    This is a quick estimate that reads neither weights nor clips, so `build.prepare` may decide otherwise.
     """
     try:
         checkpoint, mode = catalogue.find(model), modes.find(mode_name)
@@ -156,11 +157,9 @@ def _matching(portable: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return dict(sorted(manifests.items(), key=lambda item: item[1]["built_s"], reverse=True))
 
 
-def from_elsewhere(portable: Mapping[str, Any]) -> Artefact | None:
-    """Return a verified imported artefact of the portable recipe, whatever its versions and clips, or None."""
-    return next(
-        (artefact for digest in _matching(portable) if is_imported(digest) and (artefact := verified(digest))), None
-    )
+def imported(portable: Mapping[str, Any]) -> list[str]:
+    """Return the imported artefacts of the portable recipe, whatever their versions and clips, the newest first."""
+    return [digest for digest in _matching(portable) if is_imported(digest)]
 
 
 def _elsewhere(digest: str, manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -194,18 +193,71 @@ def sweep() -> None:
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
-def verified(digest: str) -> Artefact | None:
-    """Return the artefact if it exists and its files match their digests, else None. A damaged one is removed."""
-    directory = folder(digest)
+# --- verification
+
+
+def checked(digest: str) -> Artefact | None:
+    """Return the artefact if its files are unchanged since they were verified, judged by their stamps; reads none."""
     try:
         manifest = manifest_of(digest)
-        intact = all(digest_of_file(directory / name) == expected for name, expected in manifest["files"].items())
+        if stamps.unchanged(folder(digest), _files(manifest)):
+            return artefact_of(digest, manifest, from_cache=True)
     except (OSError, ValueError, KeyError):
-        intact = False
-    if intact:
-        return artefact_of(digest, manifest, from_cache=True)
-    shutil.rmtree(directory, ignore_errors=True)
+        pass
     return None
+
+
+def verified(digest: str, progress: Progress = lambda _: None) -> Artefact | None:
+    """Return the artefact if its files are unchanged, or match their digests, else None. A damaged one is removed."""
+    if artefact := checked(digest):
+        return artefact
+    if damaged_files(digest, progress):
+        shutil.rmtree(folder(digest), ignore_errors=True)
+        return None
+    return checked(digest) or artefact_of(digest, manifest_of(digest), from_cache=True)
+
+
+def damaged_files(digest: str, progress: Progress = lambda _: None) -> list[str]:
+    """Read all files of an artefact and return the names of those that don't match the manifest.
+
+    If there are none, their stamps are remembered. An unreadable manifest is damaged itself.
+    """
+    directory = folder(digest)
+    try:
+        before = stamps.of(directory, [MANIFEST])  # stamps are taken before the file is read
+        manifest = manifest_of(digest)
+        expected = dict(manifest["files"])
+        if digest_of(manifest) != digest:
+            return [MANIFEST]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [MANIFEST]
+    damaged = []
+    for name in expected:
+        progress(f"verifying {name}")
+        try:
+            before |= stamps.of(directory, [name])
+            intact = digest_of_file(directory / name) == expected[name]
+        except OSError:
+            intact = False
+        if not intact:
+            damaged.append(name)
+    if not damaged:
+        stamps.write(directory, before)
+    return damaged
+
+
+def distrust(digest: str) -> None:
+    """Let an artefact be verified in full before its next use."""
+    stamps.forget(folder(digest))
+
+
+def stamp_new(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Remember the stamps of an artefact's files that were just written, with their digests taken."""
+    stamps.write(directory, stamps.of(directory, _files(manifest)))
+
+
+def _files(manifest: Mapping[str, Any]) -> list[str]:
+    return [MANIFEST, *manifest["files"]]
 
 
 def artefact_of(digest: str, manifest: dict[str, Any], *, from_cache: bool) -> Artefact:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import modes
+from bench.artefacts import stamps
 from bench.core import paths
 from bench.core.specs import Setting
 from bench.device import host
-from bench.families.family import Checkpoint
+from bench.families import families
+from bench.families.family import Checkpoint, Progress
 from bench.families.tasks.task import Example
 from bench.modes.mode import Mode
 
@@ -28,6 +31,7 @@ PORTABLE_KEYS = (
     "settings",
 )  # of a recipe: the part that does not depend on the device that builds
 KEYS = (*PORTABLE_KEYS, "versions", "clips", "base")
+HUB_FRESH_S = 3600.0  # how long the newest commit that the hub named counts as the newest
 
 
 def portable_recipe(identity: str, mode: Mode, chosen: Mapping[str, Setting]) -> dict[str, Any]:
@@ -60,21 +64,40 @@ def digest_of(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def remember_identity(checkpoint: Checkpoint, identity: str) -> None:
-    """Cache a checkpoint's identity for quick lookups: finding it may need the network, or reading all weights."""
+def identify(checkpoint: Checkpoint, progress: Progress) -> tuple[str, Path | None]:
+    """Return `Family.identity`, and remember it: finding it may need the network, or reading all weights."""
+    if checkpoint.source == "imported":
+        return checkpoint.where, None
+    files = _stamps(checkpoint)  # before the files are read: what changes meanwhile is read again
+    identity, weights = families()[checkpoint.family].identity(checkpoint, progress)
     note = _note(checkpoint)
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps([_stamp(checkpoint), identity]))
+    note.write_text(json.dumps([files, identity]))
+    return identity, weights
 
 
 def remembered_identity(checkpoint: Checkpoint) -> str | None:
-    """Return the identity that `remember_identity` cached, or None if the checkpoint's files have changed since."""
+    """Return the identity that `identify` remembered, or None if the checkpoint's files have changed since.
+
+    A repository on the hub may have a newer commit by now: see `current_identity`.
+    """
     if checkpoint.source == "imported":
         return checkpoint.where
     with contextlib.suppress(OSError, ValueError):
-        stamp, identity = json.loads(_note(checkpoint).read_text())
-        return str(identity) if stamp == _stamp(checkpoint) else None
+        files, identity = json.loads(_note(checkpoint).read_text())
+        return str(identity) if files == _stamps(checkpoint) else None
     return None
+
+
+def current_identity(checkpoint: Checkpoint) -> str | None:
+    """Return the remembered identity; None if the hub has to be asked, since it was not asked within HUB_FRESH_S."""
+    if checkpoint.source == "hub":
+        try:
+            if time.time() - _note(checkpoint).stat().st_mtime > HUB_FRESH_S:
+                return None
+        except OSError:
+            return None
+    return remembered_identity(checkpoint)
 
 
 def _note(checkpoint: Checkpoint) -> Path:
@@ -82,12 +105,12 @@ def _note(checkpoint: Checkpoint) -> Path:
     return paths.cache() / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
-def _stamp(checkpoint: Checkpoint) -> list[list[Any]]:
-    """Return names, sizes and modification times of a folder's files; unchanged, they imply unchanged weights."""
+def _stamps(checkpoint: Checkpoint) -> dict[str, list[int]]:
+    """Return the stamps of a folder's files; unchanged, they imply unchanged weights."""
     if checkpoint.source != "folder":
-        return []
-    files = sorted(f for f in Path(checkpoint.where).iterdir() if f.is_file())
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        return {}
+    folder = Path(checkpoint.where)
+    return stamps.of(folder, sorted(f.name for f in folder.iterdir() if f.is_file()))
 
 
 def digest_of_file(path: Path) -> dict[str, Any]:

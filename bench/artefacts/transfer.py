@@ -292,6 +292,7 @@ def _unpack(
             "imported_s": time.time(),
         }
         (partial / catalogue.IMPORTED).write_text(json.dumps(mark, indent=1))
+        cache.stamp_new(partial, manifest)
         shutil.rmtree(directory, ignore_errors=True)  # a partial artefact, without a manifest
         partial.rename(directory)
     finally:
@@ -303,7 +304,7 @@ def _name_here(manifest: Mapping[str, Any]) -> str:
     for checkpoint in catalogue.catalogue():
         # Hub names are left out: their weights may change, and checking needs the network.
         if checkpoint.name == manifest["model"] and checkpoint.source in ("random", "folder"):
-            identity, _ = catalogue.family(checkpoint).identity(checkpoint, lambda _: None)
+            identity = recipe.remembered_identity(checkpoint) or recipe.identify(checkpoint, lambda _: None)[0]
             if identity == manifest["checkpoint"]:
                 return ""
     plain = re.sub(r"[^\w./-]+", "-", manifest["model"])[:60]

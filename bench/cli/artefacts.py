@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.status import Status
 
 from bench import modes as all_modes
 from bench.artefacts import cache, transfer
@@ -35,7 +37,7 @@ def build(
     ),
     threads: Annotated[int, typer.Option(help="Threads. Default: the usable cores.", show_default=False)] = 0,
 ) -> None:
-    """Build artefacts, so that nothing needs to be built later; what is in the cache already is only verified."""
+    """Build artefacts, so that nothing needs to be built later; what is in the cache already stays."""
     pool, failed = Pool(), 0
     with console.sentences():
         placement = Placement("cpu", threads or cpu.default_threads())
@@ -125,6 +127,34 @@ def import_(
 
 
 @app.command()
+def verify(
+    digest: Annotated[str, typer.Argument(help="As `list` shows it, or its beginning. Default: all.")] = "",
+) -> None:
+    """Read artefacts in full and compare them with their digests; damaged ones are removed and named.
+
+    A start only compares sizes and times of files. What is removed is built again when it is needed, unless it was
+    imported.
+    """
+    with console.sentences(), console.jobs().hold("verifying artefacts"), console.err.status("starting") as status:
+        chosen = [k for k in cache.kept() if not digest or k.digest == _full_digest(digest)]
+        damaged_count = 0
+        for number, k in enumerate(chosen, 1):
+            label = f"{k.digest[:8]} {k.mode} of {k.model}" if k.model else f"{k.digest[:8]}, whose manifest is damaged"
+            prefix = f"{number} of {len(chosen)}: {label}"
+            status.update(prefix)
+            damaged = cache.damaged_files(k.digest, partial(_show, status, prefix))
+            if damaged:
+                damaged_count += 1
+                cache.remove([k.digest])
+                again = "Import it again." if k.imported else "It is built again when it is needed."
+                console.out.print(f"Removed {label}: {', '.join(damaged)} is damaged. {again}")
+        intact_count = len(chosen) - damaged_count
+        console.out.print(f"{intact_count} of {len(chosen)} artefacts are intact." if chosen else "No artefacts yet.")
+    if damaged_count:
+        raise typer.Exit(1)
+
+
+@app.command()
 def clear(
     model: Annotated[str, typer.Option(help="Only those of this model, as `list` names it.")] = "",
     mode: Annotated[str, typer.Option(help="Only those of this mode, with or without its settings.")] = "",
@@ -150,6 +180,10 @@ def clear(
         with console.jobs().hold("clearing artefacts"):
             freed = cache.remove([k.digest for k in chosen])
         console.out.print(f"Removed {description}: {size(freed)} are free again.")
+
+
+def _show(status: Status, prefix: str, step: str) -> None:
+    status.update(f"{prefix}, {step}")
 
 
 def _full_digest(prefix: str) -> str:

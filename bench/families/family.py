@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import reprlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +74,8 @@ class Family(ABC):
     FILES: ClassVar[tuple[str, ...]] = (CONFIG_FILE,)  # the files of `describe`; always with the configuration
     BOUNDS: ClassVar[Mapping[str, tuple[int, int]]] = {}  # (minimum, maximum) of each number in a configuration
     DYNAMIC_TYPES: ClassVar[tuple[str, ...]] = ("Linear",)  # torch.nn types that dynamic modes quantize
-    TORCH_MODULES: ClassVar[tuple[str, ...]] = ()  # imported by `skeleton`; takes seconds, not load time
+    TORCH_MODULES: ClassVar[tuple[str, ...]] = ()  # what `skeleton` imports besides torch
+    TORCH_OPTIONAL: ClassVar[tuple[str, ...]] = ()  # packages that those import if installed, and no pass needs
     COVERAGE_SIZE: ClassVar[float]  # the size at which *What is quantized* counts multiply-accumulates (MACs)
     LONGEST_SIZE: ClassVar[float]  # of one pass over a real example; longer ones are cut
     CALIBRATION_SIZE: ClassVar[float] = float("inf")  # static modes calibrate on at most this much of an example
@@ -100,6 +103,21 @@ class Family(ABC):
     @abstractmethod
     def skeleton(self, directory: Path) -> dict[str, nn.Module]:
         """Build the modules without weights (on torch's meta device) from an artefact's files."""
+
+    def import_torch(self) -> None:
+        """Import torch and TORCH_MODULES in a worker that only opens artefacts, without TORCH_OPTIONAL.
+
+        It takes seconds and is not load time. Python takes a module that is None for one that is not installed.
+        """
+        importlib.import_module("torch")
+        hidden = [name for name in self.TORCH_OPTIONAL if name not in sys.modules]
+        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+        try:
+            for name in self.TORCH_MODULES:
+                importlib.import_module(name)
+        finally:
+            for name in hidden:
+                del sys.modules[name]
 
     def code(self, checkpoint: Checkpoint) -> str:
         """Return plain code that loads the float model as `model`, for people to copy; "" if that is not possible."""

@@ -161,6 +161,7 @@ class Wav2Vec2(Family):
         "pad_token_id": (0, 1_000_000),
     }
     TORCH_MODULES = ("transformers.models.wav2vec2.modeling_wav2vec2",)
+    TORCH_OPTIONAL = ("scipy", "torchao", "soundfile", "jinja2")  # losses, quantizers, audio files, chat templates
     COVERAGE_SIZE = 5.0
     LONGEST_SIZE = longform.CHUNK_S
     CALIBRATION_SIZE = 10.0  # s; all activations of a pass are held in memory at once

@@ -8,19 +8,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench.core import stats
 from bench.core.errors import EarbenchError
-from bench.core.records import Artefact, Pass, Run, Visit
+from bench.core.records import Artefact, Failure, Pass, Run, Visit
 from bench.core.specs import Placement
 from bench.core.stats import StopRule
 from bench.core.store import Store
 from bench.device import kinds, readings
 from bench.jobs import memory, work
 from bench.jobs.progress import Clock
+from bench.workers import start
+from bench.workers.blocks import Block, Blocks
 from bench.workers.client import Pool, Worker
-from bench.workers.start import Limits, Variants
+from bench.workers.outcomes import Attempts, split
+from bench.workers.start import Limits
 
 NOTHING_LEFT = "no variant was left to measure"
 # A rate that even a slow board reaches. Used only to guess how long a first pass may take before it counts as hung.
@@ -71,8 +75,7 @@ class Runner:
         self.limits = limits or Limits()
         self.rule = StopRule(self.spec.precision_target, self.spec.repeats)
         self.clock = Clock(self.spec, self.rule)
-        self.variants = Variants(run, store, pool, self.limits, self._stage)
-        self.failed = self.variants.failed
+        self.attempt = Attempts(run.id, store)
         self.done: dict[tuple[str, Placement, int, float], set[int]] = {}
 
     def run(self) -> str | None:
@@ -90,79 +93,58 @@ class Runner:
             for shape in self.spec.shapes:
                 if self.done.get((model, placement, *shape), set()).issuperset(positions):
                     self.clock.skip((model, placement, *shape))
-        artefacts = self.variants.prepare()
+        prepared = start.prepare(self.run_record, self.store, self.attempt, self.pool, self.limits, self._stage)
+        artefacts, failures = split(prepared)
         self.store.set_state(run_id, "running")
         for (model, placement), positions in self.spec.comparisons.items():
-            self._compare(model, placement, [p for p in positions if p in artefacts], artefacts)
+            failures |= self._compare(model, placement, [p for p in positions if p in artefacts], artefacts)
             for shape in self.spec.shapes:
                 self.clock.skip((model, placement, *shape))
-        if len(self.failed) == len(self.spec.variants) and not any(g.visits for g in self.store.groups(run_id)):
+        if len(failures) == len(self.spec.variants) and not any(g.visits for g in self.store.groups(run_id)):
             raise RunFailed("Nothing could be measured: every variant failed.")
-        if self.failed:
-            return f"{len(self.failed)} of {len(self.spec.variants)} variants failed; what could be measured is kept."
+        if failures:
+            return f"{len(failures)} of {len(self.spec.variants)} variants failed; what could be measured is kept."
         return None
 
-    # --- workers
+    # --- blocks
 
-    def _compare(self, model: str, placement: Placement, positions: list[int], artefacts: dict[int, Artefact]) -> None:
-        """Measure all groups of a model and placement, in as many blocks as memory requires."""
-        pending = [p for p in positions if any(p not in self._done(model, placement, s) for s in self.spec.shapes)]
+    def _compare(
+        self, model: str, placement: Placement, positions: list[int], artefacts: dict[int, Artefact]
+    ) -> dict[int, Failure]:
+        """Measure all groups of a model and placement, in as many blocks as memory requires; return the failures."""
+        spec, failures = self.spec, dict[int, Failure]()
+        pending = [p for p in positions if any(p not in self._done(model, placement, s) for s in spec.shapes)]
         if not pending:
-            return
-        baseline, rest = positions[0], [p for p in pending if p != positions[0]]
-        while True:
-            workers: dict[int, Worker] = {}
-            try:
-                block = self._open(baseline, rest, artefacts, workers)
-                rest = [p for p in rest if p not in block and p not in self.failed]
-                for shape in self.spec.shapes:
-                    to_measure = [p for p in block if p not in self._done(model, placement, shape)]
-                    self._group(
-                        model,
-                        placement,
-                        shape,
-                        [p for p in block if p in to_measure or p == baseline],
-                        workers,
-                        to_measure,
-                    )
-            finally:
-                for worker in workers.values():
-                    worker.close()
-            if not rest:
-                return
+            return failures
 
-    def _open(
-        self, baseline: int, rest: list[int], artefacts: dict[int, Artefact], workers: dict[int, Worker]
-    ) -> list[int]:
-        """Open the baseline and as many other variants as fit into memory beside it. Returns those that were tried."""
-        spec = self.spec
-
-        def need(position: int) -> int:
+        def need_bytes(position: int) -> int:
             return memory.open_bytes(spec.variants[position], artefacts[position].size_bytes, spec.shapes)
 
-        def reserve(position: int) -> int:
+        def reserve_bytes(position: int) -> int:
             return memory.pass_bytes(spec.variants[position].model, spec.shapes)
 
-        return self.variants.open_block([baseline, *rest], artefacts, workers, need, reserve, shared=baseline)
+        blocks = Blocks(
+            self.run_record, self.store, self.attempt, self.pool, self.limits, self._stage, need_bytes, reserve_bytes
+        )
+        blocks.plan(pending, artefacts, shared=positions[0])
+        while blocks.waiting:
+            with blocks.next() as block:
+                for shape in spec.shapes:
+                    self._group(model, placement, shape, block, baseline=positions[0])
+            failures |= split(block.outcomes)[1]
+        return failures
 
     # --- groups
 
-    def _group(
-        self,
-        model: str,
-        placement: Placement,
-        shape: Shape,
-        positions: Sequence[int],
-        workers: dict[int, Worker],
-        to_measure: Sequence[int],
-    ) -> None:
-        """Measure rounds of visits until the stop rule ends the group."""
-        alive = [p for p in positions if p in workers]
-        if not any(p in workers for p in to_measure):
+    def _group(self, model: str, placement: Placement, shape: Shape, block: Block, baseline: int) -> None:
+        """Measure rounds of visits until the stop rule ends the group. Variants that fail are failures of the block."""
+        workers, _ = split(block.outcomes)
+        to_measure = {p for p in workers if p not in self._done(model, placement, shape)}
+        if not to_measure:
             return
+        alive = [p for p in workers if p in to_measure or p == baseline]
         batch, size = shape
         group_id = self.store.start_group(self.run_record.id, model, placement, batch, size, alive)
-        baseline = positions[0]
         medians: dict[int, dict[int, float]] = {p: {} for p in alive}
         passes = dict.fromkeys(alive, 0)
         slowest = dict.fromkeys(alive, work.work(model, batch, size) / CPU_MAC_PER_S)
@@ -170,21 +152,21 @@ class Runner:
         self.clock.begin((model, placement, *shape))
         while end_reason is None:
             for turn, p in enumerate(order(alive, self.spec.seed, (model, placement, *shape), round_number)):
-                if p not in workers:
-                    continue
                 size_text = self.spec.axis.show(size) + (f", batch {batch}" if batch > 1 else "")
                 cell = f"{self.spec.variants[p].spelled}, {size_text}"
                 self._stage(f"{model}, {placement.label}", round=round_number + 1, cell=cell)
-                with self.variants.noting(p, size_text):
-                    visit = self._visit(workers[p], p, round_number, turn, shape, slowest[p])
-                    self.store.add_visit(group_id, visit)
-                    medians[p][round_number] = statistics.median(visit.kept_s)
-                    passes[p] += len(visit.kept_s)
-                    slowest[p] = max(x.seconds for x in visit.passes)
-                if p in self.failed:
-                    workers.pop(p).close()
+                visit = self.attempt(
+                    p, size_text, partial(self._visit, workers[p], p, round_number, turn, shape, slowest[p])
+                )
+                if isinstance(visit, Failure):
+                    block.fail(p, visit)
+                    continue
+                self.store.add_visit(group_id, visit)
+                medians[p][round_number] = statistics.median(visit.kept_s)
+                passes[p] += len(visit.kept_s)
+                slowest[p] = max(x.seconds for x in visit.passes)
             round_number += 1
-            alive = [p for p in alive if p in workers]
+            alive = [p for p in alive if block.is_open(p)]
             if not alive:
                 end_reason = NOTHING_LEFT
                 break
@@ -229,7 +211,7 @@ class Runner:
     # --- plumbing
 
     def _done(self, model: str, placement: Placement, shape: Shape) -> set[int]:
-        return self.done.get((model, placement, *shape), set()) | self.failed
+        return self.done.get((model, placement, *shape), set())
 
     def _stage(self, stage: str, *, round: int | None = None, cell: str | None = None) -> None:
         eta_s = self.clock.eta_s()

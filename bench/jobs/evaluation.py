@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from bench.jobs.benchmark import CPU_MAC_PER_S, Progress, RunFailed
 from bench.jobs.memory import longest_pass
 from bench.sound import audio
 from bench.sound.audio import AudioError
+from bench.workers import start
+from bench.workers.blocks import Block, Blocks
 from bench.workers.client import Cancelled, Pool, Worker, WorkerError
-from bench.workers.start import Limits, Variants
+from bench.workers.outcomes import Attempts, split
+from bench.workers.start import Limits
 
 MOMENT = SAMPLE_RATE_HZ // 4  # samples: long enough to touch every weight, short enough to cost little
 
@@ -46,7 +50,7 @@ class Evaluator:
         """Prepare an evaluation; nothing starts before `run()`. `observe` is called whenever the progress changes."""
         self.id, self.spec, self.store, self.pool, self.observe = evaluation.id, evaluation.spec, store, pool, observe
         self.limits = limits or Limits()
-        self.variants = Variants(evaluation, store, pool, self.limits, lambda text: observe(Progress(text)))
+        self.evaluation, self.attempt = evaluation, Attempts(evaluation.id, store)
         self.task = catalogue.task(self.spec.task)
         self.clips = store.clips(self.id)
         self.done = {(p.clip, p.variant) for p in store.predictions(self.id)}
@@ -56,64 +60,66 @@ class Evaluator:
     def run(self) -> str | None:
         """Transcribe what is not transcribed yet. Raises Cancelled, and RunFailed if nothing can be transcribed."""
         self.store.supersede_unfinished(self.id)
-        artefacts = self.variants.prepare()
-        self._exclude_built_on_these_clips(artefacts)
+        outcomes = start.prepare(self.evaluation, self.store, self.attempt, self.pool, self.limits, self._stage)
+        artefacts, failures = split(self._fair(outcomes))
         self.store.set_state(self.id, "running")
-        positions = [p for p in range(len(self.spec.variants)) if p in artefacts]
 
-        def need(position: int) -> int:
+        def need_bytes(position: int) -> int:
             v = self.spec.variants[position]
             return memory.open_bytes(v, artefacts[position].size_bytes, longest_pass(v.model))
 
-        def reserve(position: int) -> int:
+        def reserve_bytes(position: int) -> int:
             model = self.spec.variants[position].model
             return memory.pass_bytes(model, longest_pass(model))
 
-        rest = [p for p in positions if any((c.position, p) not in self.done for c in self.clips)]
-        while rest:
-            workers: dict[int, Worker] = {}
-            try:
-                block = self.variants.open_block(rest, artefacts, workers, need, reserve)
-                rest = [p for p in rest if p not in block and p not in self.variants.failed]
-                self._block(workers, later=len(rest))
-            finally:
-                for worker in workers.values():
-                    worker.close()
-        failed = self.variants.failed
+        blocks = Blocks(
+            self.evaluation, self.store, self.attempt, self.pool, self.limits, self._stage, need_bytes, reserve_bytes
+        )
+        blocks.plan([p for p in artefacts if any((c.position, p) not in self.done for c in self.clips)], artefacts)
+        while blocks.waiting:
+            with blocks.next() as block:
+                self._block(block, later=len(blocks.waiting))
+            failures |= split(block.outcomes)[1]
         if not self.done:
             raise RunFailed(
                 "Nothing could be transcribed: every variant failed."
-                if len(failed) == len(self.spec.variants)
+                if len(failures) == len(self.spec.variants)
                 else "Nothing could be transcribed: no clip could be read."
             )
-        problems = [f"{len(failed)} of {len(self.spec.variants)} variants failed"] if failed else []
+        problems = [f"{len(failures)} of {len(self.spec.variants)} variants failed"] if failures else []
         problems += [f"{len(self.unreadable)} of {len(self.clips)} clips can't be read"] if self.unreadable else []
         return f"{' and '.join(problems)}; the rest is kept." if problems else None
 
-    def _exclude_built_on_these_clips(self, artefacts: dict[int, Artefact]) -> None:
+    def _fair(self, outcomes: dict[int, Artefact | Failure]) -> dict[int, Artefact | Failure]:
         """Fail variants that were calibrated or tuned on these clips: they would look better than they are."""
+        artefacts, _ = split(outcomes)
         build_digests = {p: set(cache.manifest_of(a.digest).get("clips", ())) for p, a in artefacts.items()}
         if not any(build_digests.values()):
-            return
+            return outcomes
         clip_digests = [datasets_folder.sha256(Path(c.path)) for c in self.clips]
-        for p, digests in list(build_digests.items()):
-            with self.variants.noting(p, "build"):
-                if shared := sum(digest in digests for digest in clip_digests):
-                    v = self.spec.variants[p]
-                    raise WorkerError(
-                        "unfair",
-                        f"{v.spelled} looked at {shared} of these {len(clip_digests)} clips while it was built, so it "
-                        "would be judged on what it has seen. Evaluate on other clips (another split), or build "
-                        f"it with others: {v.mode}:data=FOLDER.",
-                    )
-            if p in self.variants.failed:
-                artefacts.pop(p)
 
-    def _block(self, workers: dict[int, Worker], later: int) -> None:
+        def check(position: int) -> Artefact:
+            if shared := sum(digest in build_digests[position] for digest in clip_digests):
+                v = self.spec.variants[position]
+                raise WorkerError(
+                    "unfair",
+                    f"{v.spelled} looked at {shared} of these {len(clip_digests)} clips while it was built, so it "
+                    "would be judged on what it has seen. Evaluate on other clips (another split), or build "
+                    f"it with others: {v.mode}:data=FOLDER.",
+                )
+            return artefacts[position]
+
+        return outcomes | {p: self.attempt(p, "build", partial(check, p)) for p in artefacts}
+
+    def _stage(self, text: str) -> None:
+        self.observe(Progress(text))
+
+    def _block(self, block: Block, later: int) -> None:
         """Transcribe clip by clip, the variants in alternating order, so that drift affects all equally.
 
         `later` is the number of variants that wait for a later block, because memory does not hold them now.
         """
+        workers, _ = split(block.outcomes)
         warm: set[int] = set()
         start_s, blocks = time.monotonic(), 1 + later / max(1, len(workers))
         pending = [c for c in self.clips if any((c.position, p) not in self.done for p in workers)]
@@ -121,31 +127,35 @@ class Evaluator:
             if self.pool.cancelled:  # an unreadable clip asks no worker, so no worker would raise it
                 raise Cancelled
             self._report_progress(number, len(pending), clip, start_s, blocks)
-            due = [p for p in sorted(workers, reverse=number % 2 == 1) if (clip.position, p) not in self.done]
+            alive = sorted(filter(block.is_open, workers), reverse=number % 2 == 1)
+            due = [p for p in alive if (clip.position, p) not in self.done]
             with self._decoded(clip) as decoded:
                 if decoded is None:
                     continue
                 path, length_s, moment = decoded
                 predictions = []
                 for p in due:
-                    with self.variants.noting(p, f"clip {clip.id}"):
-                        if p not in warm:  # a worker's first pass of a length is cold and is not stored
-                            self._ask(p, workers[p], path)
-                            warm.add(p)
-                        reply = self._ask(p, workers[p], path, before=moment)
-                        paired = self.baselines[p] in due
-                        output = self.task.output_from(reply["output"])
-                        predictions.append(Prediction(p, clip.position, reply["seconds"], output, paired))
-                    if p in self.variants.failed:
-                        workers.pop(p).close()
+                    predict = partial(self._predict, p, workers[p], path, moment, cold=p not in warm)
+                    reply = self.attempt(p, f"clip {clip.id}", predict)
+                    if isinstance(reply, Failure):
+                        block.fail(p, reply)
+                        continue
+                    warm.add(p)
+                    paired = self.baselines[p] in due
+                    output = self.task.output_from(reply["output"])
+                    predictions.append(Prediction(p, clip.position, reply["seconds"], output, paired))
                 if predictions:
                     self.store.add_predictions(self.id, length_s, predictions)
                     self.done |= {(p.clip, p.variant) for p in predictions}
-            if not workers:
+            if not block.open_count:
                 return
 
-    def _ask(self, p: int, worker: Worker, path: Path, before: Path | None = None) -> dict[str, Any]:
-        return transcribe(worker, self.spec.variants[p].model, path, self.limits, before=before)
+    def _predict(self, p: int, worker: Worker, path: Path, moment: Path, *, cold: bool) -> dict[str, Any]:
+        """Let a worker transcribe a clip. A worker's first pass is cold and is not stored, so it makes another one."""
+        model = self.spec.variants[p].model
+        if cold:
+            transcribe(worker, model, path, self.limits)
+        return transcribe(worker, model, path, self.limits, before=moment)
 
     @contextmanager
     def _decoded(self, clip: ClipRecord) -> Iterator[tuple[Path, float, Path] | None]:

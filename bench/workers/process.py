@@ -60,31 +60,49 @@ class Worker:
             artefact, coverage = build.prepare(model, mode, settings, lambda text: self._say({"progress": text}))
         return {"artefact": asdict(artefact), "coverage": asdict(coverage)}
 
+    def start(self, digest: str, begun_s: float) -> dict[str, Any]:
+        """Import what opening the artefact needs, and return the seconds since `begun_s`.
+
+        `begun_s` is the parent's `time.monotonic()`, which is one clock for all processes of a device.
+        """
+        self._import(digest)
+        return {"start_s": time.monotonic() - begun_s}
+
     def open(self, digest: str, placement: str) -> dict[str, Any]:
-        """Open an artefact and return the load time in seconds."""
-        from bench import modes
+        """Open an artefact and return the load time in seconds. Imports first, if `start` was not asked."""
         from bench.artefacts import cache
         from bench.core.specs import Placement
-        from bench.families import families
 
-        manifest = cache.manifest_of(digest)
-        mode, directory = modes.find(manifest["mode"]), cache.folder(digest)
-        self._family = families()[manifest["family"]]
-        for name in (
-            *mode.SPEC.needs.packages,
-            *(self._family.TORCH_MODULES if mode.SPEC.engine == "torch" else ()),
-        ):
-            importlib.import_module(name)  # imports count as process start, not as load time
+        mode, directory = self._import(digest), cache.folder(digest)
         self._compiles = mode.SPEC.needs.compiles
         networks = self._family.read_networks(directory)
         start_s = time.perf_counter()
-        with self._heartbeats():
-            self._networks = dict(mode.open(directory, Placement.parse(placement), self._family, networks))
+        try:
+            with self._heartbeats():
+                self._networks = dict(mode.open(directory, Placement.parse(placement), self._family, networks))
+        except Exception as e:
+            _explain(e, digest, mode)
+            raise
         load_s = time.perf_counter() - start_s
         self._files = self._family.read_files(directory)
         gc.collect()
         gc.freeze()
         return {"load_s": load_s, "remark": mode.check()}
+
+    def _import(self, digest: str) -> Any:
+        """Import what opening the artefact needs and return its mode. Imports are start time, not load time."""
+        from bench import modes
+        from bench.artefacts import cache
+        from bench.families import families
+
+        manifest = cache.manifest_of(digest)
+        mode = modes.find(manifest["mode"])
+        self._family = families()[manifest["family"]]
+        if mode.SPEC.engine == "torch":
+            self._family.import_torch()
+        for name in mode.SPEC.needs.packages:
+            importlib.import_module(name)
+        return mode
 
     def visit(self, batch: int, size: float, seed: int, input_kind: str) -> dict[str, Any]:
         """Run and time passes of fixed work on one prepared input; the first pass of a shape is cold.
@@ -193,6 +211,7 @@ def main() -> None:
     worker = Worker(say)
     answers: dict[str, Callable[..., dict[str, Any]]] = {
         "build": worker.build,
+        "start": worker.start,
         "open": worker.open,
         "visit": worker.visit,
         "predict": worker.predict,
@@ -210,6 +229,27 @@ def main() -> None:
             traceback.print_exc()
             answer = {"error": _error(e)}
         say(answer)
+
+
+def _explain(e: Exception, digest: str, mode: Any) -> None:
+    """Raise an error in plain words if an artefact could not be opened because it is damaged or its mode can't run."""
+    from bench.artefacts import cache
+    from bench.core.errors import EarbenchError
+    from bench.modes.mode import ModeError
+
+    if isinstance(e, (EarbenchError, MemoryError)) or any(phrase in str(e) for phrase in _NO_MEMORY):
+        return
+    if damaged := cache.damaged_files(digest):
+        cache.distrust(digest)
+        advice = "import it again" if cache.is_imported(digest) else "start again, and it is built anew"
+        raise cache.ArtefactError(
+            f"{mode.name} can't be opened: {', '.join(damaged)} in {cache.folder(digest)} is damaged. To go on, "
+            f"{advice}. `python -m bench artefacts verify` looks for damage in all artefacts."
+        ) from e
+    try:
+        mode.check()
+    except Exception as problem:
+        raise ModeError(f"{mode.name} can't run here: {problem}") from e
 
 
 def _error(e: Exception) -> dict[str, str]:

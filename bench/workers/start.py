@@ -1,25 +1,25 @@
-"""Start the worker of a variant: build the artefact in one process and open it in another.
+"""Start the worker of a variant: find or build its artefact, start a process that imports the engine, open it there.
 
-Runs and evaluations also store the results and failures of both steps (`Variants`); a transcription only needs the
-workers.
+A builder's process starts only where something must be built, verified or counted.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench import modes
-from bench.artefacts import cache
+from bench.artefacts import cache, lookup
 from bench.core import records
 from bench.core.records import Artefact, Coverage, Evaluation, Failure, Opening, Run
 from bench.core.specs import Variant
 from bench.core.store import Store
-from bench.device import cpu, readings
+from bench.device import readings
 from bench.workers.client import Pool, Worker, WorkerError
+from bench.workers.outcomes import Attempts
 
 Stage = Callable[[str], None]
 
@@ -33,15 +33,54 @@ class Limits:
     heartbeat_s: float = 300.0  # between two heartbeats of a builder
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A paused worker that has imported all that opening its artefact needs."""
+
+    worker: Worker
+    start_s: float  # from its start to the end of its imports, beside the others that start at the same time
+
+
+# --- artefacts
+
+
+def prepare(
+    run: Run | Evaluation, store: Store, attempt: Attempts, pool: Pool, limits: Limits, stage: Stage
+) -> dict[int, Artefact | Failure]:
+    """Return each variant's artefact, or its failure, by position; both are stored. Raises Cancelled."""
+    built: dict[Any, tuple[Artefact, Coverage]] = {}
+    outcomes: dict[int, Artefact | Failure] = {}
+    variant_records = store.variants(run)
+
+    def artefact_of(position: int, variant: Variant) -> Artefact:
+        key = (variant.model, variant.mode, variant.settings)
+        if key not in built:
+            built[key] = build(variant, pool, limits, stage)
+        artefact, coverage = built[key]
+        earlier = variant_records[position].artefact
+        if earlier and earlier.digest != artefact.digest:
+            raise WorkerError(
+                "changed", f"{variant.model} is not what it was when this run began: {earlier.checkpoint}."
+            )
+        store.set_variant(run.id, position, artefact=artefact, coverage=coverage)
+        return artefact
+
+    for position, variant in enumerate(run.spec.variants):
+        outcomes[position] = attempt(position, "build", partial(artefact_of, position, variant))
+    return outcomes
+
+
 def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> tuple[Artefact, Coverage]:
     """Return the variant's artefact, cached or newly built, and its coverage. Raises WorkerError, Cancelled."""
+    label = f"{variant.spelled} of {variant.model}"
+    stage(f"preparing {label}")
+    if ready := lookup.ready(variant.model, variant.mode, dict(variant.settings)):
+        return ready
     base, model = modes.find(variant.mode).SPEC.base, variant.model
     needs_base = base and not cache.at_hand(model, variant.mode, dict(variant.settings))
     if needs_base and not cache.at_hand(model, base, {}):
         # In a separate process, so that its memory is not counted with the variant's.
         build(Variant(model, base, variant.placement), pool, limits, stage)
-    label = f"{variant.spelled} of {variant.model}"
-    stage(f"preparing {label}")
     worker = pool.start(f"The builder of {label}", variant.placement)
     try:
         reply = worker.ask(
@@ -57,15 +96,45 @@ def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> tuple[A
     return Artefact(**reply["artefact"]), records.coverage_from(reply["coverage"])
 
 
+# --- workers
+
+
 def open_worker(
     variant: Variant, artefact: Artefact, pool: Pool, limits: Limits, stage: Stage
 ) -> tuple[Worker, Opening]:
     """Start and pause a worker that holds the variant -> (worker, opening). Raises WorkerError, Cancelled."""
-    label = f"{variant.spelled} of {variant.model}"
-    stage(f"opening {label}")
-    start_s = time.monotonic()
+    stage(f"opening {variant.spelled} of {variant.model}")
+    return open_started(start(variant, artefact, pool, limits), variant, artefact, limits, stage)
+
+
+def start(variant: Variant, artefact: Artefact, pool: Pool, limits: Limits) -> Started:
+    """Start and pause a worker that has imported what opening needs; several may start side by side.
+
+    Raises WorkerError, Cancelled.
+    """
+    begun_s = time.monotonic()
     worker = pool.start(f"The worker of {variant.spelled}", variant.placement)
     try:
+        reply = worker.ask("start", limits.heartbeat_s, digest=artefact.digest, begun_s=begun_s)
+        worker.pause()
+        return Started(worker, float(reply["start_s"]))
+    except BaseException:
+        worker.close()
+        raise
+
+
+def open_started(
+    started: Started, variant: Variant, artefact: Artefact, limits: Limits, stage: Stage
+) -> tuple[Worker, Opening]:
+    """Open the artefact in a started worker, then pause it -> (worker, opening). Closes the worker if that fails.
+
+    One at a time and with all others paused, so that the load time is that of loading alone. Raises WorkerError,
+    Cancelled.
+    """
+    label, worker = f"{variant.spelled} of {variant.model}", started.worker
+    try:
+        stage(f"opening {label}")
+        worker.resume()
         reply = worker.ask(
             "open",
             limits.heartbeat_s,
@@ -74,83 +143,9 @@ def open_worker(
             placement=str(variant.placement),
         )
         rss, peak = readings.memory(worker.pid)
-        load_s = float(reply["load_s"])
-        opening = Opening(time.monotonic() - start_s - load_s, load_s, rss, peak, reply["remark"])
+        opening = Opening(started.start_s, float(reply["load_s"]), rss, peak, reply["remark"])
         worker.pause()
     except BaseException:
         worker.close()
         raise
     return worker, opening
-
-
-class Variants:
-    """The variants of a run or an evaluation: stores the results of each and leaves out those that failed."""
-
-    def __init__(self, run: Run | Evaluation, store: Store, pool: Pool, limits: Limits, stage: Stage) -> None:
-        """No process is started here."""
-        self._run, self._store, self._pool, self._limits, self._stage = run, store, pool, limits, stage
-        self._variants = run.spec.variants
-        self.failed: set[int] = set()
-
-    def prepare(self) -> dict[int, Artefact]:
-        """Return the artefacts by variant position; failures are stored and left out. Raises Cancelled."""
-        results: dict[tuple[str, str, Any], tuple[Artefact, Coverage]] = {}
-        artefacts: dict[int, Artefact] = {}
-        variant_records = self._store.variants(self._run)
-        for position, variant in enumerate(self._variants):
-            key = (variant.model, variant.mode, variant.settings)
-            with self.noting(position, "build"):
-                results[key] = results.get(key) or build(variant, self._pool, self._limits, self._stage)
-                artefact, coverage = results[key]
-                earlier = variant_records[position].artefact
-                if earlier and earlier.digest != artefact.digest:
-                    raise WorkerError(
-                        "changed", f"{variant.model} is not what it was when this run began: {earlier.checkpoint}."
-                    )
-                artefacts[position] = artefact
-                self._store.set_variant(self._run.id, position, artefact=artefact, coverage=coverage)
-        return artefacts
-
-    def open_block(
-        self,
-        positions: Sequence[int],
-        built: dict[int, Artefact],
-        workers: dict[int, Worker],
-        need_bytes: Callable[[int], int],
-        reserve_bytes: Callable[[int], int],
-        shared: int | None = None,
-    ) -> list[int]:
-        """Open as many variants as fit into memory, in order, and return the positions tried; others come later.
-
-        `need_bytes` is the memory for opening and running a variant, `reserve_bytes` the part of it that is only
-        allocated by the first pass. `shared` is in every block, so a block needs another variant beside it; a variant
-        that doesn't fit even then has failed.
-        """
-        reserved, tried = 0, []
-        for position in (p for p in positions if p not in self.failed):
-            variant, need = self._variants[position], need_bytes(position)
-            too_large = cpu.available_memory_bytes() - reserved < need
-            if too_large and len(workers) > (shared in workers):
-                break
-            tried.append(position)
-            with self.noting(position, "open"):
-                if too_large:
-                    raise WorkerError(
-                        "out of memory",
-                        f"{variant.spelled} needs about {need / 1e9:.1f} GB of memory, more than is free. Close other "
-                        "programs, or choose a smaller model.",
-                    )
-                worker, opening = open_worker(variant, built[position], self._pool, self._limits, self._stage)
-                workers[position] = worker
-                self._store.set_variant(self._run.id, position, opening=opening)
-                reserved += reserve_bytes(position)
-        return tried
-
-    @contextmanager
-    def noting(self, position: int, stage: str) -> Iterator[None]:
-        """Context manager that stores a WorkerError with its variant, so that the others continue without it."""
-        try:
-            yield
-        except WorkerError as e:
-            self.failed.add(position)
-            self._store.add_failure(self._run.id, Failure(position, stage, e.kind, str(e), e.log))

@@ -163,7 +163,8 @@ def test_the_first_pass_after_a_pause_counts_for_nothing(
     for name in {n for n, _ in asked}:
         lengths = [n for who, n in asked if who == name]
         first, second = (round(c.length_s * 16_000) for c in manager.store.clips(run_id) if c.length_s)
-        assert lengths == [0, first, 0, 4000, first, 0, 4000, second, 0]  # opened, cold, then a moment before each
+        # started, opened, cold, then a moment before each
+        assert lengths == [0, 0, first, 0, 4000, first, 0, 4000, second, 0]
 
 
 def test_resume_refuses_clips_that_changed(manager: Jobs, tiny_model: Path, clips: Path) -> None:

@@ -65,11 +65,14 @@ class FakeWorker:
         self.pool.open.remove(self)
 
     def ask(self, do: str, timeout_s: float, on_progress: Any = None, **what: Any) -> Any:
+        if do == "start":  # beside others, in a thread of its own
+            self.mode = what["digest"].split("|")[2]
+            self.pool.asked.append((do, self.mode, timeout_s))
+            self.pool.trouble(do, self.mode, what)
+            return {"start_s": 1.5}
         assert not self.paused and all(w.paused for w in self.pool.open if w is not self), "two workers at once"
         if do == "build":
             self.mode = what["mode"]
-        elif do == "open":
-            self.mode = what["digest"].split("|")[2]
         self.pool.asked.append((do, self.mode, timeout_s))
         self.pool.trouble(do, self.mode, what)
         if do == "build":
@@ -96,6 +99,7 @@ class FakeWorker:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))  # an empty cache: everything is built
     monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 10**12)
     return Store(tmp_path / "earbench.db")
 
@@ -205,7 +209,7 @@ def test_what_is_stored(store: Store) -> None:
     ]
     one = store.variants(run)[1]
     assert one.artefact and one.artefact.digest == f"d|{BASE}|{INT8}" and one.artefact.size_bytes == 100
-    assert one.opening and (one.opening.load_s, one.opening.remark) == (0.0, "engine x")
+    assert one.opening and (one.opening.start_s, one.opening.load_s, one.opening.remark) == (1.5, 0.0, "engine x")
     assert one.coverage == Coverage((PART,))
     found = report.report(store, run_id)
     assert found
@@ -341,13 +345,14 @@ def test_what_does_not_fit_beside_the_baseline_is_noted(store: Store, monkeypatc
 # --- failures
 
 
-@pytest.mark.parametrize("do", ["build", "open"])
+@pytest.mark.parametrize("do", ["build", "start", "open"])
 def test_what_fails_before_its_first_pass_is_left_out(store: Store, do: str) -> None:
     run_id = create(store, spec(FP32, BF16, INT8))
     message = go(store, run_id, FakePool(failing(do, BF16)))
     assert message == "1 of 3 variants failed; what could be measured is kept."
     (failure,) = store.failures(run_id)
-    assert (failure.variant, failure.stage, failure.kind) == (1, do, "killed")
+    stage = "build" if do == "build" else "open"
+    assert (failure.variant, failure.stage, failure.kind) == (1, stage, "killed")
     assert (failure.message, failure.log) == (f"{BF16} was killed", "last words")
     assert rounds(store, run_id) == [{0: 2, 2: 2}]
 
@@ -363,7 +368,7 @@ def test_what_dies_within_a_group_leaves_the_rest_going(store: Store) -> None:
     assert found and [(c.position, c.size) for c in found.cells] == [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2)]
 
 
-@pytest.mark.parametrize("do", ["build", "open", "visit"])
+@pytest.mark.parametrize("do", ["build", "start", "open", "visit"])
 def test_without_its_baseline_the_others_are_measured(store: Store, do: str) -> None:
     run_id = create(store, spec(FP32, BF16, INT8))
     go(store, run_id, FakePool(failing(do, FP32)))
@@ -387,7 +392,7 @@ def test_the_other_model_is_measured_where_one_fails(store: Store) -> None:
     assert [g.model for g in store.groups(run_id)] == [LARGE]
 
 
-@pytest.mark.parametrize("do", ["build", "open", "visit"])
+@pytest.mark.parametrize("do", ["build", "start", "open", "visit"])
 def test_a_run_of_which_nothing_works_fails(store: Store, do: str) -> None:
     run_id = create(store, spec(FP32, INT8))
     with pytest.raises(RunFailed, match="every variant failed"):
@@ -398,7 +403,7 @@ def test_a_run_of_which_nothing_works_fails(store: Store, do: str) -> None:
 # --- cancel and resume
 
 
-@pytest.mark.parametrize("do", ["build", "open", "visit"])
+@pytest.mark.parametrize("do", ["build", "start", "open", "visit"])
 def test_a_cancel_is_no_failure(store: Store, do: str) -> None:
     run_id = create(store, spec(FP32, INT8))
     with pytest.raises(Cancelled):

@@ -1,0 +1,51 @@
+"""Stamps of files: size, modification time and inode. Files whose stamps are unchanged are not read again.
+
+An artefact is verified in full (SHA-256) when it is built, when it is imported and by `python -m bench artefacts
+verify`. Its stamps are written then, into STAMPS in its folder. Every start compares stamps alone, so it does not
+notice damage that changes neither size nor time, such as that of a failing disk: `verify` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+STAMPS = "verified.json"
+
+Stamps = Mapping[str, list[int]]  # by file name
+
+
+def stamp(path: Path) -> list[int]:
+    """Return a file's size in bytes, modification time in ns, and inode. Raises OSError."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def of(directory: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    """Return the stamps of files in a folder. Raises OSError."""
+    return {name: stamp(directory / name) for name in names}
+
+
+def write(directory: Path, stamps: Stamps) -> None:
+    """Remember the stamps of verified files. Without effect where the folder can't be written."""
+    partial = directory / f".{STAMPS}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        partial.write_text(json.dumps(stamps))
+        partial.replace(directory / STAMPS)
+
+
+def forget(directory: Path) -> None:
+    """Remove the stamps, so that the files are verified in full before their next use."""
+    with contextlib.suppress(OSError):
+        (directory / STAMPS).unlink()
+
+
+def unchanged(directory: Path, names: Iterable[str]) -> bool:
+    """Return whether the files are those that were verified; False if they never were."""
+    try:
+        return bool(json.loads((directory / STAMPS).read_text()) == of(directory, names))
+    except (OSError, ValueError):
+        return False
