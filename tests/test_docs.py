@@ -1,12 +1,16 @@
-"""What the documents say of the code is so."""
+"""README and docs: what they say of the code is true, links lead somewhere, and Python blocks run."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from documents import PAGES, Block, anchors, blocks, links
 
 from bench import families, modes
 from bench.core.paths import ROOT
@@ -52,3 +56,46 @@ def test_the_example_of_a_mode_is_one() -> None:
     namespace: dict[str, object] = {}
     exec(compile(code, "docs/development.md", "exec"), namespace)
     assert isinstance(namespace["MODE"], modes.mode.Mode)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.name)
+@pytest.mark.filterwarnings("ignore:.*torch.ao")
+def test_python_blocks_run(block: Block, tmp_path: Path) -> None:
+    script = tmp_path / "block.py"
+    script.write_text(block.text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EARBENCH_DATA": str(tmp_path / "data")}
+    process = subprocess.run(
+        [sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists() and target.is_relative_to(ROOT), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    readme = ROOT / "README.md"
+    linked = {(readme.parent / link.partition("#")[0]).resolve() for link in links(readme)}
+    pages = set((ROOT / "docs").glob("*.md"))
+    for page in linked & pages:
+        linked |= {(page.parent / link.partition("#")[0]).resolve() for link in links(page)}
+    assert pages <= linked
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 60
+
+
+def test_every_mode_is_described_and_measured() -> None:
+    for page in ("modes.md", "figures.md"):
+        rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+        assert list(modes.modes()) == list(dict.fromkeys(rows)), page
