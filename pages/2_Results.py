@@ -14,7 +14,7 @@ st.title("Results")
 runs = {run.id: run for run in jobs.store.runs()}
 page.tell_damaged(jobs.store)
 if not runs:
-    st.info("No runs yet. Measure something first; every run then stands here with its charts and files.")
+    st.info("No runs yet. Measure something first; every run is then listed here with its charts and files.")
     st.page_link("pages/1_Benchmark.py", label="Start a benchmark", icon=":material/speed:")
     st.stop()
 
@@ -43,7 +43,7 @@ with st.container(horizontal=True):
         key="resume",
         about=chosen,
         icon=":material/play_arrow:",
-        help="Go on where it stopped: finished lengths are kept, one that was under way begins anew.",
+        help="Continue where it stopped: finished lengths are kept, one that was under way starts again.",
         disabled=live is not None,
     ):
         try:

@@ -42,8 +42,8 @@ def facts() -> None:
     three.metric("Free disk", size(shutil.disk_usage(paths.data_folder()).free))
     three.caption(f"in `{paths.data_folder()}`")
     lines = (
-        ("Instructions that matter for quantization", ", ".join(device.isa) or "not told by this device"),
-        ("Clock governor", device.governor or "not told by this device"),
+        ("Instructions that matter for quantization", ", ".join(device.isa) or "not reported by this device"),
+        ("Clock governor", device.governor or "not reported by this device"),
         ("System", f"{device.os}, {device.machine}, as {device.name}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in _versions().items())),
     )
@@ -66,7 +66,7 @@ def _versions() -> dict[str, str]:
 
 def mode_table() -> None:
     """Draw every mode: whether it runs here, why not, and the commands that fix it."""
-    with st.spinner("Asking which modes run here …"):
+    with st.spinner("Checking which modes run here …"):
         availabilities = availability()
     rows = {
         name: (mode, availabilities[name], *_state_and_fix(availabilities[name]))
@@ -97,7 +97,7 @@ def mode_table() -> None:
         elif a.state != "available":
             st.markdown(f"**{name}** is {a.state}: {_plain(reason)}")
     for fix, names in by_fix.items():
-        st.markdown(f"To have **{', '.join(names)}**:")
+        st.markdown(f"To enable **{', '.join(names)}**:")
         st.code(fix, language="sh")
 
 
