@@ -43,7 +43,7 @@ with st.container(horizontal=True):
         key="resume",
         about=chosen,
         icon=":material/play_arrow:",
-        help="Continue where it stopped: finished lengths are kept, one that was under way starts again.",
+        help="Go on where it stopped: finished lengths are kept, one that was under way begins anew.",
         disabled=live is not None,
     ):
         try:

@@ -228,7 +228,7 @@ def _clip(r: Result, c: ClipScore, score: Score, baseline: Score | None) -> None
             st.markdown(f"{_code(c.clip.id)} · {c.clip.length_s or 0:.1f} s · {errors}{baseline_errors}")
             key = f"listen-{r.evaluation.id}-{score.position}-{c.clip.position}"
             listen = st.toggle("Listen", key=key) if Path(c.clip.path).is_file() else None
-        rows = [("reference", f'<div class="eb-text">{escape(scoring.normalise(c.clip.text, r.normaliser))}</div>')]
+        rows = [("said", f'<div class="eb-text">{escape(scoring.normalise(c.clip.text, r.normaliser))}</div>')]
         rows += [(other_name(baseline), _marked(r, baseline_clip))] if baseline and baseline_clip else []
         rows += [(score.record.variant.spelled, _marked(r, c))]
         st.html("".join(f'<div style="font-size: .8rem; opacity: .75">{escape(n)}</div>{html}' for n, html in rows))

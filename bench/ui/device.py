@@ -66,7 +66,7 @@ def _versions() -> dict[str, str]:
 
 def mode_table() -> None:
     """Draw every mode: whether it runs here, why not, and the commands that fix it."""
-    with st.spinner("Checking which modes run here …"):
+    with st.spinner("Asking which modes run here …"):
         availabilities = availability()
     rows = {
         name: (mode, availabilities[name], *_state_and_fix(availabilities[name]))

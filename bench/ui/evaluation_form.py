@@ -209,7 +209,7 @@ def _fetch(jobs: Jobs) -> None:
         state["source_error"] = f"The hub took more than {duration(HUB_S)}. Fetch fewer clips, or try again later."
         return
     if process.returncode:
-        last_line = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        last_line = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
         state["source_error"] = last_line.removeprefix("Error: ")
     else:
         _choose_folder(Path(process.stdout.strip().splitlines()[-1]))

@@ -30,9 +30,9 @@ def refused(tmp_path: Path) -> Callable[[Path], str]:
 
     def call(archive: Path) -> str:
         before = sorted(p for p in tmp_path.rglob("*") if p.name != "uploads")
-        message = sentence(lambda: unpack(archive, tmp_path / "uploads" / "set"))
+        said = sentence(lambda: unpack(archive, tmp_path / "uploads" / "set"))
         assert sorted(p for p in tmp_path.rglob("*") if p.name != "uploads") == before
-        return message
+        return said
 
     return call
 
@@ -41,13 +41,13 @@ def refused(tmp_path: Path) -> Callable[[Path], str]:
 def test_unpack(tmp_path: Path, top: str) -> None:
     files = {**GOOD, "README.md": "x", "__MACOSX/in/._a.wav": "x", ".hidden.csv": "x"}
     archive = zipped(tmp_path / "x.zip", {"in/": "", **{top + name: content for name, content in files.items()}})
-    remarks: list[str] = []
-    folder = unpack(archive, tmp_path / "uploads" / "set", remarks.append)
+    told: list[str] = []
+    folder = unpack(archive, tmp_path / "uploads" / "set", told.append)
     assert folder == tmp_path / "uploads" / "set" / top
     assert texts(folder) == {"in/a.wav": "one"}
     assert sorted(p.name for p in folder.rglob("*")) == ["a.wav", "in", "manifest.csv"]
     left = ", ".join(top + name for name in list(files)[2:])
-    assert remarks == [f"3 of its files were left out as neither audio nor manifest ({left})."]
+    assert told == [f"3 of its files were left out as neither audio nor manifest ({left})."]
     assert [p.name for p in (tmp_path / "uploads").iterdir()] == ["set"]
 
 
@@ -87,7 +87,7 @@ def test_a_bomb_with_false_sizes(tmp_path: Path, refused: Callable[[Path], str])
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "message"),
+    ("limit", "value", "said"),
     [
         ("MAX_ARCHIVE_BYTES", 10, "x.zip has 0 MB; allowed: 0 MB."),
         ("MAX_BYTES", 10, "x.zip unpacks to more than 0 MB"),
@@ -95,19 +95,14 @@ def test_a_bomb_with_false_sizes(tmp_path: Path, refused: Callable[[Path], str])
     ],
 )
 def test_limits_of_a_zip(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    refused: Callable[[Path], str],
-    limit: str,
-    value: int,
-    message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[Path], str], limit: str, value: int, said: str
 ) -> None:
     monkeypatch.setattr(unzip, limit, value)
-    assert message in refused(zipped(tmp_path / "x.zip", GOOD))
+    assert said in refused(zipped(tmp_path / "x.zip", GOOD))
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("files", "said"),
     [
         ({**GOOD, "more.ZIP": "x"}, "holds the archive “more.ZIP”. Unpack it and zip what it holds."),
         ({**GOOD, "more.tar.gz": "x"}, "holds the archive “more.tar.gz”"),
@@ -119,9 +114,9 @@ def test_limits_of_a_zip(
     ],
 )
 def test_zips_that_are_no_data_set(
-    tmp_path: Path, refused: Callable[[Path], str], files: dict[str, str | bytes], message: str
+    tmp_path: Path, refused: Callable[[Path], str], files: dict[str, str | bytes], said: str
 ) -> None:
-    assert message in refused(zipped(tmp_path / "x.zip", files))
+    assert said in refused(zipped(tmp_path / "x.zip", files))
 
 
 def test_zips_that_are_none(tmp_path: Path, refused: Callable[[Path], str]) -> None:

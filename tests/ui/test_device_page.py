@@ -83,31 +83,31 @@ def table(at: AppTest, column: str) -> Any:
 
 def test_what_the_device_is_and_that_nothing_is_built_yet() -> None:
     at = opened(PAGE)
-    shown = texts(at)
-    assert cpu.cpu_name() in shown and "Clock governor" in shown and "torch" in shown
+    said = texts(at)
+    assert cpu.cpu_name() in said and "Clock governor" in said and "torch" in said
     assert list(table(at, "Here")["Mode"]) == list(FOUND)
-    assert "Nothing is built yet" in shown and "python -m bench artefacts build" in shown
-    assert "USB \\[hw:1,0\\] (ALSA), 44.1 kHz, the default" in shown
-    assert "python -m bench serve --lan" in shown
+    assert "Nothing is built yet" in said and "python -m bench artefacts build" in said
+    assert "USB \\[hw:1,0\\] (ALSA), 44.1 kHz, the default" in said
+    assert "python -m bench serve --lan" in said
     assert not at.get("download_button") and len(at.get("file_uploader")) == 1
 
 
 def test_every_mode_is_told_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fix = "pip install -r requirements.txt"
-    availabilities = FOUND | {
+    found = FOUND | {
         "onnx-fp32": Availability("unavailable", f"onnxruntime can't be imported (no module); fix: {fix}"),
         "openvino-fp32": Availability("unavailable", f"openvino can't be imported (no module); fix: {fix}"),
         "torch-int8-dynamic": Availability("unavailable", "this torch has no quantized engine."),
     }
-    monkeypatch.setattr(device, "availability", lambda: availabilities)
+    monkeypatch.setattr(device, "availability", lambda: found)
     at = opened(PAGE)
     shown = table(at, "Here").set_index("Mode")
     assert "unavailable" in shown["Here"]["onnx-fp32"] and "emulated" in shown["Here"]["torch-bf16"]
     assert shown["Why, or how"]["onnx-fp32"] == "onnxruntime can't be imported (no module)"
     assert [c.value for c in at.code] == [fix], "one command for both"
-    shown = texts(at)
-    assert "**onnx-fp32, openvino-fp32**" in shown and "3 unavailable" in shown and "1 emulated" in shown
-    assert "**torch-int8-dynamic** is unavailable: this torch has no quantized engine." in shown
+    said = texts(at)
+    assert "**onnx-fp32, openvino-fp32**" in said and "3 unavailable" in said and "1 emulated" in said
+    assert "**torch-int8-dynamic** is unavailable: this torch has no quantized engine." in said
 
 
 def test_missing_microphones_and_ffmpeg_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +117,8 @@ def test_missing_microphones_and_ffmpeg_are_sentences(monkeypatch: pytest.Monkey
     monkeypatch.setattr(microphone, "devices", absent)
     monkeypatch.setattr(audio.shutil, "which", lambda _: None)
     at = opened(PAGE)
-    warnings = [w.value for w in at.warning]
-    assert warnings[0] == "No microphone was found. Plug one in." and "apt install ffmpeg" in warnings[1]
+    told = [w.value for w in at.warning]
+    assert told[0] == "No microphone was found. Plug one in." and "apt install ffmpeg" in told[1]
     monkeypatch.setattr(microphone, "devices", lambda: [MICROPHONE])
     at.button(key="device_refresh").click().run()
     assert "1 microphone:" in texts(at)
