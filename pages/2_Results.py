@@ -4,18 +4,21 @@ import pandas as pd
 import streamlit as st
 
 from bench.core.errors import EarbenchError
-from bench.core.records import RESUMABLE_STATES
+from bench.results import bundles as results_bundles
 from bench.results import report
-from bench.ui import page, results
+from bench.ui import bundles, page, results
 from bench.ui.button import pressed
 
 jobs = page.begin("Results")
 st.title("Results")
 runs = {run.id: run for run in jobs.store.runs()}
 page.tell_damaged(jobs.store)
+bundles.tell()
 if not runs:
     st.info("No runs yet. Measure something first; every run is then listed here with its charts and files.")
     st.page_link("pages/1_Benchmark.py", label="Start a benchmark", icon=":material/speed:")
+    st.markdown("Or import what was measured on another device:")
+    bundles.upload(jobs)
     st.stop()
 
 requested = st.query_params.get("run")
@@ -36,9 +39,10 @@ live = jobs.live
 if live and live.run_id == chosen:
     st.info("This run is under way; figures are provisional. The Benchmark page follows it live.")
 results.figures(jobs.store, chosen)
+imported = jobs.store.imported()
 
 with st.container(horizontal=True):
-    if runs[chosen].state in RESUMABLE_STATES and pressed(
+    if results_bundles.resumable(runs[chosen], imported.get(chosen)) and pressed(
         "Resume",
         key="resume",
         about=chosen,
@@ -63,7 +67,7 @@ st.dataframe(
             "Run": run.id,
             "When": report.when(run.created_s),
             "State": report.state(run.state),
-            "Device": run.device.name,
+            "Device": results_bundles.device_name(run, imported.get(run.id)),
             "Models": ", ".join(dict.fromkeys(v.model for v in run.spec.variants)),
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in run.spec.variants)),
             "Inputs": f"{', '.join(f'{s:g}' for s in run.spec.sizes)} {run.spec.axis.unit or run.spec.axis.name}",
@@ -73,3 +77,5 @@ st.dataframe(
     hide_index=True,
     width="stretch",
 )
+with st.expander("Import runs and evaluations of other devices", icon=":material/upload_file:"):
+    bundles.upload(jobs)

@@ -4,8 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from bench.core.errors import EarbenchError
-from bench.core.records import RESUMABLE_STATES
-from bench.results import evaluation, report
+from bench.results import bundles, evaluation, report
 from bench.ui import benchmark_form, evaluation_form, live, page
 from bench.ui.button import pressed
 
@@ -20,6 +19,7 @@ job = jobs.live
 running = job.run_id if job and job.kind == "evaluation" else None
 ended = {i: e for i, e in evaluations.items() if i != running}
 requested = st.query_params.get("evaluation")
+imported = jobs.store.imported()
 if running:
     live.card(jobs, "evaluation")
 else:
@@ -49,7 +49,7 @@ if ended and (not running or requested in ended):
     if result and result.evaluation.state == "done":
         best.panel(jobs, result)
     with st.container(horizontal=True):
-        if ended[chosen].state in RESUMABLE_STATES and pressed(
+        if bundles.resumable(ended[chosen], imported.get(chosen)) and pressed(
             "Resume",
             key="resume",
             about=chosen,
@@ -80,7 +80,7 @@ st.dataframe(
             "Clips of": e.spec.dataset,
             "Models": ", ".join(dict.fromkeys(v.model for v in e.spec.variants)),
             "Modes": ", ".join(dict.fromkeys(v.spelled for v in e.spec.variants)),
-            "Device": e.device.name,
+            "Device": bundles.device_name(e, imported.get(e.id)),
         }
         for e in evaluations.values()
     ),

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from bench.core.bundle import MAX_BYTES, BundleError
 from bench.core.errors import EarbenchError
 from bench.core.lists import names
 from bench.core.records import RESUMABLE_STATES, Evaluation, Run
@@ -68,6 +69,15 @@ def check_folders(*files: Path | None) -> None:
     for path in files:
         if path and not path.resolve().parent.is_dir():
             raise SpecError(f"The folder of {path} does not exist. Make it first, or name another file.")
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a bundle or a spec, or as many as tell that it is too large. Raises BundleError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as e:
+        raise BundleError(f"{path} can't be read ({e.strerror}). Name a file that is there.") from e
 
 
 def write(path: Path | None, text: str) -> None:

@@ -22,7 +22,7 @@ from bench.families import catalogue
 from bench.families.tasks.transcription import TRANSCRIPTION
 from bench.jobs import forecast
 from bench.modes import check as check_mode
-from bench.results import evaluation, report, tables
+from bench.results import bundles, evaluation, report, tables
 from bench.results.evaluation import Result
 from bench.sound import audio
 from bench.workers.client import Cancelled
@@ -51,11 +51,14 @@ def evaluate(
     threads: Threads = 0,
     csv: Annotated[Path | None, typer.Option(help="Write the summary here, a row a variant.")] = None,
     clips_csv: Annotated[Path | None, typer.Option(help="Write every clip's texts and errors here.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Write the evaluation here without loss, for `import` on another device.")
+    ] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with this cancelled or interrupted evaluation.")] = None,
 ) -> None:
     """Transcribe a data set by every variant: word errors with intervals, against time and size."""
     with console.sentences():
-        console.check_folders(csv, clips_csv)
+        console.check_folders(csv, clips_csv, bundle)
         if resume:
             if console.jobs().store.run(resume):
                 raise SpecError(f"{resume} is a benchmark run. Go on with it by: python -m bench run --resume {resume}")
@@ -74,6 +77,8 @@ def evaluate(
     with console.sentences():
         console.write(csv, tables.to_csv(evaluation.summary_rows(result)))
         console.write(clips_csv, tables.to_csv(evaluation.clip_rows(result)))
+        if bundle:
+            console.write(bundle, bundles.text(console.jobs().store, run_id))
     _print_result(result)
     if record.state != "done":
         raise typer.Exit(1)

@@ -54,6 +54,11 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     ALTER TABLE transcript ADD COLUMN device TEXT;
     """,
     schema4.migrate,
+    # A group's number within what it was measured with: null for one measured here, whose number is its id.
+    """
+    ALTER TABLE measured_group ADD COLUMN number INTEGER;
+    ALTER TABLE run ADD COLUMN imported_s REAL;
+    """,
 )
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from bench.core.errors import EarbenchError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data"
@@ -15,6 +20,33 @@ def data_folder() -> Path:
     folder = Path(os.environ.get("EARBENCH_DATA") or SHIPPED).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+_in_use = threading.Lock()
+
+
+@contextmanager
+def using(folder: Path | str | None) -> Iterator[None]:
+    """Make `folder` the data folder within the block; None leaves the one that it is.
+
+    It holds for all threads and for child processes started within. Raises EarbenchError if another block is open.
+    """
+    if not _in_use.acquire(blocking=False):
+        raise EarbenchError(
+            f"This process is measuring already, in {data_folder()}. Wait for it, or measure in another process: two "
+            "at once would disturb each other."
+        )
+    before = os.environ.get("EARBENCH_DATA")
+    try:
+        if folder is not None:
+            os.environ["EARBENCH_DATA"] = str(Path(folder).expanduser().resolve())
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("EARBENCH_DATA", None)
+        else:
+            os.environ["EARBENCH_DATA"] = before
+        _in_use.release()
 
 
 def database() -> Path:

@@ -1,4 +1,4 @@
-"""Measurements and predictions: frozen records with units in their field names. Needs only the standard library.
+"""Measurements and predictions: frozen records with units in their field names.
 
 Requests are defined in `bench.core.specs`. An unknown value is None, never 0 or -1. Units are SI; times are in seconds
 and sizes in bytes.
@@ -6,12 +6,11 @@ and sizes in bytes.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.core.specs import EvaluationSpec, Placement, RunSpec, Variant, variant_from
+from bench.core.codec import from_plain
+from bench.core.specs import EvaluationSpec, Placement, RunSpec, Variant
 
 PassKind = Literal["cold", "discarded", "kept"]
 RunState = Literal["preparing", "running", "cancelling", "done", "failed", "cancelled", "interrupted"]
@@ -262,27 +261,11 @@ class Transcript:
     device: Device | None = None  # where it was transcribed; None if stored by an Earbench that did not record it
 
 
-def to_json(record: Any) -> str:
-    """A record as JSON, with keys in field order."""
-    return json.dumps(asdict(record), ensure_ascii=False)
+def coverage_from(value: Any) -> Coverage:
+    """A Coverage from its parsed JSON. Raises RecordError."""
+    return from_plain(value, Coverage)
 
 
-def coverage_from(d: Mapping[str, Any]) -> Coverage:
-    """The inverse of `to_json` for a Coverage."""
-    return Coverage(tuple(Part(**p) for p in d["parts"]))
-
-
-def transcription_from(d: Mapping[str, Any]) -> Transcription:
-    """The inverse of `to_json` for a Transcription."""
-    return Transcription(d["text"], tuple(Word(**w) for w in d["words"]))
-
-
-def variant_text_from(d: Mapping[str, Any]) -> VariantText:
-    """The inverse of `asdict` for a VariantText."""
-    transcription = transcription_from(d["transcription"]) if d["transcription"] else None
-    return VariantText(variant_from(d["variant"]), d["seconds"], transcription, d["error"])
-
-
-def device_from(d: Mapping[str, Any]) -> Device:
-    """The inverse of `to_json` for a Device."""
-    return Device(**{**d, "isa": tuple(d["isa"])})
+def transcription_from(value: Any) -> Transcription:
+    """A Transcription from its parsed JSON. Raises RecordError."""
+    return from_plain(value, Transcription)

@@ -180,14 +180,6 @@ class RunSpec:
             axis,
         )
 
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any]) -> RunSpec:
-        """The inverse of `to_json` for a RunSpec."""
-        other_fields = {k: v for k, v in d.items() if k not in ("variants", "sizes", "batches", "axis")}
-        axis = axis_from(d["axis"])
-        variants = tuple(variant_from(v) for v in d["variants"])
-        return cls(variants, tuple(d["sizes"]), tuple(d["batches"]), axis=axis, **other_fields)
-
     @property
     def comparisons(self) -> dict[Comparison, list[int]]:
         """Positions of the variants in each comparison, in listed order."""
@@ -222,11 +214,6 @@ class EvaluationSpec:
         check_each("clips at most", [self.limit], whole(0, 10**6), "a whole number, 0 for all")
         check_each("seed", [self.seed], whole(0, 2**32 - 1), "a whole number from 0 to 2^32 - 1")
 
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any]) -> EvaluationSpec:
-        """The inverse of `to_json` for an EvaluationSpec."""
-        return cls(**{**d, "variants": tuple(variant_from(v) for v in d["variants"])})
-
     @property
     def comparisons(self) -> dict[str, list[int]]:
         """Positions of the variants by model, in listed order. Variants of one model are compared."""
@@ -234,17 +221,6 @@ class EvaluationSpec:
         for i, v in enumerate(self.variants):
             out.setdefault(v.model, []).append(i)
         return out
-
-
-def axis_from(d: Mapping[str, Any]) -> Axis:
-    """The inverse of `asdict` for an Axis."""
-    return Axis(**{**d, "defaults": tuple(d["defaults"]), "sweep": tuple(d["sweep"])})
-
-
-def variant_from(d: Mapping[str, Any]) -> Variant:
-    """The inverse of `asdict` for a Variant."""
-    settings = tuple((k, s) for k, s in d.get("settings", ()))
-    return Variant(d["model"], d["mode"], Placement(**d["placement"]), settings)
 
 
 def spelled(mode: str, settings: Mapping[str, Setting]) -> str:

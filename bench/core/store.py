@@ -1,4 +1,4 @@
-"""The SQLite store. Takes raw passes, returns records; no statistic is stored. All other SQL is in the migrations.
+"""The SQLite store. Takes raw passes, returns records; no statistic is stored. More SQL: `rows`, and the migrations.
 
 Every write is one transaction with `synchronous=FULL`, so committed data survives a power cut. `revision` grows with
 each write: a reader that has seen the current one need not read again.
@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.core import migrations, records
+from bench.core import migrations, records, rows
+from bench.core.bundle import VERSION, Bundle
+from bench.core.codec import from_json, to_json
 from bench.core.errors import EarbenchError
 from bench.core.migrations import MIGRATIONS
 from bench.core.records import (
@@ -29,15 +30,13 @@ from bench.core.records import (
     Failure,
     Group,
     Opening,
-    Pass,
     Prediction,
-    Reading,
     Run,
     RunState,
     Transcript,
     VariantRecord,
+    VariantText,
     Visit,
-    to_json,
 )
 from bench.core.specs import EvaluationSpec, Placement, RunSpec
 
@@ -98,8 +97,8 @@ class Store:
 
     def interrupt_live(self, message: str) -> list[str]:
         """Mark all runs in a live state as interrupted; returns their ids. Only for the holder of the lease."""
-        rows = self._db.execute("SELECT id, state FROM run").fetchall()
-        run_ids = [row["id"] for row in rows if row["state"] in records.LIVE_STATES]
+        stored = self._db.execute("SELECT id, state FROM run").fetchall()
+        run_ids = [row["id"] for row in stored if row["state"] in records.LIVE_STATES]
         for run_id in run_ids:
             self.set_state(run_id, "interrupted", message)
         return run_ids
@@ -155,29 +154,27 @@ class Store:
 
     def variants(self, run: Run | Evaluation) -> list[VariantRecord]:
         """The variants of a run, in the spec's order."""
-        rows = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
+        stored = self._db.execute("SELECT * FROM variant WHERE run_id = ? ORDER BY position", (run.id,))
         return [
             VariantRecord(
                 variant=run.spec.variants[row["position"]],
-                artefact=Artefact(**json.loads(row["artefact"])) if row["artefact"] else None,
-                opening=Opening(**json.loads(row["opening"])) if row["opening"] else None,
-                coverage=records.coverage_from(json.loads(row["coverage"])) if row["coverage"] else None,
+                artefact=from_json(row["artefact"], Artefact) if row["artefact"] else None,
+                opening=from_json(row["opening"], Opening) if row["opening"] else None,
+                coverage=from_json(row["coverage"], Coverage) if row["coverage"] else None,
             )
-            for row in rows
+            for row in stored
         ]
 
     def add_failure(self, run_id: str, failure: Failure) -> None:
         """Store a failure with its run."""
         with self._write() as db:
-            db.execute(
-                "INSERT INTO failure (run_id, variant, stage, kind, message, log) VALUES (?, ?, ?, ?, ?, ?)",
-                (run_id, failure.variant, failure.stage, failure.kind, failure.message, failure.log),
-            )
+            rows.insert_failures(db, run_id, [failure], superseded=False)
 
-    def failures(self, run_id: str) -> list[Failure]:
-        """The failures of a run in order, without superseded ones."""
-        rows = self._db.execute("SELECT * FROM failure WHERE run_id = ? AND NOT superseded ORDER BY id", (run_id,))
-        return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in rows]
+    def failures(self, run_id: str, *, superseded: bool = False) -> list[Failure]:
+        """The failures of a run in order, or only the superseded ones."""
+        query = "SELECT * FROM failure WHERE run_id = ? AND superseded = ? ORDER BY id"
+        stored = self._db.execute(query, (run_id, superseded))
+        return [Failure(r["variant"], r["stage"], r["kind"], r["message"], r["log"]) for r in stored]
 
     # --- groups and visits
 
@@ -212,47 +209,29 @@ class Store:
     def add_visit(self, group_id: int, visit: Visit) -> None:
         """Store a visit with its passes in one commit."""
         with self._write() as db:
-            row = db.execute(
-                "INSERT INTO visit (group_id, variant, round, position, started_s, reading) VALUES (?, ?, ?, ?, ?, ?) "
-                "RETURNING id",
-                (group_id, visit.variant, visit.round, visit.position, visit.started_s, to_json(visit.reading)),
-            ).fetchone()
-            db.executemany(
-                "INSERT INTO pass (visit_id, position, kind, seconds, phases) VALUES (?, ?, ?, ?, ?)",
-                [
-                    (row[0], i, p.kind, p.seconds, json.dumps(p.phases) if p.phases else None)
-                    for i, p in enumerate(visit.passes)
-                ],
-            )
+            rows.insert_visit(db, group_id, visit)
 
     def groups(self, run_id: str, *, superseded: bool = False) -> list[Group]:
         """The groups of a run with visits and passes, in the order they were started."""
         with self.snapshot():
-            return self._groups(run_id, superseded)
+            return rows.groups(self._db, run_id, superseded=superseded)
 
     # --- evaluations
 
     def set_clips(self, run_id: str, clips: Sequence[ClipRecord]) -> None:
         """Store the clips of an evaluation, once at its start."""
         with self._write() as db:
-            db.executemany(
-                "INSERT INTO clip (run_id, position, id, path, text, length_s) VALUES (?, ?, ?, ?, ?, ?)",
-                [(run_id, c.position, c.id, c.path, c.text, c.length_s) for c in clips],
-            )
+            rows.insert_clips(db, run_id, clips)
 
     def clips(self, run_id: str) -> list[ClipRecord]:
         """The clips of an evaluation, in order."""
-        rows = self._db.execute("SELECT * FROM clip WHERE run_id = ? ORDER BY position", (run_id,))
-        return [ClipRecord(r["position"], r["id"], r["path"], r["text"], r["length_s"]) for r in rows]
+        stored = self._db.execute("SELECT * FROM clip WHERE run_id = ? ORDER BY position", (run_id,))
+        return [ClipRecord(r["position"], r["id"], r["path"], r["text"], r["length_s"]) for r in stored]
 
     def add_predictions(self, run_id: str, length_s: float, predictions: Sequence[Prediction]) -> None:
         """Store the variants' predictions for one clip, and the clip's length, in one commit."""
         with self._write() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO prediction (run_id, variant, clip, seconds, output, paired) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                [(run_id, p.variant, p.clip, p.seconds, to_json(p.output), p.paired) for p in predictions],
-            )
+            rows.insert_predictions(db, run_id, predictions)
             db.execute(
                 "UPDATE clip SET length_s = ? WHERE run_id = ? AND position = ?",
                 (length_s, run_id, predictions[0].clip),
@@ -260,11 +239,62 @@ class Store:
 
     def predictions(self, run_id: str, output: Callable[[Any], Any] = records.transcription_from) -> list[Prediction]:
         """All predictions of an evaluation, by clip and variant; `output` turns the parsed JSON into a record."""
-        rows = self._db.execute("SELECT * FROM prediction WHERE run_id = ? ORDER BY clip, variant", (run_id,))
+        stored = self._db.execute("SELECT * FROM prediction WHERE run_id = ? ORDER BY clip, variant", (run_id,))
         return [
             Prediction(r["variant"], r["clip"], r["seconds"], output(json.loads(r["output"])), bool(r["paired"]))
-            for r in rows
+            for r in stored
         ]
+
+    # --- bundles
+
+    def bundle(self, run_id: str) -> Bundle:
+        """A run or an evaluation with everything that is stored of it, from one snapshot.
+
+        Raises StoreError if there is none, if it is damaged, and while it is live.
+        """
+        with self.snapshot():
+            run, evaluation = self.run(run_id), self.evaluation(run_id)
+            record = run or evaluation
+            if record is None:
+                raise StoreError(f"There is no run {run_id}. `python -m bench runs` lists them.")
+            if record.state in records.LIVE_STATES:
+                raise StoreError(
+                    f"{run_id} is {record.state}; only what has ended can be taken along as a bundle. Wait for it to "
+                    "end, or cancel it."
+                )
+            return Bundle(
+                earbench_bundle=VERSION,
+                run=run,
+                evaluation=evaluation,
+                variants=tuple(self.variants(record)),
+                groups=tuple(rows.groups(self._db, run_id, superseded=True)),
+                failures=tuple(self.failures(run_id)),
+                superseded_failures=tuple(self.failures(run_id, superseded=True)),
+                clips=tuple(self.clips(run_id)),
+                predictions=tuple(self.predictions(run_id, lambda plain: plain)),
+            )
+
+    def add_bundle(self, bundle: Bundle) -> bool:
+        """Store what a checked bundle holds, in one commit; False, and no change, if it is here already.
+
+        Raises StoreError if another run with its id is here.
+        """
+        r = bundle.record
+        with self._write() as db:
+            if db.execute("SELECT 1 FROM run WHERE id = ?", (r.id,)).fetchone():
+                if self.bundle(r.id) != bundle:
+                    raise StoreError(
+                        f"{bundle.what} is here already with other content, so one of both was changed. Nothing was "
+                        "imported: delete the one that is here first if you trust the file more."
+                    )
+                return False
+            rows.insert_bundle(db, _KINDS[type(r.spec)], bundle)
+            return True
+
+    def imported(self) -> dict[str, float]:
+        """When each imported run or evaluation was imported, in seconds since the epoch, by id."""
+        stored = self._db.execute("SELECT id, imported_s FROM run WHERE imported_s IS NOT NULL")
+        return {row["id"]: row["imported_s"] for row in stored}
 
     # --- transcripts
 
@@ -281,7 +311,7 @@ class Store:
                     t.length_s,
                     t.reference,
                     t.audio,
-                    json.dumps([asdict(x) for x in t.texts], ensure_ascii=False),
+                    to_json(t.texts),
                     to_json(t.device) if t.device else None,
                 ),
             ).fetchone()
@@ -297,8 +327,8 @@ class Store:
                 length_s=r["length_s"],
                 reference=r["reference"],
                 audio=r["audio"],
-                texts=tuple(records.variant_text_from(x) for x in json.loads(r["texts"])),
-                device=records.device_from(json.loads(r["device"])) if r["device"] else None,
+                texts=from_json(r["texts"], tuple[VariantText, ...]),
+                device=from_json(r["device"], Device) if r["device"] else None,
             )
             for r in self._db.execute("SELECT * FROM transcript ORDER BY id DESC")
         ]
@@ -333,46 +363,6 @@ class Store:
         query = f"SELECT * FROM run WHERE kind = ?{id_clause} ORDER BY created_s DESC, rowid DESC"
         return self._db.execute(query, arguments).fetchall()
 
-    def _groups(self, run_id: str, superseded: bool) -> list[Group]:
-        passes: dict[int, list[Pass]] = {}
-        for row in self._db.execute(
-            "SELECT p.visit_id, p.kind, p.seconds, p.phases FROM pass p JOIN visit v ON v.id = p.visit_id "
-            "JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY p.visit_id, p.position",
-            (run_id,),
-        ):
-            phases = tuple((name, seconds) for name, seconds in json.loads(row["phases"])) if row["phases"] else ()
-            passes.setdefault(row["visit_id"], []).append(Pass(row["kind"], row["seconds"], phases))
-        visits: dict[int, list[Visit]] = {}
-        for row in self._db.execute(
-            "SELECT v.* FROM visit v JOIN measured_group g ON g.id = v.group_id WHERE g.run_id = ? ORDER BY v.id",
-            (run_id,),
-        ):
-            visits.setdefault(row["group_id"], []).append(
-                Visit(
-                    variant=row["variant"],
-                    round=row["round"],
-                    position=row["position"],
-                    started_s=row["started_s"],
-                    passes=tuple(passes.get(row["id"], ())),
-                    reading=Reading(**json.loads(row["reading"])),
-                )
-            )
-        return [
-            Group(
-                id=row["id"],
-                model=row["model"],
-                placement=Placement.parse(row["placement"]),
-                batch=row["batch"],
-                size=row["size"],
-                variants=tuple(json.loads(row["variants"])),
-                state=row["state"],
-                ended=row["ended"],
-                visits=tuple(visits.get(row["id"], ())),
-            )
-            for row in self._db.execute("SELECT * FROM measured_group WHERE run_id = ? ORDER BY id", (run_id,))
-            if superseded or row["state"] != "superseded"
-        ]
-
     @property
     def _db(self) -> sqlite3.Connection:
         """This thread's connection, opened on first use."""
@@ -392,8 +382,10 @@ class Store:
             db = self._db
             db.execute("BEGIN IMMEDIATE")
             try:
+                before = db.total_changes
                 yield db
-                db.execute("UPDATE meta SET revision = revision + 1")
+                if db.total_changes > before:
+                    db.execute("UPDATE meta SET revision = revision + 1")
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:  # SQLite rolls back by itself if the disk is full
@@ -453,12 +445,12 @@ class Store:
 
 def _run(row: Any) -> Run:
     with _parsing(row):
-        return Run(spec=RunSpec.from_dict(json.loads(row["spec"])), **_common_fields(row))
+        return Run(spec=from_json(row["spec"], RunSpec), **_common_fields(row))
 
 
 def _evaluation(row: Any) -> Evaluation:
     with _parsing(row):
-        return Evaluation(spec=EvaluationSpec.from_dict(json.loads(row["spec"])), **_common_fields(row))
+        return Evaluation(spec=from_json(row["spec"], EvaluationSpec), **_common_fields(row))
 
 
 @contextmanager
@@ -473,13 +465,13 @@ def _parsing(row: Any) -> Iterator[None]:
         ) from e
 
 
-def _readable(read: Callable[[Any], T], rows: Iterable[Any]) -> Iterator[T]:
+def _readable(read: Callable[[Any], T], stored: Iterable[Any]) -> Iterator[T]:
     """Parse the rows and skip damaged ones, so that one does not hide all others."""
-    for row in rows:
+    for row in stored:
         with suppress(StoreError):
             yield read(row)
 
 
 def _common_fields(row: Any) -> dict[str, Any]:
     columns = ("id", "created_s", "state", "message", "started_s", "finished_s")
-    return {**{name: row[name] for name in columns}, "device": records.device_from(json.loads(row["device"]))}
+    return {**{name: row[name] for name in columns}, "device": from_json(row["device"], Device)}

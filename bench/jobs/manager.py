@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from bench.artefacts import cache
 from bench.core import paths
-from bench.core.records import RESUMABLE_STATES, ClipRecord, Evaluation, Failure, Run
+from bench.core.records import RESUMABLE_STATES, ClipRecord, Evaluation, Run
 from bench.core.specs import EvaluationSpec, RunSpec
 from bench.core.store import Store, StoreError
 from bench.datasets import dataset
@@ -21,18 +21,16 @@ from bench.datasets.dataset import Dataset
 from bench.device import host
 from bench.families import catalogue
 from bench.jobs import work
-from bench.jobs.benchmark import Progress, RunFailed, Runner
-from bench.jobs.evaluation import Evaluator
+from bench.jobs.benchmark import Progress
 from bench.jobs.forecast import estimate, evaluation_refusal
 from bench.jobs.lease import Lease, Refused, clear, sign
+from bench.jobs.measure import INTERRUPTED, carry_out
 from bench.jobs.transcription import Transcriber
-from bench.workers.client import Cancelled, Pool, end_orphans
+from bench.workers.client import Pool, end_orphans
 from bench.workers.start import Limits
 
 if TYPE_CHECKING:
     from bench.jobs.captions import Captions
-
-INTERRUPTED = "The program ended while this run was under way. What was measured is kept."
 
 
 @dataclass(slots=True)
@@ -263,24 +261,7 @@ class Jobs:
 
     def _carry_out(self, job: Job, run: Run | Evaluation, observe: Callable[[Progress], None]) -> None:
         """Run the job from start to end and store how it ended. Raises StoreError if that can't be written."""
-        try:
-            message = (
-                Runner(run, self.store, job.pool, observe, self._limits).run()
-                if isinstance(run, Run)
-                else Evaluator(run, self.store, job.pool, observe, self._limits).run()
-            )
-            self.store.set_state(job.run_id, "done", message)
-        except Cancelled:
-            if job.cut_off:
-                self.store.set_state(job.run_id, "interrupted", INTERRUPTED)
-            else:
-                self.store.set_state(job.run_id, "cancelled", "Cancelled. What was measured is kept.")
-        except (RunFailed, StoreError) as e:
-            self.store.set_state(job.run_id, "failed", str(e))
-        except Exception as e:  # nothing above this thread reports errors: store it where pages show it
-            log = traceback.format_exc()
-            self.store.add_failure(job.run_id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
-            self.store.set_state(job.run_id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")
+        carry_out(run, self.store, job.pool, observe, self._limits, lambda: job.cut_off)
 
     def _take(self) -> TextIO:
         """Acquire the lease and mark what a crash left live as interrupted. Raises Refused, StoreError."""

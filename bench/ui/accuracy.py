@@ -18,7 +18,7 @@ from bench.results import evaluation, tables
 from bench.results.charts import accuracy
 from bench.results.evaluation import ClipScore, Result, Score
 from bench.sound import audio
-from bench.ui import diff, results
+from bench.ui import bundles, diff, results
 
 WORST = 10
 PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # formats that every browser plays
@@ -34,17 +34,24 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
         return None
     normaliser = None if live else st.session_state.get(f"normaliser-{run_id}")
-    with nullcontext() if live else st.spinner("Counting errors …"):
-        r = evaluation.result(store, run_id, normaliser, intervals=not live)
+    try:
+        with nullcontext() if live else st.spinner("Counting errors …"):
+            r = evaluation.result(store, run_id, normaliser, intervals=not live)
+    except EarbenchError as e:  # an imported evaluation may be of a task that this Earbench does not have
+        st.error(f"{e} This evaluation can't be shown here.")
+        return None
     assert r
     if not live:
+        bundles.origin(store, stored)
         results.ending(stored)
     _failures(r)
     if not r.scores:
         if live:
             st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
-        elif stored.state not in LIVE_STATES and not r.failures:
-            st.info("Nothing was transcribed in this evaluation.")
+        elif stored.state not in LIVE_STATES:
+            if not r.failures:
+                st.info("Nothing was transcribed in this evaluation.")
+            results.offer(bundles.download(store, stored))
         return None
     if live:
         _table(r, live=True)
@@ -67,10 +74,11 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         (
             ("Summary CSV", f"earbench-{run_id}.csv", lambda: tables.to_csv(evaluation.summary_rows(r))),
             ("Clips CSV", f"earbench-{run_id}-clips.csv", lambda: tables.to_csv(evaluation.clip_rows(r))),
+            *bundles.download(store, stored),
         )
     )
     st.subheader("The worst clips")
-    _worst(r)
+    _worst(r, playable=run_id not in store.imported())
     return r
 
 
@@ -192,8 +200,11 @@ def _table(r: Result, *, live: bool = False) -> None:
 
 
 @st.fragment
-def _worst(r: Result) -> None:
-    """Draw the clips on which a variant lost most, with its transcript and the original's."""
+def _worst(r: Result, *, playable: bool) -> None:
+    """Draw the clips on which a variant lost most, with its transcript and the original's.
+
+    An imported evaluation's clips are files of another device: what lies at their paths here is not played.
+    """
     baselines = {s.record.variant.model: s for s in r.scores if s.is_baseline}
     score = st.selectbox(
         "Of",
@@ -211,7 +222,7 @@ def _worst(r: Result) -> None:
         return
     st.html(diff.LEGEND)
     for c in worst:
-        _clip(r, c, score, baseline)
+        _clip(r, c, score, baseline, playable=playable)
 
 
 def _lost_most(scores: Sequence[Score]) -> int:
@@ -219,7 +230,7 @@ def _lost_most(scores: Sequence[Score]) -> int:
     return max(range(len(scores)), key=lambda i: (not scores[i].is_baseline, scores[i].comparison.delta or 0.0))
 
 
-def _clip(r: Result, c: ClipScore, score: Score, baseline: Score | None) -> None:
+def _clip(r: Result, c: ClipScore, score: Score, baseline: Score | None, *, playable: bool) -> None:
     baseline_clip = next((x for x in baseline.clips if x.clip.position == c.clip.position), None) if baseline else None
     errors = f"{c.words.count} error{'' if c.words.count == 1 else 's'} in {c.words.reference_count} words"
     baseline_errors = f", the original {baseline_clip.words.count}" if baseline_clip else ""
@@ -227,7 +238,7 @@ def _clip(r: Result, c: ClipScore, score: Score, baseline: Score | None) -> None
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"{_code(c.clip.id)} · {c.clip.length_s or 0:.1f} s · {errors}{baseline_errors}")
             key = f"listen-{r.evaluation.id}-{score.position}-{c.clip.position}"
-            listen = st.toggle("Listen", key=key) if Path(c.clip.path).is_file() else None
+            listen = st.toggle("Listen", key=key) if playable and Path(c.clip.path).is_file() else None
         rows = [("said", f'<div class="eb-text">{escape(scoring.normalise(c.clip.text, r.normaliser))}</div>')]
         rows += [(other_name(baseline), _marked(r, baseline_clip))] if baseline and baseline_clip else []
         rows += [(score.record.variant.spelled, _marked(r, c))]

@@ -7,6 +7,7 @@ import streamlit as st
 
 from bench.core.errors import EarbenchError
 from bench.core.specs import RunSpec
+from bench.device import host
 from bench.families import catalogue
 from bench.jobs.manager import Jobs
 from bench.results import best, report
@@ -33,7 +34,8 @@ def panel(jobs: Jobs, r: Result) -> None:
     ]
     if not trained or len(r.scores) < 2:
         return
-    st.subheader("The best mode here")
+    device, here = r.evaluation.device, r.evaluation.device.id == host.device().id
+    st.subheader("The best mode here" if here else f"The best mode on {device.name}")
     one, two, three = st.columns(3)
     model = one.selectbox("Model", trained, key=f"best-model-{r.evaluation.id}")
     goals: list[Goal] = ["latency", "size", "memory"]
@@ -50,12 +52,13 @@ def panel(jobs: Jobs, r: Result) -> None:
     run_report = _newest_report(jobs, r, model) if goal != "size" else None
     choice = best.choose(r, run_report, model, goal, points / 100)
     if goal != "size" and run_report is None:
-        st.info("These variants were not measured together on this device yet: the accuracy is known, the rest is not.")
+        place = "on this device" if here else f"in a run of {device.name} that is stored here"
+        st.info(f"These variants were not measured together {place} yet: the accuracy is known, the rest is not.")
     else:
         for sentence in choice.sentences:
             st.markdown(sentence)
         _table(choice)
-    if goal != "size":
+    if goal != "size" and here:  # a run of this device says nothing about another one
         _measure(jobs, r, model, choice)
 
 

@@ -18,6 +18,7 @@ from bench.results import sentences as results_sentences
 from bench.results.charts import signals, size, speed, style
 from bench.results.report import Report
 from bench.results.tables import Row
+from bench.ui import bundles
 
 Shown = tuple[str, Placement, int]  # model, placement, batch
 _STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warning, "done": st.info}
@@ -30,6 +31,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
         st.error(f"There is no run {run_id} here. It may have been deleted; the list below has those that are.")
         return None
     if not live:
+        bundles.origin(store, r.run)
         ending(r.run)
     failures(r.failures, lambda position: report.label(r.run, position))
     if not r.cells:
@@ -37,8 +39,10 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
             st.caption(
                 "The first figures come after the first round. Preparing a model takes a while the first time only."
             )
-        elif r.run.state not in LIVE_STATES and not r.failures:
-            st.info("Nothing was measured in this run.")
+        elif r.run.state not in LIVE_STATES:
+            if not r.failures:
+                st.info("Nothing was measured in this run.")
+            offer(bundles.download(store, r.run))
         return r
     if not live and (sentence := results_sentences.headline(r)):
         st.markdown(f"##### {sentence}")
@@ -56,7 +60,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
     _charts(r, _shown(r), live=live)
     _table(r)
     if not live:
-        _more(r)
+        _more(store, r)
     return r
 
 
@@ -183,7 +187,7 @@ def _remarks(c: report.Cell) -> str:
     return "; ".join(remarks)
 
 
-def _more(r: Report) -> None:
+def _more(store: Store, r: Report) -> None:
     """Draw the details below the figures: the hypothesis, coverage by part, code, circumstances, downloads."""
     if sentences := results_sentences.size_against_latency(r):
         with st.expander("Does latency follow size?", expanded=True):
@@ -207,7 +211,7 @@ def _more(r: Report) -> None:
             st.caption(f"There is no code to show any more. {e}")
     with st.expander("Device and circumstances"):
         _circumstances(r)
-    downloads(r)
+    downloads(store, r)
 
 
 def _tuning(r: Report, rows: Sequence[Row]) -> None:
@@ -229,13 +233,14 @@ def ending(run: Run | Evaluation) -> None:
         _STATES[run.state](run.message)
 
 
-def downloads(r: Report) -> None:
+def downloads(store: Store, r: Report) -> None:
     """Draw the download buttons of a run."""
     offer(
         (
             ("Summary CSV", f"earbench-{r.run.id}.csv", lambda: tables.to_csv(tables.summary_rows(r))),
             ("Raw passes CSV", f"earbench-{r.run.id}-passes.csv", lambda: tables.to_csv(tables.raw_rows(r))),
             ("Whole run JSON", f"earbench-{r.run.id}.json", lambda: tables.to_json(r)),
+            *bundles.download(store, r.run),
         )
     )
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from bench import modes
 from bench.cli import app, console
+from bench.core.bundle import to_text
 from bench.core.errors import EarbenchError
 from bench.core.records import Artefact, Failure, Opening, Pass, Reading, Visit
 from bench.core.specs import Placement, RunSpec
@@ -402,7 +403,7 @@ def test_an_evaluation_prints_its_table_and_writes_its_files(
 ) -> None:
     one, two = folder / "a.csv", folder / "b.csv"
     options = ("--dataset", clips, "--model", tiny_model, "--threads", 1, "--clips", 2)
-    done = bench("evaluate", *options, "--csv", one, "--clips-csv", two)
+    done = bench("evaluate", *options, "--csv", one, "--clips-csv", two, "--bundle", folder / "c.json")
     assert done.exit_code == 0, done.output
     assert "2 of 3 clips were chosen, with seed 0." in done.stderr and "2 clips with 4 words, about" in done.stderr
     assert re.search(rf"{FP32} +\d+\.\d +baseline", done.stdout) and "points" in done.stdout
@@ -414,6 +415,8 @@ def test_an_evaluation_prints_its_table_and_writes_its_files(
     (found,) = real_jobs.store.evaluations()
     assert bench("runs", "--ids").stdout == f"{found.id}\n"
     assert bench("export", found.id).stdout == one.read_text()
+    assert (folder / "c.json").read_text() == to_text(real_jobs.store.bundle(found.id))
+    assert "was here already" in bench("import", folder / "c.json").stdout
     assert f"Run {found.id} is done." in refused("evaluate", "--resume", found.id)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import pytest
 
-from bench.core import records, specs
+from bench.core import specs
+from bench.core.codec import from_json, to_json
 from bench.core.records import Coverage, Device, Part, Pass, Visit
 from bench.core.specs import LENGTH, Axis, Placement, RunSpec, SpecError, Variant
 
@@ -158,19 +158,19 @@ def test_a_spec_survives_json() -> None:
         seed=99,
         input_kind="noise",
     )
-    back = RunSpec.from_dict(json.loads(records.to_json(s)))
+    back = from_json(to_json(s), RunSpec)
     assert back == s
     assert [type(v) for _, v in back.variants[1].settings] == [str, int, float, bool]
     assert back.axis == LENGTH
     images = spec(axis=SIDE, sizes=(224.0,))
-    assert RunSpec.from_dict(json.loads(records.to_json(images))) == images
+    assert from_json(to_json(images), RunSpec) == images
 
 
 def test_other_records_survive_json() -> None:
     c = Coverage((Part("head", 8, 8, 10, 20), Part("attention products", None, 32, 0, 60)))
-    assert records.coverage_from(json.loads(records.to_json(c))) == c
+    assert from_json(to_json(c), Coverage) == c
     d = Device("id", "n", "cpu", 4, ("avx2", "fma"), 10**9, "os", "x86_64", {"torch": "2"}, None, True)
-    assert records.device_from(json.loads(records.to_json(d))) == d
+    assert from_json(to_json(d), Device) == d
 
 
 def test_coverage_shares() -> None:

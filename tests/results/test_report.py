@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.core.codec import from_plain
 from bench.core.paths import ROOT
 from bench.core.records import LOSS_CURVE, Artefact, Coverage, Device, Failure, Opening, Part, Pass, Reading, Visit
 from bench.core.specs import Axis, Placement, RunSpec, Variant
@@ -336,7 +337,7 @@ def test_coverage_rows_and_json(store: Store, run_id: str) -> None:
         ("torch-int8-dynamic", "norms and biases", 32, 50),
     ]
     whole = json.loads(tables.to_json(r))
-    assert RunSpec.from_dict(whole["run"]["spec"]) == SPEC
+    assert from_plain(whole["run"]["spec"], RunSpec) == SPEC
     assert [p["seconds"] for v in whole["groups"][0]["visits"] for p in v["passes"]] == [
         row["seconds"] for row in tables.raw_rows(r)
     ]

@@ -110,7 +110,7 @@ def test_results_show_figures_and_files(store: Store) -> None:
     # rounds 0..9, passes i = 0..2: factor 1 + (round + i)/1000, mean (round + i) = 4.5 + 1
     assert frame["Mean, ms"][0] == pytest.approx(100 * 1.0055)
     assert list(frame["Speed-up"]) == pytest.approx([1, 2, 1, 2])
-    assert len(at.get("download_button")) == 3
+    assert len(at.get("download_button")) == 4
     assert at.query_params["run"] == [run_id] or at.query_params["run"] == run_id
     assert "4.00 times smaller and 2.00 times as fast" in texts(at)
 
