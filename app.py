@@ -11,7 +11,7 @@ jobs = page.begin("Home")
 st.title("What do you gain when you quantize?")
 st.markdown(
     "Earbench measures speech models on **this device**, original against quantized: size on disk, latency of the "
-    "forward pass, memory, and how sure one can be of each figure."
+    "forward pass, memory, and how certain each figure is."
 )
 with st.container(horizontal=True):
     if st.button("Start a benchmark", type="primary", icon=":material/speed:"):
@@ -47,4 +47,6 @@ two.metric("Memory", size(this_device.ram_bytes))
 two.caption(f"{size(cpu.available_memory_bytes())} free now")
 three.metric("Device", this_device.name)
 three.caption(this_device.os)
-st.caption("Instructions that matter for quantization: " + (", ".join(this_device.isa) or "not told by this device"))
+st.caption(
+    "Instructions that matter for quantization: " + (", ".join(this_device.isa) or "not reported by this device")
+)

@@ -15,7 +15,7 @@ runs = {run.id: jobs.current(run) for run in jobs.store.runs()}
 page.tell_damaged(jobs.store)
 bundles.tell()
 if not runs:
-    st.info("No runs yet. Measure something first; every run then stands here with its charts and files.")
+    st.info("No runs yet. Measure something first; every run is then listed here with its charts and files.")
     st.page_link("pages/1_Benchmark.py", label="Start a benchmark", icon=":material/speed:")
     st.markdown("Or import what was measured on another device:")
     bundles.upload(jobs)

@@ -11,8 +11,8 @@ from bench.ui.button import pressed
 jobs = page.begin("Accuracy", banner=False)
 st.title("Accuracy")
 st.markdown(
-    "The original and its quantized variants hear the same clips. How many words each gets wrong is set against the "
-    "time and the space that it takes."
+    "The original and its quantized variants transcribe the same clips. The words that each gets wrong are compared "
+    "with its time and its size."
 )
 evaluations = {e.id: jobs.current(e) for e in jobs.store.evaluations()}
 job = jobs.live
@@ -57,7 +57,7 @@ if ended and (not running or requested in ended):
             about=chosen,
             icon=":material/play_arrow:",
             disabled=bool(benchmark_form.occupied(jobs)),
-            help="Go on where it stopped; the clips that were heard are kept.",
+            help="Continue where it stopped; clips that are done are kept.",
         ):
             try:
                 jobs.resume(chosen)
@@ -70,7 +70,7 @@ if ended and (not running or requested in ended):
             jobs.store,
             chosen,
             "evaluation",
-            "This removes the evaluation and all that was heard in it, for good. The clips stay.",
+            "This removes the evaluation and all its transcriptions, for good. The clips stay.",
         )
 
 st.subheader("All evaluations")

@@ -17,8 +17,8 @@ st.subheader("Network")
 st.markdown(device.network())
 st.subheader("Artefacts")
 st.markdown(
-    "A model in a mode is built once into an artefact, and opened from it ever after. It can be carried to another "
-    "device, which then need not build it."
+    "A model in a mode is built once into an artefact, and opened from it from then on. It can be carried to another "
+    "device, which then does not need to build it."
 )
 kept = cache.kept()
 busy = device.busy(jobs)

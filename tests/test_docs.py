@@ -1,4 +1,4 @@
-"""What the documents say of the code is so."""
+"""README and docs: what they say of the code is true, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from documents import PAGES, anchors, links
 
 from bench import families, modes
 from bench.core.paths import ROOT
@@ -52,3 +53,34 @@ def test_the_example_of_a_mode_is_one() -> None:
     namespace: dict[str, object] = {}
     exec(compile(code, "docs/development.md", "exec"), namespace)
     assert isinstance(namespace["MODE"], modes.mode.Mode)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists() and target.is_relative_to(ROOT), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    readme = ROOT / "README.md"
+    linked = {(readme.parent / link.partition("#")[0]).resolve() for link in links(readme)}
+    pages = set((ROOT / "docs").glob("*.md"))
+    for page in linked & pages:
+        linked |= {(page.parent / link.partition("#")[0]).resolve() for link in links(page)}
+    assert pages <= linked
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 60
+
+
+def test_every_mode_is_described_and_measured() -> None:
+    for page in ("modes.md", "figures.md"):
+        rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+        assert list(modes.modes()) == list(dict.fromkeys(rows)), page

@@ -278,7 +278,7 @@ def test_modes_that_do_not_fit_say_why() -> None:
         ("torch-int8-qat", "it is tuned with a loss, and toy has none"),
     ):
         spec = RunSpec.grid([MODEL], [mode], [8], placements=[Placement()], axis=families()["toy"].AXIS)
-        with pytest.raises(ModeError, match=f"{mode} can't be had of {MODEL}: {reason}"):
+        with pytest.raises(ModeError, match=f"{mode} does not support {MODEL}: {reason}"):
             forecast.estimate(spec)
     toy = families()["toy"]
     with pytest.raises(ModeError, match="it takes no more than a thousand words"):

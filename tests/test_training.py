@@ -137,9 +137,9 @@ def test_another_pace_keeps_the_pitch(factor: float) -> None:
 def test_accents_are_of_other_languages_and_of_no_held_out_voice() -> None:
     jobs = accents.jobs(400, 1)
     assert jobs == accents.jobs(400, 1) != accents.jobs(400, 2)
-    said = {voice for _, voice, _, _ in jobs}
-    assert len(said) == 300 and not said & set(voices.SEEN + voices.UNSEEN)
-    assert not {voice.split("+")[1] for voice in said} & {voice.split("+")[1] for voice in voices.UNSEEN}
+    used = {voice for _, voice, _, _ in jobs}
+    assert len(used) == 300 and not used & set(voices.SEEN + voices.UNSEEN)
+    assert not {voice.split("+")[1] for voice in used} & {voice.split("+")[1] for voice in voices.UNSEEN}
     assert {word for _, _, text, _ in jobs for word in text.split()} == set(words.DIGITS)
     several = {accents.phonemes("three", Random(seed)) for seed in range(40)}
     assert len(several) > 3 and all(text.startswith("[[") and text.endswith("]]") for text in several)
@@ -148,11 +148,11 @@ def test_accents_are_of_other_languages_and_of_no_held_out_voice() -> None:
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
 @pytest.mark.parametrize("language", accents.LANGUAGES)
 def test_every_language_knows_every_phoneme_of_the_accents(language: str) -> None:
-    ways = [way for said in accents.SAID.values() for way in dict.fromkeys(said)]
+    ways = [way for pronunciations in accents.SAID.values() for way in dict.fromkeys(pronunciations)]
     command = ["espeak-ng", "-v", language, "-q", "-x", " ".join(f"[[{way}]]" for way in ways)]
-    heard = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert len(heard) == len(ways)
-    for way, sounds in zip(ways, heard, strict=True):  # one that is not known is left out, with all behind it
+    phonemes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert len(phonemes) == len(ways)
+    for way, sounds in zip(ways, phonemes, strict=True):  # one that is not known is left out, with all behind it
         assert len(re.sub(r"\W", "", sounds)) >= len(re.sub(r"\W", "", way)) - 1, (way, sounds)
 
 
@@ -171,12 +171,14 @@ def test_diphones_say_digits_with_the_sounds_of_their_language() -> None:
 @pytest.mark.skipif(bool(diphones.missing()), reason=diphones.missing() or "Festival and its voices are here")
 @pytest.mark.parametrize("name", diphones.VOICES)
 def test_every_diphone_voice_has_the_diphones_that_it_is_asked_for(name: str) -> None:
-    said = " ".join(words.DIGITS)
+    digits = " ".join(words.DIGITS)
     commands = [f"(voice_{name})"]
     for seed in range(12):
-        commands.append(f"(utt.synth (Utterance Segments ({diphones.segments(said, name, Random(seed))})))")
-    told = subprocess.run(["festival", "--pipe"], input="\n".join(commands), capture_output=True, text=True, check=True)
-    assert "default diphone" not in told.stdout + told.stderr and "ERROR" not in told.stderr
+        commands.append(f"(utt.synth (Utterance Segments ({diphones.segments(digits, name, Random(seed))})))")
+    festival = subprocess.run(
+        ["festival", "--pipe"], input="\n".join(commands), capture_output=True, text=True, check=True
+    )
+    assert "default diphone" not in festival.stdout + festival.stderr and "ERROR" not in festival.stderr
 
 
 def test_a_batch_depends_on_seed_and_step_alone(corpus: Corpus) -> None:
@@ -240,7 +242,7 @@ def test_a_checkpoint_of_another_training_is_refused(corpus: Corpus, tmp_path: P
 
     settings = Settings(steps=1)
     train(Batches(corpus, 1), settings, tmp_path, **TINY)
-    with pytest.raises(ValueError, match=r"dropout 0.0 and not 0.1, scale 1 and not 2. Ask for the same, or remove"):
+    with pytest.raises(ValueError, match=r"dropout 0.0 and not 0.1, scale 1 and not 2. Use the same, or remove"):
         train(Batches(corpus, 1, scale=2), replace(settings, dropout=0.1), tmp_path, **TINY)
     assert train(Batches(corpus, 1), replace(settings, steps=2), tmp_path, **TINY).step == 2
 
@@ -312,11 +314,11 @@ def test_digit_strings_use_every_recording_twice(corpus: Corpus) -> None:
 
 @pytest.mark.skipif(not PROMPTS.is_dir(), reason="asterisk-core-sounds-en-wav is not installed")
 def test_prompts_are_those_whose_words_are_all_known() -> None:
-    found = list(_prompts())
-    texts = [text for _, _, text, _ in found]
-    assert {(part, voice) for part, voice, _, _ in found} == {("prompts", "allison")}
+    prompts = list(_prompts())
+    texts = [text for _, _, text, _ in prompts]
+    assert {(part, voice) for part, voice, _, _ in prompts} == {("prompts", "allison")}
     assert set(words.DIGITS) < set(texts) and "is set to" in texts and "january" not in texts
-    assert all(voices.RATE_HZ / 10 < len(samples) < 5 * voices.RATE_HZ for _, _, _, samples in found)
+    assert all(voices.RATE_HZ / 10 < len(samples) < 5 * voices.RATE_HZ for _, _, _, samples in prompts)
 
 
 @speaks
@@ -353,11 +355,11 @@ def test_the_shipped_clips_are_what_their_manifest_says() -> None:
     named = {row["path"] for row in rows}
     assert named == {path.name for path in CLIPS.glob("*.flac")}
     assert {row["split"] for row in rows} == {"evaluate", "calibrate"}
-    known = set(words.vocabulary())
+    vocabulary = set(words.vocabulary())
     for row in rows:
         info = soundfile.info(CLIPS / row["path"])
         assert info.samplerate == voices.RATE_HZ and info.channels == 1 and 3 <= info.duration <= 20, row
-        assert row["text"].isupper() and set(row["text"].lower().split()) <= known
+        assert row["text"].isupper() and set(row["text"].lower().split()) <= vocabulary
     assert sum(path.stat().st_size for path in CLIPS.iterdir()) < 8e6
 
 

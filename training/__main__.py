@@ -9,10 +9,10 @@ import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 ROOT = Path(__file__).resolve().parent.parent
-Cache = Annotated[Path, typer.Option(help="where the corpus and the checkpoint lie")]
+Cache = Annotated[Path, typer.Option(help="folder of the corpus and the checkpoint")]
 Speech = Annotated[Path, typer.Option(envvar="EARBENCH_SPEECH", help="human speech, if you have it")]
 Start = Annotated[
-    Path | None, typer.Option(help="a trained model's folder to begin at; a checkpoint in the cache goes before")
+    Path | None, typer.Option(help="a trained model's folder to begin at; a checkpoint in the cache has priority")
 ]
 DEMO = ROOT / "data" / "models" / "demo"
 CACHE, SPEECH = ROOT / "data" / "cache" / "training", ROOT.parent / "shared" / "speech"
@@ -20,7 +20,7 @@ CACHE, SPEECH = ROOT / "data" / "cache" / "training", ROOT.parent / "shared" / "
 
 @app.command()
 def corpus(seed: int = 1, cache: Cache = CACHE, speech: Speech = SPEECH) -> None:
-    """Makes the corpus: about 21,000 synthetic utterances, and human speech where it is."""
+    """Makes the corpus: about 21,000 synthetic utterances, and human speech if it is there."""
     from training.corpus import make
 
     result = make(cache, seed, speech)
@@ -35,15 +35,15 @@ def train(
     cache: Cache = CACHE,
     start: Start = None,
     scale: Annotated[int, typer.Option(help="how many times 32 s of audio a step takes: 4 fills a GPU")] = 1,
-    minutes: Annotated[float | None, typer.Option(help="end by the clock, not at --steps")] = None,
+    minutes: Annotated[float | None, typer.Option(help="end after these minutes, not after --steps")] = None,
     dropout: Annotated[float, typer.Option(help="share of the encoder's activations")] = 0.0,
     masked: Annotated[float, typer.Option(help="share of the frames that are hidden")] = 0.04,
-    without: Annotated[str, typer.Option(help="a human speaker to leave out and to be tested on, of digits")] = "",
+    without: Annotated[str, typer.Option(help="a human speaker of digits to leave out of training, for testing")] = "",
     keep: Annotated[
         Path | None, typer.Option(help="where checkpoint and log go, for `export --cache`; default: the cache")
     ] = None,
 ) -> None:
-    """Trains, or goes on where it was interrupted; a changed --steps moves the end and the decay before it."""
+    """Trains, or resumes an interrupted training; a changed --steps moves the end and the decay before it."""
     from dataclasses import replace
 
     from training.batches import CURRICULUM_STEPS, Batches
@@ -55,7 +55,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     if start is not None and checkpoint.is_file():
-        typer.echo(f"Going on at {checkpoint}, not at {start}. To begin at {start}, remove that file.")
+        typer.echo(f"Resuming from {checkpoint}, not from {start}. To begin at {start}, remove that file.")
     settings = Settings(steps=steps, seed=seed) if start is None else going_on(steps, seed)
     settings = replace(settings, minutes=minutes, dropout=dropout, masked=masked)
     curriculum = CURRICULUM_STEPS if start is None else 0
@@ -79,7 +79,7 @@ def average(
     models: Annotated[list[Path], typer.Argument(help="folders that `export` wrote")],
     out: Annotated[Path, typer.Option(help="the folder to write")],
 ) -> None:
-    """Writes the mean of several models' weights, where one was trained on from another's."""
+    """Writes the mean of the weights of several models, where one continued the training of another."""
     from training.export import average as write
 
     write(models, out)

@@ -44,7 +44,7 @@ class Batches:
         speakers = {utterance.voice for utterance in parts["digits"]}
         if without and without not in speakers:
             raise ValueError(
-                f"Nobody in this corpus says digits as {without!r}; allowed: {', '.join(sorted(speakers))}."
+                f"No speaker of digits in this corpus is called {without!r}; allowed: {', '.join(sorted(speakers))}."
             )
         parts["digits"] = [utterance for utterance in parts["digits"] if utterance.voice != without]
         self.parts = {name: rows for name, rows in parts.items() if rows}
@@ -102,7 +102,7 @@ class Batches:
 def resampled(audio: Array, factor: float, bends: np.random.Generator | None = None) -> Array:
     """Speed audio up by a factor, and raise its pitch, by linear interpolation.
 
-    With `bends`, the speed varies within the audio, as no two people time a word alike.
+    With `bends`, the speed varies within the audio, because people time a word differently.
     """
     positions = np.arange(0, len(audio) - 1, factor)
     if bends is not None:

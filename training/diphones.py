@@ -106,11 +106,11 @@ def segments(text: str, name: str, rng: Random) -> str:
     return " ".join(parts)
 
 
-def sounds_of(said: str) -> list[tuple[str, bool]]:
+def sounds_of(pronunciation: str) -> list[tuple[str, bool]]:
     """Split a pronunciation of `accents.SAID` into (sound, whether stressed). A stress mark precedes its vowel."""
     sounds: list[tuple[str, bool]] = []
     stressed = False
-    for letter in said:
+    for letter in pronunciation:
         if letter == "'":
             stressed = True
         elif letter == ":":

@@ -43,7 +43,9 @@ class Settings:
     masked: float = 0.04  # of the frames
     dropout: float = 0.0  # of the encoder's activations
     muon_from: int = 800  # the step from which Muon updates the encoder's matrices; AdamW always updates all else
-    minutes: float | None = None  # ends by the clock, whatever `steps` says; so does the decay of the learning rate
+    minutes: float | None = (
+        None  # ends after so many minutes, whatever `steps` is; so does the decay of the learning rate
+    )
     save_every: int = 200
     check_every: int = 2_000
 
@@ -64,7 +66,7 @@ class Training:
     def __init__(self, settings: Settings, **config: object) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.step, self.seconds = settings, 0, 0.0
-        self.asked: dict[str, Any] = asdict(settings)
+        self.requested: dict[str, Any] = asdict(settings)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = {"attn_implementation": "eager", "hidden_dropout": settings.dropout, **config}
         self.net = Trainee(configuration(**config)).to(self.device)
@@ -112,7 +114,7 @@ class Training:
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "asked": self.asked,
+            "asked": self.requested,
             "net": self.net.state_dict(),
             "averaged": self.averaged,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -121,7 +123,7 @@ class Training:
         os.replace(path.with_suffix(".part"), path)
 
     def resume(self, path: Path) -> dict[str, Any]:
-        """Continue from a saved state. Return what had been asked of that training."""
+        """Continue from a saved state. Return the settings of that training."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.step, self.seconds = state["step"], state["seconds"]
         self.net.load_state_dict(state["net"])
@@ -147,14 +149,14 @@ def schedule(step: int, settings: Settings, seconds: float = 0) -> float:
 def train(batches: Batches, settings: Settings, folder: Path, start: Path | None = None, **config: object) -> Training:
     """Train to the settings' end, with regular log lines.
 
-    Starts from the folder's checkpoint if there is one, else from the weights of the model `start`, else anew. Raises
-    ValueError if the checkpoint is of another training.
+    Starts from the folder's checkpoint if there is one, else from the weights of the model `start`, else from random
+    weights. Raises ValueError if the checkpoint is of another training.
     """
     training = Training(settings, **config)
-    training.asked |= {"scale": batches.scale, "without": batches.without}
+    training.requested |= {"scale": batches.scale, "without": batches.without}
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
-        _require_same(training.resume(checkpoint), training.asked, checkpoint)
+        _require_same(training.resume(checkpoint), training.requested, checkpoint)
     elif start is not None:
         training.start(start)
     corpus = batches.corpus
@@ -201,7 +203,7 @@ def _end(training: Training) -> int:
 def _require_same(saved: dict[str, Any], current: dict[str, Any], checkpoint: Path) -> None:
     if differing := [k for k in saved if k in current and k not in _MAY_CHANGE and saved[k] != current[k]]:
         differences = ", ".join(f"{k} {saved[k]!r} and not {current[k]!r}" for k in differing)
-        raise ValueError(f"{checkpoint} is of a training with {differences}. Ask for the same, or remove that file.")
+        raise ValueError(f"{checkpoint} is of a training with {differences}. Use the same, or remove that file.")
 
 
 def _check(training: Training, sets: dict[str, list[tuple[str, Array]]]) -> dict[str, float]:

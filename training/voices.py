@@ -58,13 +58,15 @@ def speak(text: str, voice: str, rng: Random) -> NDArray[np.int16]:
         return record(command, path, missing)
 
 
-def record(command: list[str], path: Path, lacking: Callable[[], str], given: str | None = None) -> NDArray[np.int16]:
+def record(
+    command: list[str], path: Path, lacking: Callable[[], str], stdin_text: str | None = None
+) -> NDArray[np.int16]:
     """Run a synthesizer that writes a file. Return its samples at 16 kHz mono, silent ends trimmed.
 
-    `given` is the program's standard input. Raises VoiceError, with the text that `lacking` returns, if any.
+    `stdin_text` is the program's standard input. Raises VoiceError, with the text that `lacking` returns, if any.
     """
     try:
-        subprocess.run(command, input=given, text=True, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, input=stdin_text, text=True, check=True, capture_output=True, timeout=60)
         samples, rate = soundfile.read(path, dtype="float32")
     except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as e:
         raise VoiceError(lacking() or f"{' '.join(command)} failed: {e}") from e

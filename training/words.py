@@ -81,9 +81,9 @@ def part(sentence: str) -> Part:
     return "evaluate" if zlib.crc32(sentence.encode()) % 8 == 0 else "train"
 
 
-def sentences(seed: int, wanted: Part) -> Iterator[str]:
+def sentences(seed: int, wanted_part: Part) -> Iterator[str]:
     """Yield endless sentences of 1 to 8 words, in lower case: templates, random words and digit strings."""
-    rng = Random(f"{seed} {wanted}")
+    rng = Random(f"{seed} {wanted_part}")
     loose = tuple(word for word in vocabulary() if word not in _TEMPLATES_ONLY)
     kinds: tuple[Callable[[], str], ...] = (
         lambda: _filled(rng.choice(TEMPLATES), rng),
@@ -93,7 +93,7 @@ def sentences(seed: int, wanted: Part) -> Iterator[str]:
     )
     while True:
         sentence = rng.choices(kinds, weights=(40, 30, 14, 16))[0]()
-        if part(sentence) == wanted:
+        if part(sentence) == wanted_part:
             yield sentence
 
 

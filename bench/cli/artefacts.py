@@ -103,7 +103,7 @@ def export(
     digest: Annotated[str, typer.Argument(help="As `list` shows it, or its beginning.")] = "",
     model: Annotated[str, typer.Option(help="In place of a digest: a model's name or folder …")] = "",
     mode: Annotated[str, typer.Option(help="… and a mode.")] = "",
-    out: Annotated[Path | None, typer.Option(help="The zip to write. Default: a name that tells what it is.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The zip to write. Default: a name that says what it is.")] = None,
 ) -> None:
     """Write an artefact as a zip, with a README on how to open it with Earbench and without."""
     with console.sentences():
@@ -118,12 +118,12 @@ def export(
 def import_(
     files: Annotated[list[Path], typer.Argument(help="Zips that `artefacts export` wrote, on any device.")],
 ) -> None:
-    """Take artefacts in: what they hold is verified, and opened instead of being built."""
-    with console.sentences(), console.jobs().hold("taking artefacts in"):
+    """Import artefacts: what they hold is verified, and opened instead of being built."""
+    with console.sentences(), console.jobs().hold("importing artefacts"):
         for file in files:
             digest, model = transfer.read(file)
             artefact = next(k for k in cache.kept() if k.digest == digest)
-            console.out.print(f"Took in {digest[:8]}. Use it by: --model {model} --modes {artefact.mode}")
+            console.out.print(f"Imported {digest[:8]}. Use it by: --model {model} --modes {artefact.mode}")
 
 
 @app.command()
@@ -160,7 +160,7 @@ def clear(
     mode: Annotated[str, typer.Option(help="Only those of this mode, with or without its settings.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
-    """Remove artefacts; they are built again when they are wanted, except imported ones."""
+    """Remove artefacts; they are built again when they are needed, except imported ones."""
     with console.sentences():
         chosen = [
             k

@@ -148,7 +148,7 @@ def table(*rest: str, first: str, fold: bool = False) -> Table:
     return new_table
 
 
-def add_numbers(found: Table, *headings: str) -> None:
+def add_numbers(target: Table, *headings: str) -> None:
     """Add right-aligned columns of figures."""
     for name in headings:
-        found.add_column(name, justify="right", no_wrap=True)
+        target.add_column(name, justify="right", no_wrap=True)

@@ -35,14 +35,14 @@ def list_modes() -> None:
 
 
 def doctor() -> None:
-    """Tell what this device is, what it can do, and what is missing with the fix for it."""
+    """Show what this device is, what it can do, and how to fix what is missing."""
     device = host.device()
     for name, value in (
         ("device", f"{device.name} ({device.id}){', a virtual machine' if device.virtual else ''}"),
         ("processor", f"{device.cpu}, {device.cores} cores, {cpu.default_threads()} usable"),
         ("instructions", " ".join(device.isa) or "unknown"),
         ("memory", f"{device.ram_bytes / 1e9:.1f} GB, {cpu.available_memory_bytes() / 1e9:.1f} GB available"),
-        ("governor", device.governor or "not told here"),
+        ("governor", device.governor or "not reported here"),
         ("system", device.os),
         ("versions", ", ".join(f"{k} {v}" for k, v in device.versions.items())),
         ("data folder", str(paths.data_folder())),

@@ -151,7 +151,7 @@ def _print_result(r: Result) -> None:
     models = list(dict.fromkeys(v.model for v in spec.variants))
     console.out.print(
         f"{'model ' + models[0] + ', ' if len(models) == 1 else ''}data set {spec.dataset}, "
-        f"{evaluation.heard(r)}, normaliser {r.normaliser}"
+        f"{evaluation.transcribed(r)}, normaliser {r.normaliser}"
     )
     table = console.table(*(["model"] if len(models) > 1 else []), first="mode", fold=True)
     console.add_numbers(table, "WER %", "points [95 %]", "S/D/I", "CER %", "RTF", "MB")  # fits 80 columns

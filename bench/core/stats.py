@@ -39,7 +39,7 @@ class Summary:
 
     @property
     def noisy(self) -> bool:
-        """Whether the IQR exceeds NOISY_IQR_RATIO of the median, which users should be told."""
+        """Whether the IQR exceeds NOISY_IQR_RATIO of the median; tables mark such cells."""
         return self.iqr_ratio > NOISY_IQR_RATIO
 
 
@@ -53,7 +53,7 @@ class Interval:
     rounds: int
 
     def __str__(self) -> str:
-        """The estimate, followed by the interval if known, as shown to users."""
+        """The estimate, followed by the interval, if there is one, as shown to users."""
         return f"{self.value:.2f}" + (f" [{self.span(', ')}]" if self.span() else "")
 
     def span(self, between: str = " to ") -> str:

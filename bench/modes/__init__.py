@@ -79,7 +79,7 @@ def refuse_unsupported(mode: Mode, family: Family, config: Config, model: str) -
     """Raise ModeError if a mode, or the base that it is built from, does not support a model."""
     for part in (mode, *([find(mode.SPEC.base)] if mode.SPEC.base else [])):
         if reason := part.supports(family, config):
-            raise ModeError(f"{mode.name} can't be had of {model}: {reason}. Choose another mode.")
+            raise ModeError(f"{mode.name} does not support {model}: {reason}. Choose another mode.")
 
 
 def complete(mode: Mode, values: Mapping[str, Setting]) -> dict[str, Setting]:

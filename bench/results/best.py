@@ -73,7 +73,7 @@ class Choice:
         )
         if self.tied:
             names = ", ".join(c.name for c in self.tied)
-            lines.append(f"It can't be told apart from {names} in this measurement.")
+            lines.append(f"This measurement shows no difference to {names}.")
         return lines
 
 

@@ -20,7 +20,7 @@ from bench.results.tables import Row
 
 FEW_CLIPS = 6  # that differ: with fewer, a sign test shows nothing at 5 %, and a bootstrap claims too much
 MOSTLY_WRONG = 0.5  # an original's WER above which the reader is warned
-WORSE = "it hears worse"
+WORSE = "more errors than the original"
 RESAMPLES = 10_000  # for intervals
 
 
@@ -258,10 +258,10 @@ def to_json(r: Result) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def heard(r: Result) -> str:
+def transcribed(r: Result) -> str:
     """How many clips were transcribed: all, or how many of them so far."""
-    transcribed = max((len(s.clips) for s in r.scores), default=0)
-    return f"{len(r.clips)} clips" if transcribed == len(r.clips) else f"{transcribed} of {len(r.clips)} clips"
+    count = max((len(s.clips) for s in r.scores), default=0)
+    return f"{len(r.clips)} clips" if count == len(r.clips) else f"{count} of {len(r.clips)} clips"
 
 
 def headline(r: Result) -> str:
@@ -282,7 +282,8 @@ def headline(r: Result) -> str:
     if worse:
         worst_first = sorted(worse.items(), key=lambda item: -item[1])
         too = " too" if _verdict(fastest) == WORSE else ""
-        text += f" These hear worse{too}: {', '.join(f'{name} ({delta:+.1f} points)' for name, delta in worst_first)}."
+        listed = ", ".join(f"{name} ({delta:+.1f} points)" for name, delta in worst_first)
+        text += f" These make more errors{too}: {listed}."
     return text
 
 
@@ -296,10 +297,10 @@ def _verdict(s: Score) -> str:
     if comparison.delta_low > 0:
         return WORSE
     if comparison.delta_high < 0:
-        return "it hears better"
+        return "fewer errors than the original"
     if comparison.delta_low == comparison.delta_high == 0:
         return "as many errors in every clip"
-    return f"{s.words.reference_count} words are too few to tell a difference"
+    return f"{s.words.reference_count} words are too few to show a difference"
 
 
 def _against_original(r: Result, s: Score) -> str:
@@ -311,7 +312,7 @@ def _against_original(r: Result, s: Score) -> str:
         f"{name}: WER {_percent(comparison.wer)} against {_percent(comparison.wer - comparison.delta)} of the original"
     )
     if len(s.clips) < max(len(x.clips) for x in r.scores):
-        text += f" on the {len(s.clips)} clips that it heard"
+        text += f" on the {len(s.clips)} clips that it transcribed"
     text += f": {_verdict(s)}"
     if (
         comparison.delta_low is not None
@@ -328,9 +329,9 @@ def doubts(r: Result) -> list[str]:
     if unpaired := [s for s in r.scores if s.unpaired and s.comparison.delta is not None]:
         names = ", ".join(label(r.evaluation, s.record.variant) for s in unpaired)
         warnings.append(
-            f"{names} heard {'some of the' if any(s.unpaired < len(s.clips) for s in unpaired) else 'the'} clips at "
-            "another time than the original, because not all fitted into memory at once or the evaluation was resumed. "
-            "Words are compared as always; compare times with care, or measure them with a benchmark."
+            f"{names} transcribed {'some of the' if any(s.unpaired < len(s.clips) for s in unpaired) else 'the'} "
+            "clips at another time than the original, because not all fit into memory at once or the evaluation was "
+            "resumed. Words are compared as always; compare times with care, or measure them with a benchmark."
         )
     for s in r.scores:
         if s.is_baseline and s.comparison.wer is not None and s.comparison.wer > MOSTLY_WRONG:
@@ -344,7 +345,7 @@ def doubts(r: Result) -> list[str]:
             )
             warnings.append(
                 f"{model} itself gets most words wrong (WER {_percent(s.comparison.wer)}). {reason} Differences "
-                "between its variants tell little."
+                "between its variants mean little."
             )
     return warnings
 

@@ -24,7 +24,7 @@ def headline(r: Report) -> str | None:
     input_phrase = f"on {amount}" + (f" in batches of {best.batch}" if best.batch > 1 else "")
     size_sentence = f"On {r.run.device.name}, {variant.mode} makes {variant.model} {_smaller(best.size_ratio)}"
     if speedup.low is not None and speedup.high is not None and speedup.low <= 1 <= speedup.high:
-        return f"{size_sentence}; whether it is faster than {baseline} {input_phrase} can't be told{interval}."
+        return f"{size_sentence}; whether it is faster than {baseline} {input_phrase} is not clear{interval}."
     return f"{size_sentence} and {speedup.value:.2f} times as fast{interval} as {baseline} {input_phrase}."
 
 
@@ -61,7 +61,7 @@ def apart(r: Report) -> list[str]:
                 splits[tuple(" and ".join(names) for names in blocks.values())] = None
         out += [
             f"The variants of {model} were not all measured side by side ({placement.label}): first "
-            f"{', then '.join(blocks)}, each time beside passes of their own of **{label(r.run, compared[0])}**. "
+            f"{', then '.join(blocks)}, each time beside separate passes of **{label(r.run, compared[0])}**. "
             "Speed-ups are over those passes. "
             "Mean times of variants that were not side by side are of different moments: compare them with care."
             for blocks in splits
@@ -100,8 +100,8 @@ def _verdict(size_ratio: float, speedups: list[Interval]) -> str:
         return "These figures agree with a latency that follows size."
     if size_ratio > 1 and min(lows) > 1:
         always_less = all(high < size_ratio for high in highs)
-        return "Smaller and faster, as supposed, but " + (
-            "less faster than smaller: latency follows size only in part."
+        return "Smaller and faster, as expected, but " + (
+            "the speed-up is less than the size ratio: latency follows size only in part."
             if always_less
             else "the speed does not follow the size in proportion."
         )

@@ -20,7 +20,7 @@ Row = dict[str, Value]
 
 
 def summary_rows(r: Report) -> list[Row]:
-    """One row per cell: the figures that the lab asks for, and those that an expert also needs."""
+    """One row per cell: the figures of the lab, and further ones for experts."""
     return [_summary_row(r, c) for c in r.cells]
 
 

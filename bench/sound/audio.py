@@ -114,7 +114,7 @@ def remarks(samples: Array, clipped_ratio: float | None = None) -> tuple[str, ..
     offset = float(samples.mean(dtype=np.float64))
     peak_dbfs = dbfs(max(float(samples.max()) - offset, offset - float(samples.min())))
     if peak_dbfs < SILENT_DBFS:
-        sentences.append("Silence: there is nothing to hear. Check that the microphone is not muted.")
+        sentences.append("Silence: the sound is empty. Check that the microphone is not muted.")
     elif peak_dbfs < QUIET_DBFS:
         sentences.append(f"Very quiet: it peaks at {peak_dbfs:.0f} dB of full scale. Go nearer or raise the gain.")
     if clipped_ratio >= CLIPPED_RATIO:

@@ -38,7 +38,7 @@ _NO_PORTAUDIO = (
 _NO_PERMISSION = (
     "This user may not open the sound devices. Fix: sudo usermod -aG audio $USER, then log out and in again."
 )
-_NO_DEVICE = "No microphone was found. Plug one in and look again; {hint}. Files and the browser's microphone work too."
+_NO_DEVICE = "No microphone was found. Plug one in and try again; {hint}. Files and the browser's microphone work too."
 
 
 # --- the code below runs only in the children

@@ -64,9 +64,9 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     _table(r)
     placement = r.scores[0].record.variant.placement
     st.caption(
-        f"{evaluation.heard(r)} of {stored.spec.dataset}, on {stored.device.name} with "
+        f"{evaluation.transcribed(r)} of {stored.spec.dataset}, on {stored.device.name} with "
         f"{placement.label}. WER: word error rate, all errors over all words of the references. "
-        "Differences are paired by clip, and intervals tell how much the choice of clips matters. Times are of one "
+        "Differences are paired by clip, and intervals show how much the choice of clips matters. Times are of one "
         "pass a clip: for speed, run a benchmark."
     )
     _normaliser(run_id, stored.spec.normaliser)
@@ -90,7 +90,7 @@ def _normaliser(run_id: str, chosen: str) -> None:
         index=names.index(chosen) if chosen in names else 0,
         format_func=lambda name: f"{name}: {scoring.NORMALISERS[name].note}",
         key=f"normaliser-{run_id}",
-        help="The raw texts are stored, so another one counts the errors anew at once.",
+        help="The raw texts are stored, so another one only counts the errors again.",
     )
 
 
@@ -184,12 +184,12 @@ def _table(r: Result, *, live: bool = False) -> None:
         placeholder="–",
         column_config={
             "Mode": st.column_config.TextColumn(width="medium", pinned=True),
-            "Clips": number(help="Heard by this variant and by the original."),
+            "Clips": number(help="Transcribed by this variant and by the original."),
             "WER, %": number(format="%.1f", help="Word error rate: substituted, deleted and inserted words, of all."),
             "Difference, points": number(format="%+.1f", help="WER minus the original's, in percentage points."),
-            "S": number(help="Words substituted: another word was heard."),
-            "D": number(help="Words deleted: they were not heard."),
-            "I": number(help="Words inserted: nobody said them."),
+            "S": number(help="Words substituted: another word was transcribed."),
+            "D": number(help="Words deleted: they are missing."),
+            "I": number(help="Words inserted: they are not in the reference."),
             "CER, %": number(format="%.1f", help="Character error rate."),
             "No worse, %": number(format="%.0f", help="Clips with no more word errors than the original made."),
             "RTF": number(format="%.3f", help="Real-time factor: seconds of computing for a second of audio."),

@@ -109,7 +109,7 @@ def clear(jobs: Jobs, kept: Sequence[Kept], busy: str) -> None:
     unused = [k for k in kept if k.use.startswith("none")]
     with st.container(horizontal=True):
         _offer_removal(jobs, "Clear chosen …", "chosen", [by_digest[d] for d in chosen], busy)
-        _offer_removal(jobs, "Clear those of no use …", "useless", unused, busy)
+        _offer_removal(jobs, "Clear unusable ones …", "useless", unused, busy)
         _offer_removal(jobs, "Clear all …", "all", kept, busy)
     if message := st.session_state.pop("cleared", ""):
         st.success(message)
@@ -122,7 +122,7 @@ def _offer_removal(jobs: Jobs, label: str, key: str, artefacts: Sequence[Kept], 
         imported_count = sum(k.imported for k in artefacts)
         st.markdown(
             f"This removes {_count(artefacts)} and frees {size(sum(k.size_bytes for k in artefacts))}. "
-            "What is wanted again is built again"
+            "They are built again when they are needed"
             + (
                 f", but not the {imported_count} that {'was' if imported_count == 1 else 'were'} imported."
                 if imported_count
@@ -162,9 +162,9 @@ def bring(jobs: Jobs, busy: str) -> None:
         args=(jobs, f"import_{number}"),
         disabled=bool(busy),
         help="Every file is compared with its size and its digest, and nothing is unpickled. Nobody can check whether "
-        "the weights are what they are said to be: take in what you trust.",
+        "the weights are what they claim to be: import only what you trust.",
     )
-    st.caption("A larger one is taken in by command: `python -m bench artefacts import FILE.zip`")
+    st.caption("Import a larger one by command: `python -m bench artefacts import FILE.zip`")
     if message := st.session_state.pop("imported", ""):
         st.success(message)
     if problem := st.session_state.pop("import_error", ""):
@@ -176,7 +176,7 @@ def _import(jobs: Jobs, key: str) -> None:
         return
     st.session_state["import_number"] += 1
     try:
-        with jobs.hold("taking an artefact in"):
+        with jobs.hold("importing an artefact"):
             st.session_state["imported"] = taken(upload, upload.name)
     except EarbenchError as e:
         st.session_state["import_error"] = str(e)

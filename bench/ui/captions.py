@@ -24,14 +24,14 @@ _STYLE = """<style>
 
 
 def panel(jobs: Jobs) -> None:
-    """Draw the live session of this process, whoever started it, or the controls to start one."""
+    """Draw the live session of this process, from any browser, or the controls to start one."""
     session = jobs.captions
     if session and session.live:
         _live(jobs, session)
         return
     st.caption(
         "The device's microphone, transcribed while you speak. Pale words may still change; the others are final. "
-        "Whoever opens this page, in any browser, sees the same captions."
+        "Everybody who opens this page sees the same captions."
     )
     device = microphone.pick("t_live")
     variants = transcribe.variants(jobs)

@@ -43,8 +43,8 @@ def facts() -> None:
     three.metric("Free disk", size(shutil.disk_usage(paths.data_folder()).free))
     three.caption(f"in `{paths.data_folder()}`")
     lines = (
-        ("Instructions that matter for quantization", ", ".join(device.isa) or "not told by this device"),
-        ("Clock governor", device.governor or "not told by this device"),
+        ("Instructions that matter for quantization", ", ".join(device.isa) or "not reported by this device"),
+        ("Clock governor", device.governor or "not reported by this device"),
         ("System", f"{device.os}, {device.machine}, as {device.name}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in _versions().items())),
     )
@@ -98,7 +98,7 @@ def mode_table() -> None:
         elif a.state != "available":
             st.markdown(f"**{name}** is {a.state}: {plain(reason)}")
     for fix, names in by_fix.items():
-        st.markdown(f"To have **{', '.join(names)}**:")
+        st.markdown(f"To enable **{', '.join(names)}**:")
         st.code(fix, language="sh")
 
 

@@ -34,7 +34,7 @@ def marked(pieces: Sequence[Piece]) -> str:
         elif piece.kind == "insert":
             out.append(f'<span class="ins" title="not in the reference">{hypothesis}</span>')
         else:
-            out.append(f'<span class="del" title="not heard">{reference}</span>')
+            out.append(f'<span class="del" title="missing">{reference}</span>')
     return _text(" ".join(out))
 
 

@@ -108,7 +108,7 @@ def rates_text(rates: tuple[int, int]) -> str:
     """Return a sentence with the device's sample rate and the models'."""
     device_rate, model_rate = (f"{hz / 1000:g} kHz" for hz in rates)
     return f"The microphone runs at {device_rate}, " + (
-        "as models want it." if device_rate == model_rate else f"models hear {model_rate}."
+        "as models expect it." if device_rate == model_rate else f"models expect {model_rate}."
     )
 
 

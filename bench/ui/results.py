@@ -295,7 +295,7 @@ def _circumstances(r: Report) -> None:
         "Device": f"{device.name}{' (virtual machine)' if device.virtual else ''}",
         "Processor": f"{device.cpu}, {device.cores} cores; {' '.join(device.isa)}",
         "Memory": f"{device.ram_bytes / 1e9:.1f} GB",
-        "Governor": device.governor or "not told by this device",
+        "Governor": device.governor or "not reported by this device",
         "System": device.os,
         "Versions": ", ".join(f"{k} {v}" for k, v in device.versions.items()),
         "Input": f"{spec.input_kind}, seed {spec.seed}",

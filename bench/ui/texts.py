@@ -37,10 +37,9 @@ def compared(t: Transcript) -> str:
         return "Words that differ from the reference are marked."
     first = next((x for x in t.texts if x.transcription), None)
     if not first or len(t.texts) < 2:
-        return "Type in what was said, and errors are marked and counted."
-    return (
-        f"Words that differ from **{label(first.variant.spelled)}** are marked; type in what was said to count errors."
-    )
+        return "Type in the spoken text to mark and count errors."
+    name = label(first.variant.spelled)
+    return f"Words that differ from **{name}** are marked; type in the spoken text to count errors."
 
 
 def heading(mode: str, model: str = "") -> str:

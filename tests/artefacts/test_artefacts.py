@@ -552,7 +552,7 @@ def test_the_way_through_by_commands(here: Plain, tiny_model: Path, tmp_path: Pa
     assert asked.exit_code == 1 and "Remove 1 artefact and free" in asked.output and len(cache.kept()) == 1
     assert bench("artefacts", "clear", "--yes").exit_code == 0 and cache.kept() == []
     imported = bench("artefacts", "import", tmp_path / "tiny-torch-plain-bits=4.zip")
-    answer = r"Took in [0-9a-f]{8}\. Use it by: --model tiny@[0-9a-f]{8} --modes torch-plain:bits=4\n"
+    answer = r"Imported [0-9a-f]{8}\. Use it by: --model tiny@[0-9a-f]{8} --modes torch-plain:bits=4\n"
     assert re.fullmatch(answer, imported.stdout)
     assert "imported" in bench("artefacts", "list").stdout
 

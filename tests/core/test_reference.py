@@ -53,11 +53,27 @@ def expected(name: str) -> str:
         return packed.read(name).decode()
 
 
-def assert_same_table(found: str, wanted: str, *new: str) -> None:
+def assert_same_table(actual: str, stored: str, *new: str) -> None:
     """Every column of before has its name, its place and its values; new ones follow."""
-    (found_header, *found_rows), (header, *rows) = (list(csv.reader(io.StringIO(text))) for text in (found, wanted))
+    (found_header, *found_rows), (header, *rows) = (list(csv.reader(io.StringIO(text))) for text in (actual, stored))
     assert found_header == [*header, *new]
     assert [row[: len(header)] for row in found_rows] == rows
+
+
+# What was worded otherwise by that version.
+REWORDED = (
+    ("1 threads", "1 thread"),
+    ("as supposed, but less faster than smaller:", "as expected, but the speed-up is less than the size ratio:"),
+    ("as supposed", "as expected"),
+    ("before it was learnt from", "before the update"),
+    ("right of the line: hears worse", "right of the line: more errors"),
+)
+
+
+def reworded(text: str) -> str:
+    for old, new in REWORDED:
+        text = text.replace(old, new)
+    return text
 
 
 def plain(value: Any) -> Any:
@@ -71,16 +87,14 @@ def test_a_run_has_the_same_tables_charts_and_sentences(store: Store, run_id: st
     assert_same_table(tables.to_csv(tables.summary_rows(r)), expected(f"{run_id}.summary.csv"), "placement")
     assert_same_table(tables.to_csv(tables.raw_rows(r)), expected(f"{run_id}.raw.csv"), "placement")
     assert plain(tables.coverage_rows(r)) == json.loads(expected(f"{run_id}.coverage.json"))
-    words = json.loads(expected(f"{run_id}.sentences.json"))
-    labels = [label.replace("1 threads", "1 thread") for label in words["labels"]]
-    assert [report.label(r.run, i) for i in range(len(r.variants))] == labels
+    words = json.loads(reworded(expected(f"{run_id}.sentences.json")))
+    assert [report.label(r.run, i) for i in range(len(r.variants))] == words["labels"]
     assert report.title(r.run) == words["title"]
     assert sentences.headline(r) == words["headline"]
     assert sentences.false_claims(r) == words["false_claims"]
     assert sentences.apart(r) == words["apart"]
-    found = [line.replace("1 threads", "1 thread") for line in words["size_against_latency"]]
-    assert sentences.size_against_latency(r) == found
-    for shown, charts in json.loads(expected(f"{run_id}.charts.json")).items():
+    assert sentences.size_against_latency(r) == words["size_against_latency"]
+    for shown, charts in json.loads(reworded(expected(f"{run_id}.charts.json"))).items():
         model, threads, batch = shown.split()
         drawn = results._specs(r, (model, Placement("cpu", int(threads)), int(batch)), False, live=False)
         assert plain(drawn) == charts, shown
@@ -112,12 +126,12 @@ def test_an_evaluation_has_the_same_tables_charts_and_sentences(store: Store, ru
         "tradeoff rtf": accuracy.tradeoff(rows, "rtf"),
         "deltas": accuracy.deltas(rows, baseline),
     }
-    assert plain(drawn) == json.loads(expected(f"{run_id}.charts.json"))
+    assert plain(drawn) == json.loads(reworded(expected(f"{run_id}.charts.json")))
 
 
 def test_transcripts_have_the_same_table(store: Store) -> None:
-    found = tables.to_csv(transcripts.rows(store.transcripts()))
-    assert_same_table(found, expected("transcripts.csv"), "placement")
+    csv_text = tables.to_csv(transcripts.rows(store.transcripts()))
+    assert_same_table(csv_text, expected("transcripts.csv"), "placement")
 
 
 def test_superseded_groups_are_kept(store: Store) -> None:

@@ -15,7 +15,7 @@ from bench.core.scoring import Errors, Piece
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("Hello, World!", "hello world"),
         ("  two\t\n spaces  ", "two spaces"),
@@ -35,9 +35,9 @@ from bench.core.scoring import Errors, Piece
         ("", ""),
     ],
 )
-def test_basic(text: str, wanted: str) -> None:
-    assert scoring.normalise(text) == wanted
-    assert scoring.normalise(wanted) == wanted  # nothing is left to do
+def test_basic(text: str, expected: str) -> None:
+    assert scoring.normalise(text) == expected
+    assert scoring.normalise(expected) == expected  # nothing is left to do
 
 
 def test_none_leaves_all_but_white_space() -> None:
@@ -60,7 +60,7 @@ def test_an_unknown_normaliser_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "hypothesis", "wanted"),
+    ("reference", "hypothesis", "expected"),
     [
         ("the cat sat on the mat", "the cat sat on the mat", Errors(6, 0, 0, 0)),
         ("the cat sat on the mat today", "so the bat sat on mat today", Errors(5, 1, 1, 1)),
@@ -73,8 +73,8 @@ def test_an_unknown_normaliser_is_refused() -> None:
         ("...", "'", Errors(0, 0, 0, 0)),
     ],
 )
-def test_words(reference: str, hypothesis: str, wanted: Errors) -> None:
-    assert scoring.words(reference, hypothesis) == wanted
+def test_words(reference: str, hypothesis: str, expected: Errors) -> None:
+    assert scoring.words(reference, hypothesis) == expected
 
 
 def test_words_without_normaliser_count_case_and_punctuation() -> None:
@@ -82,7 +82,7 @@ def test_words_without_normaliser_count_case_and_punctuation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "hypothesis", "wanted"),
+    ("reference", "hypothesis", "expected"),
     [
         ("kitten", "sitting", Errors(4, 2, 0, 1)),  # the textbook's: k to s, e to i, g is new
         ("a b", "ab", Errors(2, 0, 1, 0)),  # the space is a character
@@ -91,8 +91,8 @@ def test_words_without_normaliser_count_case_and_punctuation() -> None:
         ("", "", Errors(0, 0, 0, 0)),
     ],
 )
-def test_characters(reference: str, hypothesis: str, wanted: Errors) -> None:
-    assert scoring.characters(reference, hypothesis) == wanted
+def test_characters(reference: str, hypothesis: str, expected: Errors) -> None:
+    assert scoring.characters(reference, hypothesis) == expected
 
 
 def test_rates() -> None:
@@ -152,41 +152,45 @@ def clips(wrong: list[int], of: int = 10) -> list[Errors]:
 def test_two_clips_by_hand() -> None:
     # Drawn are (0, 0), (0, 1), (1, 0) or (1, 1): WER 1/10, 2/10, 2/10 or 3/10, a quarter of the resamples each, so the
     # 2.5 % and 97.5 % points are the outermost. The delta: -1/10, 0, 0 or 1/10.
-    found = scoring.bootstrap(clips([2, 2]), clips([1, 3]))
-    assert (found.wer, found.wer_low, found.wer_high) == pytest.approx((0.2, 0.1, 0.3))
-    assert (found.delta, found.delta_low, found.delta_high) == pytest.approx((0, -0.1, 0.1))
-    assert found.no_worse_ratio == 0.5
+    comparison = scoring.bootstrap(clips([2, 2]), clips([1, 3]))
+    assert (comparison.wer, comparison.wer_low, comparison.wer_high) == pytest.approx((0.2, 0.1, 0.3))
+    assert (comparison.delta, comparison.delta_low, comparison.delta_high) == pytest.approx((0, -0.1, 0.1))
+    assert comparison.no_worse_ratio == 0.5
 
 
 def test_a_known_shift_on_every_clip_has_no_width() -> None:
     wrong = [0, 3, 1, 4, 2, 7]
-    found = scoring.bootstrap(clips(wrong), clips([n + 1 for n in wrong]))
-    assert (found.delta, found.delta_low, found.delta_high) == pytest.approx((0.1, 0.1, 0.1))
-    assert found.wer == pytest.approx(23 / 60) and found.no_worse_ratio == 0
-    assert found.wer_low is not None and found.wer_high is not None and found.wer_low < 23 / 60 < found.wer_high
+    comparison = scoring.bootstrap(clips(wrong), clips([n + 1 for n in wrong]))
+    assert (comparison.delta, comparison.delta_low, comparison.delta_high) == pytest.approx((0.1, 0.1, 0.1))
+    assert comparison.wer == pytest.approx(23 / 60) and comparison.no_worse_ratio == 0
+    assert (
+        comparison.wer_low is not None
+        and comparison.wer_high is not None
+        and comparison.wer_low < 23 / 60 < comparison.wer_high
+    )
 
 
 def test_the_baseline_against_itself() -> None:
     same = clips([0, 3, 1, 4])
-    found = scoring.bootstrap(same, same)
-    assert (found.delta, found.delta_low, found.delta_high, found.no_worse_ratio) == (0, 0, 0, 1)
-    assert found.wer == 0.2
+    comparison = scoring.bootstrap(same, same)
+    assert (comparison.delta, comparison.delta_low, comparison.delta_high, comparison.no_worse_ratio) == (0, 0, 0, 1)
+    assert comparison.wer == 0.2
 
 
 def test_long_clips_weigh_more() -> None:
-    found = scoring.bootstrap([Errors(1), Errors(99)], [Errors(0, 1), Errors(99)])
-    assert found.wer == found.delta == 0.01
+    comparison = scoring.bootstrap([Errors(1), Errors(99)], [Errors(0, 1), Errors(99)])
+    assert comparison.wer == comparison.delta == 0.01
 
 
 def test_the_interval_has_the_width_of_the_standard_error() -> None:
     # Equal clips: WER is a mean of independent ratios, whose standard error is known.
     rng = np.random.default_rng(1)
     wrong = rng.binomial(20, 0.15, 400)
-    found = scoring.bootstrap(clips([0] * 400, 20), clips(wrong.tolist(), 20))
+    comparison = scoring.bootstrap(clips([0] * 400, 20), clips(wrong.tolist(), 20))
     error = (wrong / 20).std(ddof=1) / 20  # sqrt(400) is 20
-    assert found.wer_low is not None and found.wer_high is not None
-    assert found.wer_high - found.wer_low == pytest.approx(2 * 1.96 * error, rel=0.05)
-    assert (found.delta_low, found.delta_high) == (found.wer_low, found.wer_high)
+    assert comparison.wer_low is not None and comparison.wer_high is not None
+    assert comparison.wer_high - comparison.wer_low == pytest.approx(2 * 1.96 * error, rel=0.05)
+    assert (comparison.delta_low, comparison.delta_high) == (comparison.wer_low, comparison.wer_high)
 
 
 def test_pairing_makes_the_interval_of_the_difference_narrower() -> None:
@@ -211,9 +215,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng, held = np.random.default_rng(3), 0
     for trial in range(200):
         wrong = rng.binomial(10, 0.2, 60).tolist()
-        found = scoring.bootstrap(clips(wrong), clips(wrong), seed=trial, resamples=500)
-        assert found.wer_low is not None and found.wer_high is not None
-        held += found.wer_low <= 0.2 <= found.wer_high
+        comparison = scoring.bootstrap(clips(wrong), clips(wrong), seed=trial, resamples=500)
+        assert comparison.wer_low is not None and comparison.wer_high is not None
+        held += comparison.wer_low <= 0.2 <= comparison.wer_high
     assert 0.89 <= held / 200 <= 0.99
 
 
@@ -230,13 +234,15 @@ def test_too_little_for_an_interval() -> None:
     assert silent.wer is None and silent.delta is None and silent.no_worse_ratio == 1
     none = scoring.bootstrap([], [])
     assert none.wer is None and none.no_worse_ratio is None
-    for found in (one, silent, none):
-        assert found.wer_low is found.wer_high is found.delta_low is found.delta_high is None
+    for comparison in (one, silent, none):
+        assert comparison.wer_low is comparison.wer_high is comparison.delta_low is comparison.delta_high is None
 
 
 def test_resamples_without_a_word_are_left_out() -> None:
-    found = scoring.bootstrap([Errors(4), Errors()], [Errors(3, 1), Errors()])  # a quarter of them draw the empty one
-    assert (found.wer, found.wer_low, found.wer_high, found.delta_low) == (0.25, 0.25, 0.25, 0.25)
+    comparison = scoring.bootstrap(
+        [Errors(4), Errors()], [Errors(3, 1), Errors()]
+    )  # a quarter of them draw the empty one
+    assert (comparison.wer, comparison.wer_low, comparison.wer_high, comparison.delta_low) == (0.25, 0.25, 0.25, 0.25)
 
 
 def test_clips_that_are_not_the_same_are_refused() -> None:

@@ -66,51 +66,51 @@ def test_the_interval_reaches_t_standard_errors(n: int, t: float) -> None:
     logs = [m + (a if i % 2 else -a) for i in range(n)]
     mean = sum(logs) / n
     std = math.sqrt(sum((x - mean) ** 2 for x in logs) / (n - 1))
-    found = stats.geometric_mean([math.exp(x) for x in logs])
-    assert found is not None and found.low is not None and found.high is not None
-    assert found.value == pytest.approx(math.exp(mean), rel=1e-12)
-    assert math.log(found.high) - mean == pytest.approx(t * std / math.sqrt(n), rel=3e-4)
-    assert mean - math.log(found.low) == pytest.approx(t * std / math.sqrt(n), rel=3e-4)
-    assert found.rounds == n
+    mean_interval = stats.geometric_mean([math.exp(x) for x in logs])
+    assert mean_interval is not None and mean_interval.low is not None and mean_interval.high is not None
+    assert mean_interval.value == pytest.approx(math.exp(mean), rel=1e-12)
+    assert math.log(mean_interval.high) - mean == pytest.approx(t * std / math.sqrt(n), rel=3e-4)
+    assert mean - math.log(mean_interval.low) == pytest.approx(t * std / math.sqrt(n), rel=3e-4)
+    assert mean_interval.rounds == n
 
 
 def test_speedup_by_hand() -> None:
     # Ratios 2 and 8: geometric mean 4. Logs ln 2 and 3 ln 2: mean 2 ln 2, std sqrt(2) ln 2, standard error ln 2.
     # t(0.975, 1) = 12.706: the interval is 4 * 2^(+-12.706).
-    found = stats.speedup({0: 0.2, 1: 0.8}, {0: 0.1, 1: 0.1})
-    assert found is not None and found.low is not None and found.high is not None
-    assert found.value == pytest.approx(4, rel=1e-12)
-    assert found.high == pytest.approx(4 * 2**12.7062, rel=1e-4)
-    assert found.low == pytest.approx(4 * 2**-12.7062, rel=1e-4)
-    assert found.half_width_ratio == pytest.approx(2**12.7062 - 1, rel=1e-4)
+    ratio = stats.speedup({0: 0.2, 1: 0.8}, {0: 0.1, 1: 0.1})
+    assert ratio is not None and ratio.low is not None and ratio.high is not None
+    assert ratio.value == pytest.approx(4, rel=1e-12)
+    assert ratio.high == pytest.approx(4 * 2**12.7062, rel=1e-4)
+    assert ratio.low == pytest.approx(4 * 2**-12.7062, rel=1e-4)
+    assert ratio.half_width_ratio == pytest.approx(2**12.7062 - 1, rel=1e-4)
 
 
 def test_speedup_pairs_by_round_and_leaves_out_what_only_one_has() -> None:
     # Rounds 1 and 3 are shared: ratios 3 and 3, whatever the others hold.
-    found = stats.speedup({0: 9, 1: 3, 3: 6}, {3: 2, 1: 1, 7: 100})
-    assert found is not None
-    assert found.value == pytest.approx(3, rel=1e-12)
-    assert found.low == pytest.approx(3, rel=1e-9) and found.high == pytest.approx(3, rel=1e-9)
-    assert found.rounds == 2
+    ratio = stats.speedup({0: 9, 1: 3, 3: 6}, {3: 2, 1: 1, 7: 100})
+    assert ratio is not None
+    assert ratio.value == pytest.approx(3, rel=1e-12)
+    assert ratio.low == pytest.approx(3, rel=1e-9) and ratio.high == pytest.approx(3, rel=1e-9)
+    assert ratio.rounds == 2
     assert stats.speedup({0: 1.0}, {1: 1.0}) is None
 
 
 def test_one_round_has_no_interval_and_never_reaches_a_target() -> None:
-    found = stats.speedup({4: 0.3}, {4: 0.1})
-    assert found is not None and found.value == pytest.approx(3, rel=1e-12)
-    assert (found.low, found.high, found.rounds, found.half_width_ratio) == (None, None, 1, math.inf)
+    ratio = stats.speedup({4: 0.3}, {4: 0.1})
+    assert ratio is not None and ratio.value == pytest.approx(3, rel=1e-12)
+    assert (ratio.low, ratio.high, ratio.rounds, ratio.half_width_ratio) == (None, None, 1, math.inf)
     assert stats.geometric_mean([]) is None
 
 
 def test_drift_that_hits_both_leaves_the_speedup_alone() -> None:
     slower = [1.0, 1.3, 1.9, 2.7]
-    found = stats.speedup({i: 0.4 * f for i, f in enumerate(slower)}, {i: 0.1 * f for i, f in enumerate(slower)})
-    assert found is not None and found.value == pytest.approx(4, rel=1e-12) and found.half_width_ratio < 1e-9
+    ratio = stats.speedup({i: 0.4 * f for i, f in enumerate(slower)}, {i: 0.1 * f for i, f in enumerate(slower)})
+    assert ratio is not None and ratio.value == pytest.approx(4, rel=1e-12) and ratio.half_width_ratio < 1e-9
 
 
 def ended(rule: StopRule, rounds: int, **change: Any) -> str | None:
-    known: dict[str, Any] = {"passes": 1000, "elapsed_s": 1.0, "intervals": [NARROW]}
-    return rule.ended(rounds, **{**known, **change})
+    arguments: dict[str, Any] = {"passes": 1000, "elapsed_s": 1.0, "intervals": [NARROW]}
+    return rule.ended(rounds, **{**arguments, **change})
 
 
 def test_never_before_ten_rounds() -> None:

@@ -47,12 +47,12 @@ def test_nothing_but_the_standard_library_is_imported() -> None:
 )
 def test_a_manifest(tmp_path: Path, name: str, manifest: str | bytes) -> None:
     listed(tmp_path, manifest, name)
-    found = find(str(tmp_path))
-    assert (found.name, found.where, found.layout) == (tmp_path.name, str(tmp_path), "manifest")
-    assert {clip.id: clip.text for clip in found.clips} == {"a.wav": "hello there", "b.wav": "you"}
-    assert found.clips[0].path == tmp_path / "a.wav" and found.words == 3 and found.remarks == ()
+    data_set = find(str(tmp_path))
+    assert (data_set.name, data_set.where, data_set.layout) == (tmp_path.name, str(tmp_path), "manifest")
+    assert {clip.id: clip.text for clip in data_set.clips} == {"a.wav": "hello there", "b.wav": "you"}
+    assert data_set.clips[0].path == tmp_path / "a.wav" and data_set.words == 3 and data_set.remarks == ()
     named = find(str(tmp_path / name))
-    assert named.clips == found.clips and named.name == Path(name).stem
+    assert named.clips == data_set.clips and named.name == Path(name).stem
 
 
 def test_quotes_in_a_csv(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_quotes_in_a_csv(tmp_path: Path) -> None:
 
 def test_a_quote_in_a_tsv_swallows_nothing(tmp_path: Path) -> None:
     manifest = 'path\ttext\na.wav\t"one, he said\nb.wav\t"two, ""three"""\nc.wav\t4" pipe\n'
-    wanted = {"a.wav": '"one, he said', "b.wav": 'two, "three"', "c.wav": '4" pipe'}
-    assert texts(listed(tmp_path, manifest, "manifest.tsv")) == wanted
+    expected_texts = {"a.wav": '"one, he said', "b.wav": 'two, "three"', "c.wav": '4" pipe'}
+    assert texts(listed(tmp_path, manifest, "manifest.tsv")) == expected_texts
 
 
 def test_the_path_column_is_the_first_allowed_one(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_the_named_manifest_goes_first(tmp_path: Path) -> None:
 
 def test_what_was_left_out_is_told(tmp_path: Path) -> None:
     rows = "a.wav,one\nx.wav,two\ny.wav,three\nb.wav,\n./a.wav,four\n,five\nz.wav,six\nc.wav\n"
-    found = find(str(listed(tmp_path, "path,text\n" + rows)))
-    assert [(clip.id, clip.text) for clip in found.clips] == [("a.wav", "one")]
-    assert found.remarks == (
+    data_set = find(str(listed(tmp_path, "path,text\n" + rows)))
+    assert [(clip.id, clip.text) for clip in data_set.clips] == [("a.wav", "one")]
+    assert data_set.remarks == (
         "4 of 8 clips are missing (x.wav, y.wav, manifest.csv, line 7, …).",
         "2 of 8 clips have no text (b.wav, c.wav).",
         "1 of 8 clips is listed twice and kept once (./a.wav).",
@@ -104,15 +104,15 @@ def test_what_was_left_out_is_told(tmp_path: Path) -> None:
 
 
 def test_names_that_no_file_system_takes_are_missing(tmp_path: Path) -> None:
-    found = find(str(listed(tmp_path, f"path,text\na.wav,one\n{'x' * 5000},two\n.,three\n")))
-    assert len(found.clips) == 1 and found.remarks[0].startswith("2 of 3 clips are missing")
+    data_set = find(str(listed(tmp_path, f"path,text\na.wav,one\n{'x' * 5000},two\n.,three\n")))
+    assert len(data_set.clips) == 1 and data_set.remarks[0].startswith("2 of 3 clips are missing")
 
 
 @pytest.mark.parametrize("path", ["../x.wav", "in/../../x.wav", "..\\x.wav", "/etc/hosts", "C:\\x.wav", "\\\\s\\x.wav"])
 def test_a_path_that_leaves_the_folder(tmp_path: Path, path: str) -> None:
     made(tmp_path, {"x.wav": "secret"})
-    said = sentence(lambda: find(str(listed(tmp_path / "set", f"path,text\na.wav,one\n{path},two\n"))))
-    assert said.startswith(f"manifest.csv, line 3: “{path}” leads out of the data set's folder.")
+    message = sentence(lambda: find(str(listed(tmp_path / "set", f"path,text\na.wav,one\n{path},two\n"))))
+    assert message.startswith(f"manifest.csv, line 3: “{path}” leads out of the data set's folder.")
 
 
 def test_a_link_that_leaves_the_folder(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_link_that_leaves_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "manifest", "said"),
+    ("name", "manifest", "message"),
     [
         ("manifest.csv", "path;text\na.wav;one\n", "no column of audio files; the columns are path;text. Allowed: pat"),
         ("manifest.csv", "path,words\na.wav,one\n", "line 2: there is no column of texts; the columns are path, words"),
@@ -147,8 +147,8 @@ def test_a_link_that_leaves_the_folder(tmp_path: Path) -> None:
         ("manifest.jsonl", '{"path": "a.wav", "text": "\\ud800"}', "line 1: 'a.wav' or its text is not Unicode"),
     ],
 )
-def test_manifests_that_are_none(tmp_path: Path, name: str, manifest: str | bytes, said: str) -> None:
-    assert said in sentence(lambda: find(str(listed(tmp_path, manifest, name))))
+def test_manifests_that_are_none(tmp_path: Path, name: str, manifest: str | bytes, message: str) -> None:
+    assert message in sentence(lambda: find(str(listed(tmp_path, manifest, name))))
 
 
 def test_limits_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_limits_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "message"),
     [
         ("absent", "There is no folder or file “absent”. Allowed: the path of a folder"),
         ("", "There is no folder or file “”."),
@@ -174,11 +174,11 @@ def test_limits_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("closed/manifest.csv", "There is no folder or file"),  # a pipe would never end
     ],
 )
-def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, said: str) -> None:
+def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, message: str) -> None:
     monkeypatch.chdir(made(tmp_path, {"plain/a.wav": "x", "closed/b.wav": "x"}))
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "closed" / "manifest.csv")
-    assert said in sentence(lambda: find(where))
+    assert message in sentence(lambda: find(where))
 
 
 # --- LibriSpeech
@@ -189,10 +189,10 @@ def test_librispeech(tmp_path: Path, top: str) -> None:
     lines = "1-2-0000 HELLO THERE\n1-2-0001 YOU\n\n1-2-0002 GONE\n1-2-0003\n"
     files = {f"{top}1/2/1-2.trans.txt": lines, f"{top}SPEAKERS.TXT": "x"}
     made(tmp_path, files | {f"{top}1/2/1-2-000{n}.flac": "x" for n in (0, 1, 3)})
-    found = find(str(tmp_path))
-    assert found.layout == "LibriSpeech" and found.words == 3
+    data_set = find(str(tmp_path))
+    assert data_set.layout == "LibriSpeech" and data_set.words == 3
     assert texts(tmp_path) == {f"{top}1/2/1-2-0000.flac": "HELLO THERE", f"{top}1/2/1-2-0001.flac": "YOU"}
-    assert found.remarks == (
+    assert data_set.remarks == (
         f"1 of 4 clips is missing ({top}1/2/1-2-0002.flac).",
         f"1 of 4 clips has no text ({top}1/2/1-2-0003.flac).",
     )
@@ -200,24 +200,24 @@ def test_librispeech(tmp_path: Path, top: str) -> None:
 
 def test_librispeech_that_climbs_or_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path, {"x.flac": "secret", "set/1/2/1-2.trans.txt": "../../../x HELLO\n"})
-    said = sentence(lambda: find(str(tmp_path / "set")))
-    assert said.startswith("1-2.trans.txt, line 1: “1/2/../../../x.flac” leads out")
+    message = sentence(lambda: find(str(tmp_path / "set")))
+    assert message.startswith("1-2.trans.txt, line 1: “1/2/../../../x.flac” leads out")
     monkeypatch.setattr(librispeech, "MAX_ENTRIES", 2)
     assert "holds more than 2 files; allowed: 100,000 clips" in sentence(lambda: find(str(tmp_path)))
 
 
 @pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason="no sample of LibriSpeech beside the repository")
 def test_a_real_librispeech() -> None:
-    found = find(str(LIBRISPEECH))
-    assert (found.name, len(found.clips), found.words, found.remarks) == ("test-other", 20, 372, ())
-    assert found.clips[0].id == "1688/142285/1688-142285-0000.flac"
-    assert found.clips[0].text.startswith("THERE'S IRON THEY SAY")
+    data_set = find(str(LIBRISPEECH))
+    assert (data_set.name, len(data_set.clips), data_set.words, data_set.remarks) == ("test-other", 20, 372, ())
+    assert data_set.clips[0].id == "1688/142285/1688-142285-0000.flac"
+    assert data_set.clips[0].text.startswith("THERE'S IRON THEY SAY")
 
 
 @pytest.mark.skipif(not DIGITS.is_dir(), reason="no digits beside the repository")
 def test_a_real_manifest() -> None:
-    found = find(str(DIGITS))
-    assert (len(found.clips), found.words, found.remarks) == (2000, 2000, ())
+    data_set = find(str(DIGITS))
+    assert (len(data_set.clips), data_set.words, data_set.remarks) == (2000, 2000, ())
 
 
 def test_the_shipped_clips_have_both_splits() -> None:

@@ -48,7 +48,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
     """A stand-in for the library, installed; `rows` and `columns` are what it has."""
     library = types.ModuleType("datasets")
     rows = [{"sound": {"bytes": b"x" * n, "path": f"{n}.FLAC"}, "Text": f'"{n}", n', "id": n} for n in range(1, 6)]
-    known: dict[str, Any] = {"rows": rows, "columns": ["id", "sound", "Text"], "Audio": Audio, "__version__": "5.2.0"}
+    attributes: dict[str, Any] = {
+        "rows": rows,
+        "columns": ["id", "sound", "Text"],
+        "Audio": Audio,
+        "__version__": "5.2.0",
+    }
 
     def load_dataset(path: str, config: str | None, split: str, streaming: bool) -> Stream:
         if split != "test":
@@ -56,7 +61,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.ModuleType:
         assert path == "own/set" and streaming and config in (None, "clean")
         return Stream(library.__dict__["rows"], library.__dict__["columns"])
 
-    library.__dict__.update(known, load_dataset=load_dataset)
+    library.__dict__.update(attributes, load_dataset=load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", library)
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
     return library
@@ -67,25 +72,25 @@ def left(tmp_path: Path) -> list[str]:
 
 
 def test_from_the_hub(hub: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    folder = from_hub("own/set:clean", "test", 3, told.append)
+    progress: list[str] = []
+    folder = from_hub("own/set:clean", "test", 3, progress.append)
     assert texts(folder) == {f"0000{n - 1}.flac": f'"{n}", n' for n in (1, 2, 3)}
     assert [p.stat().st_size for p in sorted(folder.glob("*.flac"))] == [1, 2, 3]
-    assert told == ["asking the hub for own/set:clean", *(f"{n} of 3 clips of own/set:clean" for n in (1, 2, 3))]
+    assert progress == ["asking the hub for own/set:clean", *(f"{n} of 3 clips of own/set:clean" for n in (1, 2, 3))]
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert from_hub("own/set:clean", "test", 3, told.append) == folder
+    assert from_hub("own/set:clean", "test", 3, progress.append) == folder
     assert left(tmp_path) == [folder.name]
 
 
 def test_the_hub_without_the_package(tmp_path: Path, hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    said = sentence(lambda: from_hub("own/set", "test", 3, print))
-    assert "needs the package datasets, which is missing. pip install datasets, or give a folder" in said
+    message = sentence(lambda: from_hub("own/set", "test", 3, print))
+    assert "needs the package datasets, which is missing. pip install datasets, or give a folder" in message
     assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"__version__": "2.19.0"}, "datasets 2.19.0 is too old: it can run code that a data set brings. Allowed: 4"),
         ({"columns": ["id", "Text"]}, "own/set has no column of audio; its columns are id, Text. Take another."),
@@ -99,9 +104,11 @@ def test_the_hub_without_the_package(tmp_path: Path, hub: types.ModuleType, monk
         ({"rows": [{"sound": KeyError("odd")}]}, "gave no own/set, split test (KeyError: 'odd')"),
     ],
 )
-def test_what_the_hub_may_not_give(hub: types.ModuleType, tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_what_the_hub_may_not_give(
+    hub: types.ModuleType, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
     hub.__dict__.update(changed)
-    assert said in sentence(lambda: from_hub("own/set", "test", 3, lambda _: None))
+    assert message in sentence(lambda: from_hub("own/set", "test", 3, lambda _: None))
     assert left(tmp_path) == []
 
 
@@ -112,7 +119,7 @@ def test_the_hub_within_limits(hub: types.ModuleType, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "limit", "said"),
+    ("name", "split", "limit", "message"),
     [
         ("../set", "test", 3, "Got “../set” as a data set of the Hugging Face hub. Allowed: OWNER/NAME"),
         ("https://x/y", "test", 3, "Allowed: OWNER/NAME or OWNER/NAME:CONFIGURATION."),
@@ -128,7 +135,7 @@ def test_the_hub_within_limits(hub: types.ModuleType, tmp_path: Path, monkeypatc
     ],
 )
 def test_questions_that_the_hub_is_not_asked(
-    hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, split: str, limit: int, said: str
+    hub: types.ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, split: str, limit: int, message: str
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert said in sentence(lambda: from_hub(name, split, limit, lambda _: None))
+    assert message in sentence(lambda: from_hub(name, split, limit, lambda _: None))

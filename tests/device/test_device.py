@@ -62,7 +62,7 @@ def test_no_less_than_nothing_is_free_and_no_more_than_the_device_has(tree: Tree
 
 
 @pytest.mark.parametrize(
-    ("own", "above", "threads"),
+    ("own_quota", "parent_quota", "threads"),
     [
         ("max 100000", "300000 100000", 3),
         ("200000 100000", "300000 100000", 2),
@@ -70,9 +70,9 @@ def test_no_less_than_nothing_is_free_and_no_more_than_the_device_has(tree: Tree
         ("1600000 100000", "max 100000", 8),  # more than there are
     ],
 )
-def test_the_cpu_quota_cuts_threads(tree: Tree, own: str, above: str, threads: int) -> None:
-    tree("a/b", cpu_max=own)
-    tree("a", cpu_max=above)
+def test_the_cpu_quota_cuts_threads(tree: Tree, own_quota: str, parent_quota: str, threads: int) -> None:
+    tree("a/b", cpu_max=own_quota)
+    tree("a", cpu_max=parent_quota)
     assert cpu.default_threads() == threads
 
 
@@ -92,9 +92,9 @@ def test_oom_kills(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_device_is_told_without_secrets() -> None:
-    found = host.device()
-    assert len(found.id) == 12 and found.id != system.read_text("/etc/machine-id")
-    assert found.cores >= 1 and found.ram_bytes > 0 and "python" in found.versions
+    device = host.device()
+    assert len(device.id) == 12 and device.id != system.read_text("/etc/machine-id")
+    assert device.cores >= 1 and device.ram_bytes > 0 and "python" in device.versions
 
 
 # --- readings
@@ -113,8 +113,8 @@ def test_others_cpu_ratio_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stolen_time_counts_and_guests_not_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     times = SimpleNamespace(user=1.0, nice=2.0, system=4.0, irq=8.0, softirq=16.0, steal=32.0, guest=64.0, idle=128.0)
     monkeypatch.setattr(psutil, "cpu_times", lambda: times)
-    found = readings.usage(NO_PROCESS)
-    assert (found.all_s, found.process_s) == (63.0, 0.0)
+    usage = readings.usage(NO_PROCESS)
+    assert (usage.all_s, usage.process_s) == (63.0, 0.0)
 
 
 @pytest.fixture

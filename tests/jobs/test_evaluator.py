@@ -137,7 +137,7 @@ def test_variants_that_memory_sets_apart_are_told_as_not_paired(
     r = evaluation.result(manager.store, run_id)
     assert r and [s.unpaired for s in r.scores] == [0, 5]
     (doubt,) = [d for d in evaluation.doubts(r) if "another time" in d]
-    assert doubt.startswith(f"{MODES[1]} heard the clips at another time than the original")
+    assert doubt.startswith(f"{MODES[1]} transcribed the clips at another time than the original")
     assert [row["unpaired_clips"] for row in evaluation.summary_rows(r)] == [0, 5]
 
 

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "earbench.db")
 
 
-def heard(store: Store, wrong: dict[str, list[int]]) -> Result:
+def evaluated(store: Store, wrong: dict[str, list[int]]) -> Result:
     """`wrong`: by mode, how many of each clip's ten words are lost."""
     variants = tuple(Variant("demo", m, Placement("cpu", 2)) for m in MODES if m == MODES[0] or m in wrong)
     run_id = store.create_run(EvaluationSpec(variants, "/clips"), device())
@@ -38,9 +38,9 @@ def heard(store: Store, wrong: dict[str, list[int]]) -> Result:
             run_id, 5.0, [Prediction(p, i, 1.0, Transcription(text, ())) for p, text in enumerate(texts)]
         )
     store.set_state(run_id, "done")
-    found = evaluation.result(store, run_id)
-    assert found
-    return found
+    result = evaluation.result(store, run_id)
+    assert result
+    return result
 
 
 def measured(store: Store, seconds: dict[str, tuple[float, ...]]) -> Report:
@@ -53,9 +53,9 @@ def measured(store: Store, seconds: dict[str, tuple[float, ...]]) -> Report:
             reading = Reading(peak_rss_bytes=100 * (p + 1))
             store.add_visit(group, Visit(p, number, p, 0.0, (Pass("kept", s),), reading))
     store.end_group(group, "target reached")
-    found = report.report(store, made)
-    assert found
-    return found
+    run_report = report.report(store, made)
+    assert run_report
+    return run_report
 
 
 EVERY, NONE = [1] * 10, [0] * 10  # every clip loses a word: 10 points for sure; none does
@@ -63,69 +63,71 @@ SPANNING = [1, 1] + [0] * 8  # 2 points, by chance 0 to 5
 
 
 def test_the_fastest_within_the_limit_wins(store: Store) -> None:
-    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": EVERY})
+    r = evaluated(store, {"torch-bf16": NONE, "torch-int8-dynamic": EVERY})
     times = {"torch-fp32": (4.0, 4.0, 4.0), "torch-bf16": (2.0, 2.0, 2.0), "torch-int8-dynamic": (1.0, 1.0, 1.0)}
-    found = best.choose(r, measured(store, times), "demo", "latency")
-    assert {c.name: c.loss for c in found.candidates} == {
+    choice = best.choose(r, measured(store, times), "demo", "latency")
+    assert {c.name: c.loss for c in choice.candidates} == {
         "torch-int8-dynamic": "over",
         "torch-bf16": "within",
         "torch-fp32": "within",
     }
-    assert [c.amount for c in found.candidates] == pytest.approx([0.25, 0.5, 1.0])
-    assert found.winner and found.winner.name == "torch-bf16" and not found.undecided and not found.tied
-    assert found.sentences == [
+    assert [c.amount for c in choice.candidates] == pytest.approx([0.25, 0.5, 1.0])
+    assert choice.winner and choice.winner.name == "torch-bf16" and not choice.undecided and not choice.tied
+    assert choice.sentences == [
         "The fastest with at most 1 point of WER lost is torch-bf16: 2.00 [2.00, 2.00] times as fast as the "
         "original, WER +0.0 [+0.0, +0.0] points against the original."
     ]
 
 
 def test_a_wider_limit_lets_the_lossy_one_win(store: Store) -> None:
-    r = heard(store, {"torch-int8-dynamic": EVERY})
+    r = evaluated(store, {"torch-int8-dynamic": EVERY})
     times = {"torch-fp32": (4.0, 4.0), "torch-int8-dynamic": (1.0, 1.0)}
-    found = best.choose(r, measured(store, times), "demo", "latency", 0.1)
-    assert found.winner and found.winner.name == "torch-int8-dynamic"
-    assert found.winner.delta == pytest.approx(0.1)
+    choice = best.choose(r, measured(store, times), "demo", "latency", 0.1)
+    assert choice.winner and choice.winner.name == "torch-int8-dynamic"
+    assert choice.winner.delta == pytest.approx(0.1)
 
 
 def test_an_interval_that_spans_the_limit_decides_nothing(store: Store) -> None:
-    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": SPANNING})
+    r = evaluated(store, {"torch-bf16": NONE, "torch-int8-dynamic": SPANNING})
     times = {"torch-fp32": (4.0, 4.0, 4.0), "torch-bf16": (2.0, 2.0, 2.0), "torch-int8-dynamic": (1.0, 1.0, 1.0)}
-    found = best.choose(r, measured(store, times), "demo", "latency")
-    assert [c.name for c in found.undecided] == ["torch-int8-dynamic"]
-    low, high = found.undecided[0].delta_low, found.undecided[0].delta_high
+    choice = best.choose(r, measured(store, times), "demo", "latency")
+    assert [c.name for c in choice.undecided] == ["torch-int8-dynamic"]
+    low, high = choice.undecided[0].delta_low, choice.undecided[0].delta_high
     assert low is not None and high is not None and low <= 0.01 < high
-    assert found.winner and found.winner.name == "torch-bf16"
-    assert found.sentences[0].startswith("Undecided: torch-int8-dynamic would be the fastest (4.00")
-    assert "surely at most 1 point" in found.sentences[1]
+    assert choice.winner and choice.winner.name == "torch-bf16"
+    assert choice.sentences[0].startswith("Undecided: torch-int8-dynamic would be the fastest (4.00")
+    assert "surely at most 1 point" in choice.sentences[1]
 
 
 def test_what_can_not_be_told_apart_is_named(store: Store) -> None:
-    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": NONE})
+    r = evaluated(store, {"torch-bf16": NONE, "torch-int8-dynamic": NONE})
     times = {
         "torch-fp32": (4.0, 4.0, 4.0, 4.0),
         "torch-bf16": (1.0, 2.0, 1.0, 2.0),
         "torch-int8-dynamic": (2.0, 1.0, 2.1, 1.1),
     }
-    found = best.choose(r, measured(store, times), "demo", "latency")
-    assert found.winner and found.winner.name == "torch-bf16" and [c.name for c in found.tied] == ["torch-int8-dynamic"]
+    choice = best.choose(r, measured(store, times), "demo", "latency")
+    assert (
+        choice.winner and choice.winner.name == "torch-bf16" and [c.name for c in choice.tied] == ["torch-int8-dynamic"]
+    )
 
 
 def test_size_and_memory(store: Store) -> None:
-    r = heard(store, {"torch-bf16": NONE, "torch-int8-dynamic": EVERY, "onnx-fp32": NONE})
+    r = evaluated(store, {"torch-bf16": NONE, "torch-int8-dynamic": EVERY, "onnx-fp32": NONE})
     smallest = best.choose(r, None, "demo", "size")
     assert smallest.winner and smallest.winner.name == "torch-bf16" and smallest.winner.amount == 200
     run = measured(store, {"torch-fp32": (4.0,), "onnx-fp32": (1.0,)})
-    found = best.choose(r, run, "demo", "memory")
-    assert found.winner and found.winner.name == "torch-fp32" and found.winner.amount == 100
+    choice = best.choose(r, run, "demo", "memory")
+    assert choice.winner and choice.winner.name == "torch-fp32" and choice.winner.amount == 100
     # What the run did not measure comes last, and can't win.
-    assert [c.name for c in found.candidates][:2] == ["torch-fp32", "onnx-fp32"]
-    assert {c.name for c in found.candidates if c.amount is None} == {"torch-bf16", "torch-int8-dynamic"}
+    assert [c.name for c in choice.candidates][:2] == ["torch-fp32", "onnx-fp32"]
+    assert {c.name for c in choice.candidates if c.amount is None} == {"torch-bf16", "torch-int8-dynamic"}
 
 
 def test_the_original_wins_where_all_else_loses(store: Store) -> None:
-    found = best.choose(heard(store, {"torch-int8-dynamic": EVERY}), None, "demo", "size")
-    assert found.winner and found.winner.name == "torch-fp32"
-    assert found.sentences == [
+    choice = best.choose(evaluated(store, {"torch-int8-dynamic": EVERY}), None, "demo", "size")
+    assert choice.winner and choice.winner.name == "torch-fp32"
+    assert choice.sentences == [
         "The smallest with at most 1 point of WER lost is torch-fp32: 0 MB, WER +0.0 [+0.0, +0.0] points against "
         "the original."
     ]

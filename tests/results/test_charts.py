@@ -72,7 +72,7 @@ PARTS = [
 ]
 
 
-def heard(mode: str, wer: float, delta: float, mean_s: float, size: int, unbeaten: bool) -> Row:
+def score_row(mode: str, wer: float, delta: float, mean_s: float, size: int, unbeaten: bool) -> Row:
     return {
         "mode": mode,
         "model": "tiny",
@@ -92,9 +92,9 @@ def heard(mode: str, wer: float, delta: float, mean_s: float, size: int, unbeate
 
 
 EVALUATED = [
-    heard(FP32, 0.05, 0.0, 0.5, 400_000_000, True),
-    heard(BF16, 0.0625, 0.0125, 0.75, 200_000_000, False),
-    heard(INT8, 0.075, 0.025, 0.25, 100_000_000, True),
+    score_row(FP32, 0.05, 0.0, 0.5, 400_000_000, True),
+    score_row(BF16, 0.0625, 0.0125, 0.75, 200_000_000, False),
+    score_row(INT8, 0.075, 0.025, 0.25, 100_000_000, True),
 ]
 ALL = {
     "tradeoff": accuracy.tradeoff(EVALUATED),
@@ -121,9 +121,9 @@ def walk(spec: Any) -> Iterator[dict[str, Any]]:
 
 def values(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Every row of data in the chart, without doubles."""
-    found = [v for d in walk(spec) if isinstance(d.get("values"), list) for v in d["values"] if isinstance(v, dict)]
-    found += [v for rows in spec.get("datasets", {}).values() for v in rows]
-    return [dict(x) for x in {tuple(v.items()): None for v in found}]
+    values = [v for d in walk(spec) if isinstance(d.get("values"), list) for v in d["values"] if isinstance(v, dict)]
+    values += [v for rows in spec.get("datasets", {}).values() for v in rows]
+    return [dict(x) for x in {tuple(v.items()): None for v in values}]
 
 
 def encodings(spec: dict[str, Any], *channels: str) -> list[dict[str, Any]]:
@@ -133,9 +133,9 @@ def encodings(spec: dict[str, Any], *channels: str) -> list[dict[str, Any]]:
 def mode_colours(spec: dict[str, Any]) -> dict[str, str]:
     scales = [e["scale"] for e in encodings(spec, "color", "fill") if e.get("field") == "mode"]
     assert scales
-    found = {tuple(zip(s["domain"], s["range"], strict=True)) for s in scales}
-    assert len(found) == 1, "layers disagree"
-    return dict(found.pop())
+    colours = {tuple(zip(s["domain"], s["range"], strict=True)) for s in scales}
+    assert len(colours) == 1, "layers disagree"
+    return dict(colours.pop())
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -147,15 +147,15 @@ def test_altair_takes_the_spec(name: str) -> None:
 
 
 def test_a_mode_has_one_colour_whoever_else_is_shown() -> None:
-    known = {m: style.mode_colour(m) for m in modes.modes()}
-    assert len(set(known.values())) == len(known), "two modes of one colour"
+    colour_of = {m: style.mode_colour(m) for m in modes.modes()}
+    assert len(set(colour_of.values())) == len(colour_of), "two modes of one colour"
     for name in ("latency", "speedup", "size", "tradeoff"):
-        found = mode_colours(ALL[name])
-        assert found == {m: known[m] for m in found}, name
+        drawn = mode_colours(ALL[name])
+        assert drawn == {m: colour_of[m] for m in drawn}, name
     assert mode_colours(ALL["latency"]).keys() == {FP32, BF16, INT8}
     alone = [r for r in ROWS if r["mode"] == INT8]
     for spec in (speed.latency(alone), speed.speedup(alone, FP32), charts_size.size(alone)):
-        assert mode_colours(spec) == {INT8: known[INT8]}
+        assert mode_colours(spec) == {INT8: colour_of[INT8]}
 
 
 def test_the_split_shows_engine_and_precision_end_to_end() -> None:
@@ -237,16 +237,16 @@ def test_shares_by_hand() -> None:
 
 def test_the_switch_gives_logarithmic_scales() -> None:
     def kinds(name: str) -> set[str]:
-        found = [e["scale"] for e in encodings(ALL[name], "x", "y") if "scale" in e]
+        scale_specs = [e["scale"] for e in encodings(ALL[name], "x", "y") if "scale" in e]
         assert len({e.get("field") for e in encodings(ALL[name], "x", "y") if "scale" in e}) >= 2
-        return {s.get("type", "linear") for s in found}
+        return {s.get("type", "linear") for s in scale_specs}
 
     assert kinds("latency") == {"linear"} and kinds("log latency") == {"log"}
     assert not any(s.get("zero") for s in walk(ALL["log latency"]) if s.get("type") == "log"), "no log of zero"
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "titles"),
     [
         ("latency", {"Input length, s", "One forward pass, ms"}),
         ("speedup", {f"Times as fast as {FP32}"}),
@@ -255,8 +255,8 @@ def test_the_switch_gives_logarithmic_scales() -> None:
         ("deltas", {"Difference in WER, points"}),
     ],
 )
-def test_axes_have_titles_with_units(name: str, wanted: set[str]) -> None:
-    assert wanted <= {e.get("title") for e in encodings(ALL[name], "x", "y")}
+def test_axes_have_titles_with_units(name: str, titles: set[str]) -> None:
+    assert titles <= {e.get("title") for e in encodings(ALL[name], "x", "y")}
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -37,28 +37,28 @@ def filled(store: Store, modes: tuple[str, ...] = (FP32, BF16, INT8), skip: tupl
     for p, mode in enumerate(modes):
         store.set_variant(run_id, p, artefact=Artefact("d", "seed 0", SIZES[mode] * 10**6, 1.0, None, False))
     for i in range(len(SAID)):
-        heard = [
+        predictions = [
             Prediction(p, i, SECONDS[mode], Transcription(HEARD[mode][i], ()))
             for p, mode in enumerate(modes)
             if mode != skip[0] or i < skip[1]
         ]
-        store.add_predictions(run_id, LENGTH_S, heard)
+        store.add_predictions(run_id, LENGTH_S, predictions)
     store.set_state(run_id, "done")
     return run_id
 
 
 def result(store: Store, run_id: str, normaliser: str | None = None) -> Result:
-    found = evaluation.result(store, run_id, normaliser)
-    assert found
-    return found
+    result_of_run = evaluation.result(store, run_id, normaliser)
+    assert result_of_run
+    return result_of_run
 
 
 def test_the_csv_has_what_a_lab_asks_for_and_where_it_was_measured(store: Store) -> None:
     r = result(store, filled(store))
-    asked = "mode words wer wer_low wer_high wer_delta wer_delta_low wer_delta_high cer substitutions deletions "
-    asked += "insertions rtf mean_s"
+    columns = "mode words wer wer_low wer_high wer_delta wer_delta_low wer_delta_high cer substitutions deletions "
+    columns += "insertions rtf mean_s"
     for row in evaluation.summary_rows(r):
-        assert [name for name in row if name in asked.split()] == asked.split()
+        assert [name for name in row if name in columns.split()] == columns.split()
     for row in (*evaluation.summary_rows(r), *evaluation.clip_rows(r)):
         assert (row["device_id"], row["python_version"]) == (device().id, device().versions["python"])
 
@@ -72,7 +72,7 @@ def test_clips_of_another_time_are_told_but_not_where_there_is_nothing_to_compar
     apart = Prediction(2, 1, 0.25, Transcription("five six", ()), paired=False)
     store.add_predictions(run_id, LENGTH_S, [apart])
     assert apart in store.predictions(run_id)
-    assert "torch-int8-dynamic heard some of the clips at another time" in doubts(run_id)
+    assert "torch-int8-dynamic transcribed some of the clips at another time" in doubts(run_id)
     alone = filled(store, skip=(FP32, 0))
     store.add_predictions(alone, LENGTH_S, [apart])
     assert "another time" not in doubts(alone)
@@ -102,7 +102,7 @@ def test_the_worst_clips_are_those_that_lost_most(store: Store) -> None:
 
 def test_what_nothing_beats(store: Store) -> None:
     r = result(store, filled(store))
-    # bf16 hears and weighs as fp32 does and is slower; int8 hears worse and is the fastest
+    # bf16 transcribes and weighs as fp32 does and is slower; int8 makes more errors and is the fastest
     assert [s.record.variant.mode for s in evaluation.unbeaten(r.scores)] == [FP32, INT8]
 
 
@@ -131,9 +131,9 @@ def test_another_normaliser_counts_anew(store: Store) -> None:
 
 
 def test_without_intervals_it_is_cheap(store: Store) -> None:
-    found = evaluation.result(store, filled(store), intervals=False)
-    assert found
-    c = found.scores[2].comparison
+    quick = evaluation.result(store, filled(store), intervals=False)
+    assert quick
+    c = quick.scores[2].comparison
     assert c.wer == pytest.approx(3 / 11) and c.delta == pytest.approx(2 / 11)
     assert c.wer_low is c.wer_high is c.delta_low is c.delta_high is None
 
@@ -143,7 +143,7 @@ def test_a_variant_that_died_is_compared_on_the_clips_it_heard(store: Store) -> 
     int8 = r.scores[2]
     assert len(int8.clips) == 2 and int8.words.reference_count == 6
     assert int8.comparison.delta == pytest.approx((2 - 1) / 6)
-    assert "33.3 % against 16.7 % of the original on the 2 clips that it heard" in evaluation.headline(r)
+    assert "33.3 % against 16.7 % of the original on the 2 clips that it transcribed" in evaluation.headline(r)
     assert [s.record.variant.mode for s in evaluation.unbeaten(r.scores)] == [FP32], "int8 heard other clips"
 
 
@@ -157,8 +157,10 @@ def test_variants_have_a_wer_though_the_original_failed(store: Store) -> None:
 
 
 def test_headline_names_the_fastest(store: Store) -> None:
-    said = evaluation.headline(result(store, filled(store)))
-    assert said.startswith("torch-int8-dynamic: WER 27.3 % against 9.1 % of the original: 3 of 4 clips differ, too few")
+    sentence = evaluation.headline(result(store, filled(store)))
+    assert sentence.startswith(
+        "torch-int8-dynamic: WER 27.3 % against 9.1 % of the original: 3 of 4 clips differ, too few"
+    )
     same = evaluation.headline(result(store, filled(store, (FP32, BF16))))
     assert same.endswith("of the original: as many errors in every clip.")
     assert evaluation.headline(result(store, filled(store, (FP32,)))) == ""
@@ -169,8 +171,8 @@ def test_an_original_that_gets_most_wrong_is_doubted(store: Store) -> None:
     run_id = filled(store)
     for i in range(4):
         store.add_predictions(run_id, LENGTH_S, [Prediction(0, i, 0.5, Transcription("no idea", ()))])
-    (said,) = evaluation.doubts(result(store, run_id))
-    assert "random weights" in said and f"{BASE} itself gets most words wrong" in said
+    (sentence,) = evaluation.doubts(result(store, run_id))
+    assert "random weights" in sentence and f"{BASE} itself gets most words wrong" in sentence
 
 
 def test_nothing_heard_has_no_scores(store: Store) -> None:
@@ -183,17 +185,23 @@ def test_nothing_heard_has_no_scores(store: Store) -> None:
 
 def test_headline_names_every_mode_that_hears_worse_the_worst_first(store: Store) -> None:
     texts = [f"one two three four {word}" for word in ["five", "six", "seven", "eight", "nine", "ten", "go", "stop"]]
-    heard = {FP32: lambda t: t, BF16: lambda t: t.replace("two", "too"), INT8: lambda t: "", "onnx-fp32": lambda t: t}
+    transcribe_by_mode = {
+        FP32: lambda t: t,
+        BF16: lambda t: t.replace("two", "too"),
+        INT8: lambda t: "",
+        "onnx-fp32": lambda t: t,
+    }
     seconds = {FP32: 0.5, BF16: 0.75, INT8: 0.6, "onnx-fp32": 0.25}
-    spec = EvaluationSpec(tuple(Variant(BASE, m, Placement("cpu", 2)) for m in heard), "/clips")
+    spec = EvaluationSpec(tuple(Variant(BASE, m, Placement("cpu", 2)) for m in transcribe_by_mode), "/clips")
     run_id = store.create_run(spec, device())
     store.set_clips(run_id, [ClipRecord(i, f"{i}.wav", f"/clips/{i}.wav", text) for i, text in enumerate(texts)])
     for i, text in enumerate(texts):
-        told = [
-            Prediction(p, i, seconds[m], Transcription(hear(text), ())) for p, (m, hear) in enumerate(heard.items())
+        predictions = [
+            Prediction(p, i, seconds[m], Transcription(transcribe(text), ()))
+            for p, (m, transcribe) in enumerate(transcribe_by_mode.items())
         ]
-        store.add_predictions(run_id, LENGTH_S, told)
+        store.add_predictions(run_id, LENGTH_S, predictions)
     assert evaluation.headline(result(store, run_id)) == (
         "onnx-fp32: WER 0.0 % against 0.0 % of the original: as many errors in every clip. "
-        "These hear worse: torch-int8-dynamic (+100.0 points), torch-bf16 (+20.0 points)."
+        "These make more errors: torch-int8-dynamic (+100.0 points), torch-bf16 (+20.0 points)."
     )

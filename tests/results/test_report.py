@@ -73,9 +73,9 @@ def run_id(store: Store) -> str:
 
 
 def read(store: Store, run_id: str) -> Report:
-    found = report.report(store, run_id)
-    assert found
-    return found
+    run_report = report.report(store, run_id)
+    assert run_report
+    return run_report
 
 
 def test_the_figures_by_hand(store: Store, run_id: str) -> None:
@@ -130,10 +130,12 @@ def test_without_the_engines_fp32_nothing_is_split(store: Store) -> None:
     group = store.start_group(made, "tiny", Placement("cpu", 2), 1, 5.0, [0, 1, 2])
     for v in (0, 1, 2):
         store.add_visit(group, visit(v, 0, (1.0 + v,)))
-    _, other, own = read(store, made).cells
+    _, other, engine_fp32 = read(store, made).cells
     assert other.engine is None and other.precision is None
-    assert own.engine and own.precision and own.engine.value == 1  # the original is its engine's fp32
-    assert own.precision.value == pytest.approx(1 / 3, rel=1e-12)
+    assert (
+        engine_fp32.engine and engine_fp32.precision and engine_fp32.engine.value == 1
+    )  # the original is its engine's fp32
+    assert engine_fp32.precision.value == pytest.approx(1 / 3, rel=1e-12)
 
 
 def test_rtf_counts_the_audio_of_the_whole_batch(store: Store) -> None:
@@ -147,8 +149,8 @@ def test_rtf_counts_the_audio_of_the_whole_batch(store: Store) -> None:
 
 def test_csv_columns_and_the_rows_words(store: Store, run_id: str) -> None:
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(tables.summary_rows(read(store, run_id))))))
-    wanted = COLUMNS.replace(",", " ").split()
-    assert len(wanted) == 22 and [c for c in rows[0] if c in wanted] == wanted
+    columns = COLUMNS.replace(",", " ").split()
+    assert len(columns) == 22 and [c for c in rows[0] if c in columns] == columns
     assert [r["mode"] for r in rows] == ["torch-fp32", "torch-int8-dynamic"]
     assert [r["engine"] for r in rows] == ["torch", "torch"]
     assert rows[0]["speedup_ratio"] == "1.0" and float(rows[1]["speedup_ratio"]) == pytest.approx(2**1.5, rel=1e-12)
@@ -371,8 +373,8 @@ def test_the_dashboards_process_stays_light(use: str) -> None:
 
 def test_a_loss_curve_becomes_rows_and_what_is_no_number_is_left_out(store: Store, run_id: str) -> None:
     assert tables.loss_rows(report.report(store, run_id)) == []  # type: ignore[arg-type]
-    told = replace(QUANT, details={LOSS_CURVE: "0.5 nonsense 0.25 nan"})
-    store.set_variant(run_id, 1, artefact=told)
+    damaged = replace(QUANT, details={LOSS_CURVE: "0.5 nonsense 0.25 nan"})
+    store.set_variant(run_id, 1, artefact=damaged)
     r = report.report(store, run_id)
     assert r and tables.loss_rows(r) == [
         {"model": "tiny", "mode": "torch-int8-dynamic", "step": step, "loss": loss}

@@ -42,9 +42,9 @@ def measured(store: Store, times: Times, sizes: tuple[int | None, int] = (500, 2
             for position, seconds in enumerate(pair):
                 if seconds:
                     store.add_visit(group, Visit(position, number, position, 0.0, (Pass("kept", seconds),)))
-    found = report.report(store, run_id)
-    assert found
-    return found
+    run_report = report.report(store, run_id)
+    assert run_report
+    return run_report
 
 
 SAME: list[tuple[float | None, float | None]] = [(0.5, 0.25)] * 3  # twice as fast, every time
@@ -85,16 +85,16 @@ def test_headline_of_a_slower_mode_says_so(store: Store) -> None:
 def test_headline_where_the_interval_spans_one(store: Store) -> None:
     # Ratios 2 and 1/2: the estimate is 1, the logs +-ln 2 with standard error ln 2, t(0.975, 1) = 12.7062: 2^+-12.7062,
     # which is 0.00015 to 6682.9
-    said = str(sentences.headline(measured(store, {(1, 5.0): [(0.4, 0.2), (0.2, 0.4)]})))
-    assert said == (
+    headline = str(sentences.headline(measured(store, {(1, 5.0): [(0.4, 0.2), (0.2, 0.4)]})))
+    assert headline == (
         "On board, torch-int8-dynamic makes tiny 2.50 times smaller; whether it is faster than torch-fp32 on 5 s of "
-        "audio can't be told (95 % interval under 0.01 to over 100)."
+        "audio is not clear (95 % interval under 0.01 to over 100)."
     )
 
 
 def test_headline_after_one_round_claims_no_interval(store: Store) -> None:
-    said = str(sentences.headline(measured(store, {(1, 5.0): [(0.5, 0.25)]})))
-    assert said.endswith("2.00 times as fast as torch-fp32 on 5 s of audio.") and "interval" not in said
+    headline = str(sentences.headline(measured(store, {(1, 5.0): [(0.5, 0.25)]})))
+    assert headline.endswith("2.00 times as fast as torch-fp32 on 5 s of audio.") and "interval" not in headline
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_sentence_a_mode(store: Store) -> None:
     r = measured(store, {(1, 1.0): [(0.3, 0.2)] * 3, (1, 5.0): SAME})
     assert sentences.size_against_latency(r) == [
         "**torch-int8-dynamic** is 2.50 times smaller and 1.50 to 2.00 times as fast. Smaller and faster, as "
-        "supposed, but less faster than smaller: latency follows size only in part."
+        "expected, but the speed-up is less than the size ratio: latency follows size only in part."
     ]
 
 
@@ -156,9 +156,9 @@ TOO_WIDE = "too wide to judge"
     ],
 )
 def test_verdicts(smaller: float, intervals: list[tuple[float, float]], words: str) -> None:
-    said = sentences._verdict(smaller, [Interval((low * high) ** 0.5, low, high, 10) for low, high in intervals])
-    assert words in said
-    assert sum(w in said for w in (AGREES, IN_PART, NOT_IN_PROPORTION, NO_GAIN, DEPENDS, TOO_WIDE)) == 1
+    verdict = sentences._verdict(smaller, [Interval((low * high) ** 0.5, low, high, 10) for low, high in intervals])
+    assert words in verdict
+    assert sum(w in verdict for w in (AGREES, IN_PART, NOT_IN_PROPORTION, NO_GAIN, DEPENDS, TOO_WIDE)) == 1
 
 
 def test_the_verdict_on_larger_and_faster() -> None:
@@ -172,9 +172,9 @@ def covered(store: Store, mode: str, *parts: Part) -> list[str]:
     )
     store.set_variant(run_id, 0, coverage=Coverage((Part("linears", 32, 32, 100, 1000),)))
     store.set_variant(run_id, 1, coverage=Coverage(parts))
-    found = report.report(store, run_id)
-    assert found
-    return sentences.false_claims(found)
+    run_report = report.report(store, run_id)
+    assert run_report
+    return sentences.false_claims(run_report)
 
 
 def test_a_mode_that_claims_int8_and_does_not_run_it_is_told(store: Store) -> None:

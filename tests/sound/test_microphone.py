@@ -82,11 +82,11 @@ needs_portaudio = pytest.mark.skipif(
 @pytest.fixture
 def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Array:
     """What the default microphone hears first: (n,) float32. Then it repeats the end."""
-    heard = np.random.default_rng(0).normal(0, 3000, round(CLIP_S * 16_000)).clip(-32768, 32767).astype("<i2")
-    heard.tofile(tmp_path / "clip.raw")
+    samples = np.random.default_rng(0).normal(0, 3000, round(CLIP_S * 16_000)).clip(-32768, 32767).astype("<i2")
+    samples.tofile(tmp_path / "clip.raw")
     (tmp_path / ".asoundrc").write_text(ASOUNDRC % (tmp_path / "clip.raw"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    return (heard / 32768).astype(np.float32)
+    return (samples / 32768).astype(np.float32)
 
 
 @pytest.fixture
@@ -105,12 +105,12 @@ def everything(recorder: Recorder, timeout_s: float = 30.0) -> Array:
     return np.concatenate([*parts, recorder.read()])
 
 
-def alike(found: Array, clip: Array) -> float:
+def alike(recording: Array, clip: Array) -> float:
     """The highest normalised correlation of the clip with any stretch of what was found."""
-    size = len(found) + len(clip)
-    products = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(clip, size)), size)[: len(found)]
+    size = len(recording) + len(clip)
+    products = np.fft.irfft(np.fft.rfft(recording, size) * np.conj(np.fft.rfft(clip, size)), size)[: len(recording)]
     at = int(np.argmax(products))
-    stretch = found[at : at + len(clip)]
+    stretch = recording[at : at + len(clip)]
     return float(stretch @ clip[: len(stretch)] / (np.linalg.norm(stretch) * np.linalg.norm(clip)))
 
 
@@ -120,9 +120,9 @@ def alike(found: Array, clip: Array) -> float:
 @needs_portaudio
 def test_the_clip_is_in_what_was_recorded(clip: Array) -> None:
     with Recorder(seconds=2.5) as recorder:
-        found = everything(recorder)
-        assert found.dtype == np.float32 and len(found) == 40_000 and recorder.elapsed_s == 2.5
-        assert alike(found, clip) > 0.999
+        recording = everything(recorder)
+        assert recording.dtype == np.float32 and len(recording) == 40_000 and recorder.elapsed_s == 2.5
+        assert alike(recording, clip) > 0.999
         assert recorder.rates == (16_000, 16_000)  # overflows are no surprise here: it plays a thousand times too fast
         assert recorder.level and abs(recorder.level.rms_dbfs - 20 * np.log10(3000 / 32768)) < 1
         assert -20 < recorder.level.peak_dbfs <= 0
@@ -176,7 +176,7 @@ def test_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     if any(Path("/dev/snd").glob("pcmC*c")):
         pytest.skip("there are microphones here")
-    with pytest.raises(MicrophoneError, match=r"^No microphone was found. Plug one in and look again; .* work too.$"):
+    with pytest.raises(MicrophoneError, match=r"^No microphone was found. Plug one in and try again; .* work too.$"):
         devices()
     with Recorder() as recorder, pytest.raises(MicrophoneError, match=r"^No microphone was found"):
         everything(recorder)
@@ -209,11 +209,11 @@ def test_a_device_that_knows_48_khz_stereo_alone(wrapper: Path) -> None:
     wrapper.write_text(ONLY_48_KHZ.replace("COUNT", "1000"))
     assert devices() == [Input(7, "Cheap", "USB", 48_000, 2, is_default=True)]
     with Recorder(seconds=2) as recorder:
-        found = everything(recorder)
+        recording = everything(recorder)
     assert recorder.rates == (48_000, 16_000) and recorder.overflows > 10
-    assert len(found) == 32_000 and abs(np.abs(found[1000:]).max() - 0.5) < 0.01
-    assert abs(np.argmax(np.abs(np.fft.rfft(found))) / 2 - 440) < 1
-    assert np.abs(np.diff(found)).max() < 0.5 * 2 * np.pi * 440 / 16_000 + 0.01, "no seams between blocks"
+    assert len(recording) == 32_000 and abs(np.abs(recording[1000:]).max() - 0.5) < 0.01
+    assert abs(np.argmax(np.abs(np.fft.rfft(recording))) / 2 - 440) < 1
+    assert np.abs(np.diff(recording)).max() < 0.5 * 2 * np.pi * 440 / 16_000 + 0.01, "no seams between blocks"
 
 
 def test_blocks_and_level_come_several_times_a_second(wrapper: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_device_that_another_program_holds(wrapper: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"its process crashed \(SIGSEGV\)"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "its process was killed"),
@@ -271,11 +271,11 @@ def test_a_device_that_another_program_holds(wrapper: Path) -> None:
         ("def query_hostapis():\n    return 1 / 0", 'exit code 1. It said last: "ZeroDivisionError: division by zero"'),
     ],
 )
-def test_a_driver_that_dies(fault: str, said: str, wrapper: Path) -> None:
+def test_a_driver_that_dies(fault: str, message: str, wrapper: Path) -> None:
     wrapper.write_text(fault)
-    with pytest.raises(MicrophoneError, match=said):
+    with pytest.raises(MicrophoneError, match=message):
         devices()
-    with Recorder() as recorder, pytest.raises(MicrophoneError, match=said):
+    with Recorder() as recorder, pytest.raises(MicrophoneError, match=message):
         everything(recorder)
 
 
@@ -316,8 +316,8 @@ def test_a_recorder_leaves_no_descriptors(wrapper: Path) -> None:
 
 def descriptors() -> set[tuple[str, str]]:
     """This process' open files by number and what they lead to: what others left open may be closed meanwhile."""
-    found = set()
+    files = set()
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the listing's own, for one
-            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
-    return found
+            files.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return files

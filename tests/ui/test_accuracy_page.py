@@ -70,10 +70,10 @@ def frame(at: AppTest) -> Any:
 
 def test_an_empty_page_says_what_to_do_and_can_start(store: Store) -> None:
     at = opened(PAGE)
-    said = texts(at)
-    assert "Press Start above" in said and "clips** with" in said and "about **" in said
+    shown = texts(at)
+    assert "Press Start above" in shown and "clips** with" in shown and "about **" in shown
     assert not at.button(key="evaluate").disabled
-    assert "punctuation but apostrophes" in said  # what the normaliser does
+    assert "punctuation but apostrophes" in shown  # what the normaliser does
 
 
 @pytest.mark.parametrize("where", ["/no/such/folder", ""])
@@ -82,8 +82,8 @@ def test_a_bad_folder_gets_a_sentence_and_no_start(store: Store, where: str) -> 
     at.session_state["source"] = evaluation_form.FOLDER
     at.run()
     at.text_input(key="folder").set_value(where).run()
-    said = texts(at)
-    assert ("There is no folder or file “/no/such/folder”" if where else "Type the path of a folder") in said
+    shown = texts(at)
+    assert ("There is no folder or file “/no/such/folder”" if where else "Type the path of a folder") in shown
     assert at.button(key="evaluate").disabled and not at.exception
 
 
@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch
 
 def test_start_hands_over_what_was_chosen(store: Store, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[EvaluationSpec] = []
-    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
+    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec, data_set: started.append(spec) or filled(store))
     at = opened(PAGE)
     at.session_state["source"] = evaluation_form.FOLDER
     at.session_state["folder"] = str(clips)
@@ -132,7 +132,7 @@ def test_the_first_start_beside_an_earlier_evaluation(store: Store, monkeypatch:
     """The page puts the one that it shows into its address, behind the button."""
     filled(store)
     started: list[EvaluationSpec] = []
-    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec, found: started.append(spec) or filled(store))
+    monkeypatch.setattr(manager.Jobs, "start", lambda _, spec, data_set: started.append(spec) or filled(store))
     at = opened(PAGE)
     at.button(key="evaluate").click().run()
     assert len(started) == 1
@@ -147,10 +147,10 @@ def test_a_finished_evaluation_in_figures_files_and_clips(store: Store) -> None:
     assert list(shown["Difference, points"]) == pytest.approx([0, 0, 200 / 11])
     assert [list(shown[k]) for k in "SDI"] == [[1, 1, 1], [0, 0, 1], [0, 0, 1]]
     assert len(at.get("download_button")) == 2 and len(at.get("vega_lite_chart")) == 2
-    said = texts(at)
-    assert "torch-int8-dynamic: WER 27.3 % against 9.1 % of the original" in said
-    assert "No variant is better than **torch-fp32** and **torch-int8-dynamic**" in said
-    assert "`0.wav` · 2.0 s · 2 errors in 4 words, the original 0" in said
+    shown = texts(at)
+    assert "torch-int8-dynamic: WER 27.3 % against 9.1 % of the original" in shown
+    assert "No variant is better than **torch-fp32** and **torch-int8-dynamic**" in shown
+    assert "`0.wav` · 2.0 s · 2 errors in 4 words, the original 0" in shown
     assert not at.toggle(key=f"rtf-{run_id}").value
     at.toggle(key=f"rtf-{run_id}").set_value(True).run()
     assert not at.exception

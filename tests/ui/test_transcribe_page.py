@@ -291,7 +291,7 @@ def test_the_device_microphone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> N
     recorder = at.session_state["t_recorder"]
     assert recorder.wanted == (7, 3.0) and recorder.looks, "else it would end by itself"
     said = texts(at)
-    assert "48 kHz, models hear 16 kHz" in said and "lost 3 times" in said and at.button(key="t_start").disabled
+    assert "48 kHz, models expect 16 kHz" in said and "lost 3 times" in said and at.button(key="t_start").disabled
     press(at, "t_stop")
     said = texts(at)
     assert "device microphone · 2.0 s · came at 48 kHz" in said and "lost 3 times" in said

@@ -25,7 +25,7 @@ class Int4(engine.OnnxMode):
         engine="onnx",
         weights=Precision(
             4,
-            "weights of the linear layers become 4-bit integers, a scale and a zero point a block; everything else "
+            "weights of the linear layers become 4-bit integers, one scale and zero point per block; everything else "
             "stays fp32",
         ),
         activations=Precision(32, "32-bit floating point"),

@@ -26,10 +26,10 @@ class Int8Dynamic(engine.OnnxMode):
         engine="onnx",
         weights=Precision(
             8,
-            "weights of the linear layers become 8-bit integers, one scale an output channel; everything else stays "
+            "weights of the linear layers become 8-bit integers, one scale per output channel; everything else stays "
             "fp32",
         ),
-        activations=Precision(8, "8-bit integers inside the linear layers, scaled anew at every pass; fp32 elsewhere"),
+        activations=Precision(8, "8-bit integers inside the linear layers, scaled at every pass; fp32 elsewhere"),
         needs=Needs(packages=("onnxruntime",), build_packages=("onnx",)),
         cost=Cost(memory_bytes=100_000_000, memory_copies=3.2, disk_copies=1.0),
         stores={"linear": 8, "": 32},

@@ -37,8 +37,8 @@ class Int8Static(engine.OnnxMode):
         ),
         activations=Precision(
             8,
-            "8-bit integers inside what is quantized, in ranges found on calibration clips: one a channel in the "
-            "feature extractor, one a tensor in linear layers; fp32 elsewhere",
+            "8-bit integers inside what is quantized, with ranges calibrated on clips: one per channel in the "
+            "feature extractor, one per tensor in linear layers; fp32 elsewhere",
         ),
         needs=Needs(packages=("onnxruntime",), build_packages=("onnx",)),
         cost=Cost(memory_bytes=200_000_000, memory_copies=4.2, disk_copies=1.2),
@@ -50,8 +50,8 @@ class Int8Static(engine.OnnxMode):
             ),
             "ranges": Option(
                 "channel",
-                "of the feature extractor's activations: one a channel with the least error, or one a tensor from the "
-                "least to the greatest value of all clips, as is usual",
+                "of the feature extractor's activations: one per channel with the least error, or one per tensor from "
+                "the least to the greatest value of all clips, as is usual",
                 allowed=("channel", "minmax"),
             ),
         },

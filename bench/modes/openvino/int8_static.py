@@ -44,13 +44,13 @@ class Int8Static(engine.OpenVinoMode):
         engine="openvino",
         weights=Precision(
             8,
-            "matrix products and convolutions become 8-bit integers, one scale an output channel; the first "
+            "matrix products and convolutions become 8-bit integers, one scale per output channel; the first "
             "convolution and the positional one 16-bit (bfloat16)",
         ),
         activations=Precision(
             8,
-            "8-bit integers inside them, in ranges found on calibration clips: one a channel in the feature extractor, "
-            "one a tensor elsewhere; the rest 16-bit (bfloat16) where the processor has it",
+            "8-bit integers inside them, with ranges calibrated on clips: one per channel in the feature extractor, "
+            "one per tensor elsewhere; the rest 16-bit (bfloat16) where the processor has it",
         ),
         needs=Needs(packages=("openvino",), build_packages=(*engine.QUANTIZE_PACKAGES, "onnx", "onnxruntime")),
         cost=Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=0.3),
@@ -60,8 +60,8 @@ class Int8Static(engine.OpenVinoMode):
             "float_convs": Option(1, "how many of the feature extractor's first convolutions stay float", 0, 7),
             "ranges": Option(
                 "channel",
-                "of the feature extractor's activations: one a channel with the least error, or one a tensor between "
-                "the means over clips of its least and of its greatest value, as is usual",
+                "of the feature extractor's activations: one per channel with the least error, or one per tensor "
+                "between the means over clips of its least and of its greatest value, as is usual",
                 allowed=("channel", "minmax"),
             ),
         },

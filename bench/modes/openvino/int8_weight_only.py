@@ -31,7 +31,7 @@ class Int8WeightOnly(engine.OpenVinoMode):
         engine="openvino",
         weights=Precision(
             8,
-            "matrix products and convolutions are stored in 8-bit integers, one scale an output channel; the "
+            "matrix products and convolutions are stored in 8-bit integers, one scale per output channel; the "
             "positional convolution, and biases of convolutions, in 16 bits (bfloat16)",
         ),
         activations=Precision(16, "not quantized: 16-bit (bfloat16) where the processor has it"),

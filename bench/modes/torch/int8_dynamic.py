@@ -22,7 +22,7 @@ class Int8Dynamic(dynamic.DynamicMode):
             8,
             "weights of the linear layers become 8-bit integers; everything else stays fp32",
         ),
-        activations=Precision(8, "8-bit integers inside the linear layers, scaled anew at every pass; fp32 elsewhere"),
+        activations=Precision(8, "8-bit integers inside the linear layers, scaled at every pass; fp32 elsewhere"),
         needs=Needs(packages=("torch", "transformers")),
         cost=Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0),
         stores={"linear": 8, "": 32},

@@ -26,7 +26,7 @@ class Int8DynamicPerChannel(dynamic.DynamicMode):
         label="int8 dynamic, linear layers, per channel (PyTorch)",
         weights=Precision(
             8,
-            "weights of the linear layers become 8-bit integers, one scale a row; everything else stays fp32",
+            "weights of the linear layers become 8-bit integers, one scale per row; everything else stays fp32",
         ),
         min_snr_db=28.0,
         first=False,

@@ -24,10 +24,10 @@ class Int8Dynamic(engine.TorchaoMode):
         label="int8 dynamic, linear layers (torchao)",
         engine="torch",
         weights=Precision(
-            8, "weights of the linear layers become 8-bit integers, one scale a row; everything else stays fp32"
+            8, "weights of the linear layers become 8-bit integers, one scale per row; everything else stays fp32"
         ),
         activations=Precision(
-            8, "8-bit integers inside the linear layers, one scale a frame, anew at every pass; fp32 elsewhere"
+            8, "8-bit integers inside the linear layers, one scale per frame, computed at every pass; fp32 elsewhere"
         ),
         needs=Needs(packages=("torch", "transformers", "torchao", "safetensors")),
         cost=Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0),

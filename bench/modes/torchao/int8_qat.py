@@ -36,15 +36,15 @@ class Int8Qat(engine.TorchaoMode):
 
     SPEC = ModeSpec(
         name="torch-int8-qat",
-        label="int8 QAT: fine-tuned while it is rounded, linear layers (torchao)",
+        label="int8 QAT: fine-tuned with rounding, linear layers (torchao)",
         engine="torch",
         weights=Precision(
             8,
             "weights of the linear layers are tuned on labelled clips while they are rounded, then become 8-bit "
-            "integers, one scale a row; everything else stays fp32",
+            "integers, one scale per row; everything else stays fp32",
         ),
         activations=Precision(
-            8, "8-bit integers inside the linear layers, one scale a frame, anew at every pass; fp32 elsewhere"
+            8, "8-bit integers inside the linear layers, one scale per frame, computed at every pass; fp32 elsewhere"
         ),
         needs=Needs(packages=("torch", "transformers", "torchao", "safetensors")),
         # Measured during tuning: 0.7 GB for the demo model and 3.55 GB for base, with weights, gradients, AdamW's two

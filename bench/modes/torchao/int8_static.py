@@ -59,7 +59,7 @@ class Int8Static(torch_engine.TorchMode):
             "first four convolutions and the positional one stay fp32",
         ),
         activations=Precision(
-            8, "8-bit integers into the same layers, by ranges found on calibration clips; fp32 elsewhere"
+            8, "8-bit integers into the same layers, with ranges calibrated on clips; fp32 elsewhere"
         ),
         needs=Needs(packages=("torch", "transformers", "torchao", "safetensors"), compiles=True),
         # Measured: building took 0.6 GB for the demo model and 1.3 GB for base; compiling base afterwards, to count its

@@ -25,7 +25,7 @@ class Int8WeightOnly(engine.TorchaoMode):
         label="int8 weights only, linear layers (torchao)",
         engine="torch",
         weights=Precision(
-            8, "weights of the linear layers become 8-bit integers, one scale a row; everything else stays fp32"
+            8, "weights of the linear layers become 8-bit integers, one scale per row; everything else stays fp32"
         ),
         activations=Precision(32, "fp32: the weights become floats again at every pass"),
         needs=Needs(packages=("torch", "transformers", "torchao", "safetensors")),

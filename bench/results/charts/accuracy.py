@@ -122,7 +122,7 @@ def _deltas(order: Modes, labels: Modes, baseline: str, end: float) -> Spec:
     whiskers = base.mark_rule(strokeWidth=3).encode(x=alt.X("delta_low:Q", title=""), x2="delta_high:Q")
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(x=x)
     zero = alt.Chart(TABLE).mark_rule(strokeDash=[4, 4], color=MUTED).encode(x=alt.datum(0))
-    subtitle = ["right of the line: hears worse", "whiskers: 95 % interval, paired by clip"]
+    subtitle = ["right of the line: more errors", "whiskers: 95 % interval, paired by clip"]
     return spec_of(
         bars + whiskers + dots + zero, f"Difference to {baseline}", subtitle, 48 * len(labels) + 20, legend=False
     )

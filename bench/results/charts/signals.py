@@ -34,7 +34,7 @@ def _loss(order: Modes) -> Spec:
     return spec_of(
         chart,
         "Fine-tuning",
-        "loss of each step's clip before it was learnt from; clips differ",
+        "loss of each step's clip before the update; clips differ",
         160 + legend_px(order),
     )
 

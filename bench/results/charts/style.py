@@ -34,7 +34,7 @@ PALETTES = {
     "openvino": ("#c4589f", "#8e5bd0", "#e592c8", "#7a3f8f", "#b68ae6", "#d1495b"),
 }
 OTHERS = ("#4f9a3a", "#c0862b", "#7a6fd0", "#2f8f8a", "#b5566f", "#8a8f2a")  # for engines without a palette
-# Precisions have their own hue, so that nobody takes them for a mode.
+# Precisions have their own hue, so that they are not mistaken for modes.
 BITS_COLOURS = {"32 bit": "#8b929c", "16 bit": "#a99be0", "8 bit": "#7a5cc4", "4 bit": "#52309e"}
 MUTED = "#76808c"  # legible on light and dark backgrounds
 FEW = 6  # modes whose charts fit side by side
