@@ -44,7 +44,7 @@ def _refusal() -> str:
     """Return why none may be computed now: it would take processor time from a measurement."""
     jobs = manager.jobs()
     if job := jobs.live:
-        return f"{job.what} is under way, and computing a spectrogram would spoil its times. Wait for it, or cancel it."
+        return f"{job.noun} is under way, and computing a spectrogram would spoil its times. Wait for it, or cancel it."
     return jobs.holder() or ""
 
 

@@ -99,4 +99,5 @@ def _palette() -> npt.NDArray[np.uint8]:
     anchors = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS])
     places = np.linspace(0, len(COLOURS) - 1, 256)
     channels = [np.interp(places, np.arange(len(COLOURS)), anchors[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    palette: npt.NDArray[np.uint8] = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return palette
