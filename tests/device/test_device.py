@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +139,8 @@ def test_what_is_missing_is_none(files: Callable[[str, str], None]) -> None:
 
 def test_what_is_there_is_read_in_si_units(files: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     files("proc/7/status", "VmPeak:\t9 kB\nVmHWM:\t     300 kB\nVmRSS:\t     200 kB\n")
-    files("proc/7/smaps_rollup", "Rss: 200 kB\nPss:      150 kB\nPss_Dirty: 1 kB\n")
+    full_info = SimpleNamespace(memory_full_info=lambda: SimpleNamespace(rss=204_800, pss=153_600))
+    monkeypatch.setattr(psutil, "Process", lambda pid: full_info if pid == 7 else None)
     for core, khz in ((0, "1200000"), (1, "2400000"), (2, "none")):
         files(f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq", khz)
     files("sys/devices/platform/soc/soc:firmware/get_throttled", "50005\n")
@@ -147,6 +149,30 @@ def test_what_is_there_is_read_in_si_units(files: Callable[[str, str], None], mo
     assert readings.reading(7, 0.25, cpu.KIND) == Reading(204_800, 307_200, 153_600, 0.25, 62.5, 2.4e9, True)
     files("sys/devices/platform/soc/soc:firmware/get_throttled", "50000\n")  # it was throttled, and is not now
     assert cpu.KIND.throttled() is False
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="this system does not tell a PSS")
+def test_a_page_that_processes_share_counts_in_part() -> None:
+    private = bytearray(os.urandom(50_000_000))
+    before = readings.pss(os.getpid())
+    assert before is not None and before > len(private)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        shared = readings.pss(os.getpid())
+        assert shared is not None and shared < before - len(private) / 3
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_system_without_pss(monkeypatch: pytest.MonkeyPatch) -> None:
+    info: object = SimpleNamespace(rss=1)
+    monkeypatch.setattr(psutil.Process, "memory_full_info", lambda _: info)
+    assert readings.pss(os.getpid()) is None
+    info = SimpleNamespace(rss=1, pss=0)
+    assert readings.pss(os.getpid()) is None
 
 
 # --- kinds of devices

@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import pickle
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from tiny_model import CONFIG, save
 from bench import modes
 from bench.artefacts import build as artefacts_build
 from bench.artefacts import cache
-from bench.core import paths
+from bench.core import child, paths
 from bench.core.paths import ROOT
 from bench.core.records import Artefact
 from bench.core.specs import Placement, SpecError, Variant
@@ -502,7 +501,7 @@ def test_the_probe_tells_of_every_mode_and_asks_once(tmp_path: Path, monkeypatch
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(subprocess, "run", never)
+    monkeypatch.setattr(child, "ask", never)
     assert probe.availability() == availability
     probe._known.clear()
     assert probe.availability() == availability, "the file remembers for the next process"

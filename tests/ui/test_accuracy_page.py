@@ -280,6 +280,6 @@ def test_a_zip_is_unpacked_once(store: Store, clips: Path, tmp_path: Path) -> No
     where = evaluation_form.unpacked(data, "x.zip")
     assert len(dataset.find(str(where)).clips) == 2 and where.is_relative_to(tmp_path / "datasets")
     assert evaluation_form.unpacked(data, "x.zip") == where
-    with pytest.raises(datasets_folder.DatasetError, match="can't be unpacked"):
+    with pytest.raises(datasets_folder.DatasetError, match="can't be read"):
         evaluation_form.unpacked(b"no zip", "y.zip")
     assert [p.name for p in (tmp_path / "datasets").iterdir()] == [where.parent.name], "nothing is left of it"

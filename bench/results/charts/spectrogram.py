@@ -17,7 +17,7 @@ from bench.sound.mel import BANDS, RANGE_DB, TOP_HZ, Mel
 
 # From quiet to loud, ever lighter, so that it reads without colours too. On light and dark pages alike.
 COLOURS = ("#0b0e26", "#2b2a72", "#6d3a9c", "#b5478f", "#e8705a", "#f5b556", "#fdf6c3")
-TICKS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000)
+TICKS_HZ = (0, 500, 1000, 2000, 4000, 8000)
 _TITLE = f"dB relative to the loudest point (range {RANGE_DB:g} dB)"
 
 
@@ -49,6 +49,7 @@ def _chart(length_s: float) -> Spec:
             scale=frequency,
             axis=alt.Axis(
                 grid=False,
+                labelOverlap=False,
                 values=[_mel(hz) for hz in TICKS_HZ],
                 labelExpr="format(round(700 * (pow(10, datum.value / 2595) - 1)), 'd')",
             ),
@@ -99,5 +100,5 @@ def _palette() -> npt.NDArray[np.uint8]:
     anchors = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS])
     places = np.linspace(0, len(COLOURS) - 1, 256)
     channels = [np.interp(places, np.arange(len(COLOURS)), anchors[:, channel]) for channel in range(3)]
-    palette: npt.NDArray[np.uint8] = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
-    return palette
+    colours: npt.NDArray[np.uint8] = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return colours
