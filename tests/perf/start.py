@@ -38,7 +38,7 @@ from bench.core.specs import Placement, RunSpec
 from bench.jobs.manager import jobs
 
 model, modes = sys.argv[1:]
-spec = RunSpec.grid([model], modes.split(","), (1.0,), placements=[Placement("cpu", 2)], repeats=1)
+spec = RunSpec.grid([model], modes.split(","), (1.0,), placements=[Placement("cpu", 2)], repeats=2)
 manager = jobs()
 begun_s = time.monotonic()
 run_id = manager.start(spec)
