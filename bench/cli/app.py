@@ -34,9 +34,12 @@ def serve(
 
 app.command("models")(device.list_models)
 app.command("modes")(device.list_modes)
-for command in (run.run, runs.runs, export.export):
-    app.command()(command)
+app.command()(run.run)
+app.command()(runs.runs)
+app.command()(export.export)
 app.command("import")(importing.take_in)
-for command in (device.doctor, serve, speech.evaluate, speech.transcribe, speech.fetch, best.best):
+app.command()(device.doctor)
+app.command()(serve)
+for command in (speech.evaluate, speech.transcribe, speech.fetch, best.best):
     app.command()(command)
 app.add_typer(artefacts.app, name="artefacts")

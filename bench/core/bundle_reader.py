@@ -116,16 +116,20 @@ def _cut(text: object) -> str:
 
 def _beyond(value: Any, key: str, depth: int) -> str:
     """The path of the first value that is out of bounds, and why; "" if there is none."""
-    if isinstance(value, (dict, list)):
-        if depth == 0:
-            return f" is nested deeper than {MAX_DEPTH} levels, as no bundle is"
-        named = isinstance(value, dict)
-        for place, item in value.items() if named else enumerate(value):
-            if named and (problem := _key_problem(place)):
+    if isinstance(value, (dict, list)) and depth == 0:
+        return f" is nested deeper than {MAX_DEPTH} levels, as no bundle is"
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if problem := _key_problem(name):
                 return f" has a key that {problem}"
-            item_key = place if named and key not in LONG_TEXTS else key
-            if problem := _beyond(item, item_key, depth - 1):
-                return f".{place}{problem}" if named else f"[{place}]{problem}"
+            # Within details, texts and outputs, names mean nothing here.
+            if problem := _beyond(item, key if key in LONG_TEXTS else name, depth - 1):
+                return f".{name}{problem}"
+        return ""
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            if problem := _beyond(item, key, depth - 1):
+                return f"[{i}]{problem}"
         return ""
     if isinstance(value, str):
         problem = _text_problem(value, short=key not in LONG_TEXTS, markdown=key not in NEVER_MARKDOWN)
@@ -187,10 +191,10 @@ def _problems(b: Bundle) -> Iterator[str]:
             yield f"a variant runs on “{v.placement.device}”; allowed: letters, digits and . : + - _"
     if tuple(v.variant for v in b.variants) != variants:
         yield "$.variants are not those of the spec"
-    for i, v in enumerate(b.variants):
-        if v.artefact:
-            yield from _artefact_problems(v.artefact, f"$.variants[{i}].artefact")
-        for p in v.coverage.parts if v.coverage else ():
+    for i, stored in enumerate(b.variants):
+        if stored.artefact:
+            yield from _artefact_problems(stored.artefact, f"$.variants[{i}].artefact")
+        for p in stored.coverage.parts if stored.coverage else ():
             if p.macs < 0 or p.parameters < 0:
                 yield f"$.variants[{i}].coverage has a negative count"
     for f in (*b.failures, *b.superseded_failures):
