@@ -5,22 +5,25 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import openvino
+import prepared
 import psutil
 import pytest
+from skips import Skips
 
-from bench.core.paths import ROOT
+from bench import modes
+from bench.core.paths import SPEECH_CLIP
 from bench.datasets.dataset import find
 from bench.datasets.folder import DatasetError
 from bench.device import host
+from bench.sound import audio
 from bench.ui import guard
 
 VISITOR = SimpleNamespace(ip_address=None, headers={"Host": "localhost:8501"})
@@ -29,28 +32,16 @@ LIGHT = ("onnx-fp32", "openvino-fp32")
 PROMPT_S = 8.0  # what takes a moment takes longer where other tests take the processor; what waits takes minutes
 SHARED = ("artefacts", "coverage", "checkpoints")  # what of a cache tests share; the rest is each one's own
 # These take longest, and begin first where several processes share the tests: so none is left over at the end.
-LONGEST = ("test_browser", "test_modes", "test_artefacts", "test_soak", "test_jobs", "test_browser_transcribe")
+LONGEST = (
+    *("test_browser", "test_demo_modes", "test_modes", "test_extra", "test_snippet", "test_artefacts", "test_soak"),
+    *("test_serve", "test_browser_transcribe", "test_jobs", "test_client"),
+)
 
-# In a process of its own: the tests' process never imports torch, as the dashboard's never does. MODEL MODE...
-_TINY = """
-import json, sys
-from pathlib import Path
-from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-from bench.artefacts import build
 
-folder = Path(sys.argv[1])
-Wav2Vec2ForCTC(Wav2Vec2Config(
-    vocab_size=32, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-    conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="group",
-)).save_pretrained(folder)
-tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
-(folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-(folder / "preprocessor_config.json").write_text(json.dumps(
-    {"do_normalize": True, "sampling_rate": 16000, "feature_size": 1, "padding_value": 0.0}
-))
-for mode in sys.argv[2:]:
-    build.prepare(str(folder), mode, {}, lambda _: None)
-"""
+def pytest_configure(config: pytest.Config) -> None:
+    """In CI a skip that is not on the list fails the run."""
+    if not hasattr(config, "workerinput"):  # with xdist, the process that gets all reports
+        config.pluginmanager.register(Skips())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -108,23 +99,41 @@ def cache(shared: Path) -> Path:
     return folder
 
 
+@contextmanager
+def once(shared: Path, what: str) -> Iterator[bool]:
+    """Whether this process is the first of all that share these tests: it makes something, and the others wait."""
+    with (shared / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = shared / f"{what}.done"
+        yield not done.exists()
+        done.touch()
+
+
 @pytest.fixture(scope="session")
 def tiny_model(shared: Path, cache: Path) -> Path:
     """A Wav2Vec2ForCTC in Hugging Face format whose pass takes milliseconds; artefacts of some modes are cached."""
     folder = shared / "models" / "tiny"
-    with (shared / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "made").exists():
-            subprocess.run(
-                [sys.executable, "-c", _TINY, str(folder), "torch-fp32", "torch-int8-dynamic", *LIGHT],
-                check=True,
-                capture_output=True,
-                timeout=280,
-                cwd=ROOT,
-                env={**os.environ, "EARBENCH_DATA": str(cache.parent)},
-            )
-            (shared / "made").touch()
+    with once(shared, "tiny") as first:
+        if first:
+            variants = ["torch-fp32", "torch-int8-dynamic", *LIGHT]
+            prepared.prepare(folder, variants, cache.parent, shared / "tiny", save=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def every_mode(shared: Path, cache: Path, tiny_model: Path) -> SimpleNamespace:
+    """The tiny model in every mode, built and opened once for all tests: do not change what is in its folders.
+
+    `data`: the data folder; `artefacts`: by mode; `logits`: a folder of them, by mode, of `clip`, a second of speech.
+    """
+    out = shared / "every-mode"
+    clip = out / "speech.wav"
+    with once(shared, "every-mode") as first:
+        if first:
+            out.mkdir(exist_ok=True)
+            audio.write_wav(clip, audio.decode(SPEECH_CLIP).samples[:16000])
+            prepared.prepare(tiny_model, list(modes.modes()), cache.parent, out, clip=clip)
+    return SimpleNamespace(data=cache.parent, artefacts=prepared.read(out), clip=clip, logits=out)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ CONFIG = {
     "num_conv_pos_embedding_groups": 2,  # of 24 channels; of 12, OpenVINO gets bf16 wrong on processors with AMX
     "initializer_range": 0.1,
 }
+TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+PREPARATION = {"do_normalize": True, "sampling_rate": 16000, "feature_size": 1, "padding_value": 0.0}
 
 
 def save(folder: Path, config: Mapping[str, Any]) -> Path:
@@ -30,5 +32,6 @@ def save(folder: Path, config: Mapping[str, Any]) -> Path:
         if parameter.dim() == 1:  # new norms are ones and biases zeros, and no exporter keeps what does nothing
             torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
     model.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate("_|abcdefghijklmnopqrstuvwxyz'!?.")}))
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPARATION))
     return folder

@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import made
+from prepared import prepare
 from test_cli import bench, refused
+from tiny_model import CONFIG
 
 from bench import modes
 from bench.artefacts import build as artefacts_build
 from bench.artefacts import cache, transfer
 from bench.artefacts.cache import ArtefactError
 from bench.cli import console
-from bench.core.paths import ROOT, SPEECH_CLIP
 from bench.core.records import Coverage, Part
 from bench.core.specs import Placement, Variant
 from bench.device import cpu, host
@@ -36,34 +37,10 @@ from bench.families.family import ModelError
 from bench.families.network import Profile
 from bench.jobs import manager
 from bench.modes.mode import Cost, Mode, ModeError, ModeSpec, Needs, Option, Precision
-from bench.sound import audio
 from bench.workers import start
 from bench.workers.client import Pool
 
 ALL = sorted(modes.modes())
-# Prepare and open variants, and keep their logits: MODEL CLIP OUT MODE...
-_OPEN = """
-import json, sys
-from pathlib import Path
-import numpy as np, soundfile
-from bench import modes
-from bench.artefacts import build, cache
-from bench.core.specs import Placement
-from bench.families import families
-
-model, clip, out, *names = sys.argv[1:]
-family = families()["wav2vec2"]
-x, _ = soundfile.read(clip, dtype="float32")
-prepared = {}
-for name in names:
-    artefact, coverage = build.prepare(model, name, {}, lambda _: None)
-    place = cache.folder(artefact.digest)
-    feed = family.prepare(x, family.read_files(place))
-    networks = modes.find(name).open(place, Placement("cpu", 1), family, family.read_networks(place))
-    np.save(f"{out}/{name}.npy", networks["model"].start()(feed)["logits"])
-    prepared[name] = [artefact.digest, artefact.from_cache, artefact.details, len(coverage.parts)]
-print(json.dumps(prepared))
-"""
 # Run the README's code in each folder, Earbench out of reach: OUT FOLDER...
 _PLAIN = """
 import os, re, sys
@@ -83,10 +60,10 @@ print(*(name for name in ("torch", "bench", "transformers") if name in sys.modul
 """
 
 
-def python(code: str, *arguments: object, data: Path | None = None, cwd: Path = ROOT) -> str:
+def python(code: str, *arguments: object, cwd: Path) -> str:
     """What a process of its own printed last."""
     # What is compiled when it is opened gives the same logits without, and that takes half a minute less.
-    environment = os.environ | {"TORCH_COMPILE_DISABLE": "1"} | ({"EARBENCH_DATA": str(data)} if data else {})
+    environment = os.environ | {"TORCH_COMPILE_DISABLE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment
     )
@@ -98,18 +75,14 @@ def python(code: str, *arguments: object, data: Path | None = None, cwd: Path = 
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> SimpleNamespace:
+def home(tmp_path_factory: pytest.TempPathFactory, every_mode: SimpleNamespace) -> SimpleNamespace:
     """A device on which every mode was built and exported."""
     folder = tmp_path_factory.mktemp("home")
-    clip, data, out = folder / "speech.wav", folder / "data", folder / "logits"
-    audio.write_wav(clip, audio.decode(SPEECH_CLIP).samples[:16000])
-    out.mkdir()
-    prepared = json.loads(python(_OPEN, tiny_model, clip, out, *ALL, data=data))
     with pytest.MonkeyPatch.context() as m:
-        m.setenv("EARBENCH_DATA", str(data))
+        m.setenv("EARBENCH_DATA", str(every_mode.data))
         for name in ALL:
-            transfer.write(prepared[name][0], folder / f"{name}.zip")
-    return SimpleNamespace(folder=folder, clip=clip, data=data, logits=out, prepared=prepared)
+            transfer.write(every_mode.artefacts[name].digest, folder / f"{name}.zip")
+    return SimpleNamespace(folder=folder, **vars(every_mode))
 
 
 @pytest.fixture
@@ -124,14 +97,14 @@ def test_every_mode_opens_elsewhere_with_equal_logits_and_without_its_model(
     home: SimpleNamespace, away: Path, tmp_path: Path
 ) -> None:
     imported = {name: transfer.read(home.folder / f"{name}.zip") for name in ALL}
-    assert {name: digest for name, (digest, _) in imported.items()} == {n: p[0] for n, p in home.prepared.items()}
+    assert {name: digest for name, (digest, _) in imported.items()} == {n: p.digest for n, p in home.artefacts.items()}
     (name,) = {model for _, model in imported.values()}  # one model, whatever its modes
     assert re.fullmatch(r"tiny@[0-9a-f]{8}", name)
-    prepared = json.loads(python(_OPEN, name, home.clip, tmp_path, *ALL, data=away))
+    opened = prepare(name, ALL, away, tmp_path, clip=home.clip)
     for mode in ALL:
-        digest, from_cache, details, parts = prepared[mode]
-        assert digest == home.prepared[mode][0] and from_cache and parts == home.prepared[mode][3]
-        assert details["built elsewhere"].startswith(f"on {cpu.cpu_name()} with python ")
+        artefact, original = opened[mode], home.artefacts[mode]
+        assert artefact.digest == original.digest and artefact.from_cache and artefact.coverage == original.coverage
+        assert artefact.details["built elsewhere"].startswith(f"on {cpu.cpu_name()} with python ")
         np.testing.assert_array_equal(np.load(tmp_path / f"{mode}.npy"), np.load(home.logits / f"{mode}.npy"))
 
 
@@ -440,7 +413,7 @@ def test_an_imported_model_is_in_the_list_for_as_long_as_it_is_there(
     cache.remove([digest])
     _, name = transfer.read(tmp_path / "x.zip")
     checkpoint = catalogue.find(name)
-    assert checkpoint.source == "imported" and checkpoint.config["hidden_size"] == 32
+    assert checkpoint.source == "imported" and checkpoint.config["hidden_size"] == CONFIG["hidden_size"]
     assert checkpoint.note == "imported, without weights: torch-plain"
     assert checkpoint in catalogue.catalogue() and prepared(name).from_cache
     assert cache.at_hand(name, plain.name, {}) == digest
