@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from bench.results import evaluation, tables
 from bench.results.charts import accuracy
 from bench.results.evaluation import ClipScore, Result, Score
 from bench.sound import audio
-from bench.ui import diff, results
+from bench.ui import diff, results, watching
 
 WORST = 10
 PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # formats that every browser plays
@@ -33,21 +32,18 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     if stored is None:
         st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
         return None
-    normaliser = None if live else st.session_state.get(f"normaliser-{run_id}")
-    with nullcontext() if live else st.spinner("Counting errors …"):
-        r = evaluation.result(store, run_id, normaliser, intervals=not live)
+    if live:
+        _live(store, run_id)
+        return None
+    normaliser = st.session_state.get(f"normaliser-{run_id}")
+    with st.spinner("Counting errors …"):
+        r = evaluation.result(store, run_id, normaliser)
     assert r
-    if not live:
-        results.ending(stored)
+    results.ending(stored)
     _failures(r)
     if not r.scores:
-        if live:
-            st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
-        elif stored.state not in LIVE_STATES and not r.failures:
+        if stored.state not in LIVE_STATES and not r.failures:
             st.info("Nothing was transcribed in this evaluation.")
-        return None
-    if live:
-        _table(r, live=True)
         return None
     if sentence := evaluation.headline(r):
         st.markdown(f"##### {sentence}")
@@ -72,6 +68,25 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     st.subheader("The worst clips")
     _worst(r)
     return r
+
+
+def _live(store: Store, run_id: str) -> None:
+    def compute(store: Store, run_id: str, revision: int) -> Result | None:
+        return evaluation.result_at(store, run_id, None, False, revision)
+
+    r, drawn_at = watching.figures(store, run_id, compute)
+    assert r
+    _live_table(drawn_at, r)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _live_table(drawn_at: watching.DrawnAt, _r: Result) -> None:
+    """Draw the failures and the table, once for all sessions: Streamlit records the elements and sends them again."""
+    _failures(_r)
+    if _r.scores:
+        _table(_r, live=True)
+    else:
+        st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
 
 
 def _normaliser(run_id: str, chosen: str) -> None:

@@ -21,7 +21,7 @@ def pressed(label: str, *, key: str, about: object = None, **options: Any) -> bo
     `about` is what the press is meant for, such as the run to cancel. The press is void if `about` has changed since,
     or if the button is disabled.
     """
-    state_key = f"{key} pressed"
+    state_key = _state_key(key)
 
     def remember() -> None:
         st.session_state[state_key] = (about, time.monotonic())
@@ -29,3 +29,12 @@ def pressed(label: str, *, key: str, about: object = None, **options: Any) -> bo
     st.button(label, key=key, on_click=remember, **options)
     pressed_about, pressed_s = st.session_state.pop(state_key, (None, float("-inf")))
     return pressed_about == about and time.monotonic() - pressed_s < LASTS_S and not options.get("disabled", False)
+
+
+def is_pressed(key: str) -> bool:
+    """Return whether a press of this button has not been reported yet."""
+    return _state_key(key) in st.session_state
+
+
+def _state_key(key: str) -> str:
+    return f"{key} pressed"
