@@ -20,6 +20,7 @@ from bench.core.store import Store
 from bench.device import kinds, readings
 from bench.jobs import memory, work
 from bench.jobs.progress import Clock
+from bench.jobs.quiet import QUIET
 from bench.workers import start
 from bench.workers.blocks import Block, Blocks
 from bench.workers.client import Pool, Worker
@@ -187,14 +188,15 @@ class Runner:
         worker.resume()
         readings.reset_peak(worker.pid)
         usage_before, started_s = readings.usage(worker.pid), time.time()
-        reply = worker.ask(
-            "visit",
-            max(self.limits.reply_s, self.limits.slowest_passes * slowest_s),
-            batch=batch,
-            size=size,
-            seed=self.spec.seed,
-            input_kind=self.spec.input_kind,
-        )
+        with QUIET.visit(slowest_s):
+            reply = worker.ask(
+                "visit",
+                max(self.limits.reply_s, self.limits.slowest_passes * slowest_s),
+                batch=batch,
+                size=size,
+                seed=self.spec.seed,
+                input_kind=self.spec.input_kind,
+            )
         others_ratio = readings.others_cpu_ratio(usage_before, readings.usage(worker.pid))
         worker.pause()
         return Visit(

@@ -98,11 +98,12 @@ def result(store: Store, run_id: str, normaliser: str | None = None, *, interval
 
     Without intervals it is cheap enough to call at every refresh of a live evaluation.
     """
-    return _result(store, run_id, normaliser, intervals, store.revision())
+    return result_at(store, run_id, normaliser, intervals, store.revision())
 
 
 @lru_cache(maxsize=4)
-def _result(store: Store, run_id: str, normaliser: str | None, intervals: bool, _revision: int) -> Result | None:
+def result_at(store: Store, run_id: str, normaliser: str | None, intervals: bool, revision: int) -> Result | None:
+    """The scores as first computed at this revision, even if the store has a newer one by now."""
     with store.snapshot():
         evaluation = store.evaluation(run_id)
         if evaluation is None:

@@ -67,11 +67,12 @@ def report(store: Store, run_id: str) -> Report | None:
 
     Cached for all callers until the store's revision changes.
     """
-    return _report(store, run_id, store.revision())
+    return report_at(store, run_id, store.revision())
 
 
 @lru_cache(maxsize=8)
-def _report(store: Store, run_id: str, revision: int) -> Report | None:
+def report_at(store: Store, run_id: str, revision: int) -> Report | None:
+    """The figures as first computed at this revision, even if the store has a newer one by now."""
     with store.snapshot():
         run = store.run(run_id)
         if run is None:

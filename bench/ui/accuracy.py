@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from bench.results import evaluation, tables
 from bench.results.charts import accuracy
 from bench.results.evaluation import ClipScore, Result, Score
 from bench.sound import audio
-from bench.ui import bundles, diff, results
+from bench.ui import bundles, diff, results, watching
 
 WORST = 10
 PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # formats that every browser plays
@@ -33,28 +32,25 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     if stored is None:
         st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
         return None
-    normaliser = None if live else st.session_state.get(f"normaliser-{run_id}")
+    if live:
+        _live(store, run_id)
+        return None
+    normaliser = st.session_state.get(f"normaliser-{run_id}")
     try:
-        with nullcontext() if live else st.spinner("Counting errors …"):
-            r = evaluation.result(store, run_id, normaliser, intervals=not live)
+        with st.spinner("Counting errors …"):
+            r = evaluation.result(store, run_id, normaliser)
     except EarbenchError as e:  # an imported evaluation may be of a task that this Earbench does not have
         st.error(f"{e} This evaluation can't be shown here.")
         return None
     assert r
-    if not live:
-        bundles.origin(store, stored)
-        results.ending(stored)
+    bundles.origin(store, stored)
+    results.ending(stored)
     _failures(r)
     if not r.scores:
-        if live:
-            st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
-        elif stored.state not in LIVE_STATES:
+        if stored.state not in LIVE_STATES:
             if not r.failures:
                 st.info("Nothing was transcribed in this evaluation.")
             results.offer(bundles.download(store, stored))
-        return None
-    if live:
-        _table(r, live=True)
         return None
     if sentence := evaluation.headline(r):
         st.markdown(f"##### {sentence}")
@@ -80,6 +76,25 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     st.subheader("The worst clips")
     _worst(r, playable=run_id not in store.imported())
     return r
+
+
+def _live(store: Store, run_id: str) -> None:
+    def compute(store: Store, run_id: str, revision: int) -> Result | None:
+        return evaluation.result_at(store, run_id, None, False, revision)
+
+    r, drawn_at = watching.figures(store, run_id, compute)
+    assert r
+    _live_table(drawn_at, r)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _live_table(drawn_at: watching.DrawnAt, _r: Result) -> None:
+    """Draw the failures and the table, once for all sessions: Streamlit records the elements and sends them again."""
+    _failures(_r)
+    if _r.scores:
+        _table(_r, live=True)
+    else:
+        st.caption("The first figures come after the first clip. Preparing a model takes a while the first time.")
 
 
 def _normaliser(run_id: str, chosen: str) -> None:

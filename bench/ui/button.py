@@ -21,7 +21,7 @@ def pressed(label: str, *, key: str, about: object = None, **options: Any) -> bo
     `about` is what the press is meant for, such as the run to cancel. The press is void if `about` has changed since,
     or if the button is disabled.
     """
-    state_key = f"{key} pressed"
+    state_key = _state_key(key)
 
     def remember() -> None:
         st.session_state[state_key] = (about, time.monotonic())
@@ -33,5 +33,14 @@ def pressed(label: str, *, key: str, about: object = None, **options: Any) -> bo
 
 def stray(*keys: str) -> bool:
     """Return whether one of these buttons was pressed in vain: where it stood, the page now draws something else."""
-    presses = [st.session_state.pop(f"{key} pressed", (None, float("-inf"))) for key in keys]
+    presses = [st.session_state.pop(_state_key(key), (None, float("-inf"))) for key in keys]
     return any(time.monotonic() - pressed_s < LASTS_S for _, pressed_s in presses)
+
+
+def is_pressed(key: str) -> bool:
+    """Return whether a press of this button has not been reported yet."""
+    return _state_key(key) in st.session_state
+
+
+def _state_key(key: str) -> str:
+    return f"{key} pressed"

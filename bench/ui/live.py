@@ -6,6 +6,7 @@ Fragments poll only while a job is live.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from functools import lru_cache
 
 import streamlit as st
@@ -14,7 +15,9 @@ from bench.core.errors import EarbenchError
 from bench.core.units import duration
 from bench.jobs.job import Job
 from bench.jobs.manager import Jobs
-from bench.ui.button import pressed, stray
+from bench.jobs.quiet import QUIET
+from bench.ui import watching
+from bench.ui.button import is_pressed, pressed, stray
 
 _PAGES = {
     "benchmark": "pages/1_Benchmark.py",
@@ -22,7 +25,7 @@ _PAGES = {
     "transcription": "pages/3_Transcribe.py",
 }
 STARTS = ("start", "lab", "evaluate", "t_start", "resume")  # the buttons that start a job
-POLL_S = 3.0  # every poll of every browser takes CPU time from the measurement
+WAIT_S = 1.0  # for passes that are timed, before a poll draws
 
 
 def refused(jobs: Jobs, e: EarbenchError) -> None:
@@ -53,7 +56,7 @@ def started(job: Job | None) -> None:
 def banner(jobs: Jobs) -> None:
     """Draw a line with a link to the live job, or a line about another process that holds the device; else nothing."""
     if jobs.live:
-        _banner(jobs)
+        _poll(lambda: _banner(jobs))
     elif holder := jobs.holder():
         st.info(
             f"{holder} It was started outside this dashboard; what it stores appears under Results or Accuracy.",
@@ -61,7 +64,35 @@ def banner(jobs: Jobs) -> None:
         )
 
 
-@st.fragment(run_every=POLL_S)
+def card(jobs: Jobs, kind: str) -> None:
+    """Draw progress, a cancel button, and the results so far. Reruns the page when the job of this kind ends."""
+    _poll(lambda: _card(jobs, kind))
+
+
+def _poll(draw: Callable[[], None]) -> None:
+    """Draw now and at an interval: the more sessions watch, the longer. If possible, not beside timed passes."""
+    interval = watching.interval_s(watching.viewers())
+    drawn_with: list[list[object]] = []  # the viewer's choices at the last drawing
+
+    @st.fragment(run_every=interval)
+    def polled() -> None:
+        if drawn_with and watching.outdated(interval, watching.viewers()):
+            st.rerun()  # only a run of the whole page can change the interval
+        if drawn_with[-1:] == [_choices()]:  # else somebody waits for what they chose
+            QUIET.wait(WAIT_S)
+        draw()
+        drawn_with[:] = [_choices()]
+
+    polled()
+
+
+def _choices() -> list[object]:
+    """What the viewer of this session chose or pressed on the card."""
+    state = st.session_state
+    chosen = [state[key] for key in sorted(map(str, state)) if key.startswith(("log-", "family-"))]
+    return [*chosen, is_pressed("cancel")]
+
+
 def _banner(jobs: Jobs) -> None:
     job = jobs.live
     if job is None:
@@ -72,9 +103,7 @@ def _banner(jobs: Jobs) -> None:
         st.page_link(_PAGES[job.kind], label="Watch", icon=":material/arrow_forward:")
 
 
-@st.fragment(run_every=POLL_S)
-def card(jobs: Jobs, kind: str) -> None:
-    """Draw progress, a cancel button, and the results so far. Reruns the page when the job of this kind ends."""
+def _card(jobs: Jobs, kind: str) -> None:
     job = jobs.live
     if job is None or job.kind != kind:
         st.rerun()
@@ -108,11 +137,7 @@ def card(jobs: Jobs, kind: str) -> None:
 
 @lru_cache(maxsize=1)
 def _freeze_modules(_run_id: str) -> None:
-    """Exempt the imported modules from garbage collection, once per run.
-
-    Streamlit collects garbage after every poll. Going through all imported modules each time took longer than the rest
-    of a poll.
-    """
+    """Exempt the imported modules from garbage collection, once per run: going through them takes long."""
     gc.collect()
     gc.freeze()
 

@@ -18,22 +18,28 @@ from bench.results import sentences as results_sentences
 from bench.results.charts import signals, size, speed, style
 from bench.results.report import Report
 from bench.results.tables import Row
-from bench.ui import bundles
+from bench.ui import bundles, watching
 
 Shown = tuple[str, Placement, int]  # model, placement, batch
 _STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warning, "done": st.info}
 
 
 def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
-    """Draw a run's results so far. Returns None if there is no such run; a missing model or mode raises nothing."""
-    r = report.report(store, run_id)
+    """Draw a run's results so far. Returns None if there is no such run; a missing model or mode raises nothing.
+
+    While the run is live, what is drawn is computed once for all sessions, and moves at the pace of `watching`.
+    """
+    r, drawn_at = watching.figures(store, run_id, report.report_at) if live else (report.report(store, run_id), None)
     if r is None:
         st.error(f"There is no run {run_id} here. It may have been deleted; the list below has those that are.")
         return None
     if not live:
         bundles.origin(store, r.run)
         ending(r.run)
-    failures(r.failures, lambda position: report.label(r.run, position))
+    if drawn_at:
+        _live_notes(drawn_at, r)
+    else:
+        _notes(r, live=False)
     if not r.cells:
         if live:
             st.caption(
@@ -44,7 +50,19 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
                 st.info("Nothing was measured in this run.")
             offer(bundles.download(store, r.run))
         return r
-    if not live and (sentence := results_sentences.headline(r)):
+    shown, log = _shown(r), _logarithmic(r)
+    if drawn_at:
+        _live_plots(drawn_at, f"{shown}", log, r, shown)
+    else:
+        _plots(r, shown, log, live=False)
+        _more(store, r)
+    return r
+
+
+def _notes(r: Report, *, live: bool) -> None:
+    """Draw what must be known before the figures: failures, the result in a sentence unless it still moves, doubts."""
+    failures(r.failures, lambda position: report.label(r.run, position))
+    if not live and r.cells and (sentence := results_sentences.headline(r)):
         st.markdown(f"##### {sentence}")
     for claim in results_sentences.false_claims(r):
         st.error(claim, icon=":material/error:")
@@ -57,11 +75,24 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
             "could be. Close what is not needed and measure again.",
             icon=":material/group:",
         )
-    _charts(r, _shown(r), live=live)
+
+
+def _plots(r: Report, shown: Shown, log: bool, *, live: bool) -> None:
+    _charts(r, shown, log, live=live)
     _table(r)
-    if not live:
-        _more(store, r)
-    return r
+
+
+# Streamlit records the elements that these draw, and sends the recorded ones to every other session.
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _live_notes(drawn_at: watching.DrawnAt, _r: Report) -> None:
+    _notes(_r, live=True)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _live_plots(drawn_at: watching.DrawnAt, shown_text: str, log: bool, _r: Report, _shown: Shown) -> None:
+    _plots(_r, _shown, log, live=True)
 
 
 def _shown(r: Report) -> Shown:
@@ -77,10 +108,14 @@ def _shown(r: Report) -> Shown:
     )
 
 
-def _charts(r: Report, shown: Shown, *, live: bool) -> None:
-    log = st.toggle(
+def _logarithmic(r: Report) -> bool:
+    """Draw the choice of axes."""
+    return st.toggle(
         "Logarithmic axes", key=f"log-{r.run.id}", help="A straight line of slope 1 is latency in proportion to length."
     )
+
+
+def _charts(r: Report, shown: Shown, log: bool, *, live: bool) -> None:
     specs = _specs(r, shown, log, live=live)
     left, right = st.columns([3, 2])
     with left:
