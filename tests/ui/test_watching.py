@@ -23,10 +23,9 @@ from bench.core.paths import ROOT
 from bench.core.store import Store
 from bench.jobs import manager
 from bench.jobs.benchmark import Progress
-from bench.jobs.manager import Job
+from bench.jobs.job import Measurement
 from bench.jobs.quiet import Quiet
 from bench.ui import live, results, watching
-from bench.workers.client import Pool
 
 __all__ = ["store"]  # the fixture
 PAGE = "pages/1_Benchmark.py"
@@ -37,9 +36,9 @@ def live_run(store: Store) -> Iterator[str]:
     """A benchmark that is live and does nothing, with figures."""
     run_id, end = finished_run(store, state="running"), threading.Event()
     progress = Progress("measuring", round=3, rounds=10, groups=1, cell="1 s", eta_s=60)
-    job = Job(run_id, "benchmark", Pool(), progress, threading.Thread(target=end.wait))
-    assert job.thread
-    job.thread.start()
+    job = Measurement(run_id, "benchmark", store.run(run_id).spec)
+    job.progress = progress
+    job.start(lambda: end.wait() and None)
     manager.jobs()._job = job
     yield run_id
     end.set()
@@ -218,4 +217,4 @@ def test_the_live_page_draws_progress_and_can_cancel(live_run: str) -> None:
     at = opened(PAGE)
     assert "Measuring" in texts(at)
     at.button(key="cancel").click().run()
-    assert manager.jobs()._job.pool.cancelled
+    assert manager.jobs()._job.cancelled
