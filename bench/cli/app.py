@@ -17,10 +17,10 @@ from bench.core.lists import names, whole_numbers
 from bench.core.records import Evaluation, Run
 from bench.core.specs import RunSpec, SpecError
 from bench.core.stats import NOISY_IQR_RATIO, NOT_REACHED
-from bench.core.units import duration, size
+from bench.core.units import size
 from bench.device import cpu, host, kinds
 from bench.families import catalogue
-from bench.jobs import work
+from bench.jobs import history, work
 from bench.jobs.forecast import estimate
 from bench.results import evaluation, report, tables
 
@@ -123,9 +123,9 @@ def run(
                 input_kind=input_,  # type: ignore[arg-type]  # RunSpec checks the value
                 axis=axis,
             )
-            expected = estimate(spec, report.rates(console.jobs().store))
+            expected = estimate(spec, history.of(console.jobs().store))
             console.err.print(
-                f"About {duration(expected.duration_s)}, {size(expected.memory_bytes)} of memory, "
+                f"Time: {expected.time_text}; {size(expected.memory_bytes)} of memory, "
                 f"{size(expected.disk_bytes)} on disk, {size(expected.download_bytes)} to download."
             )
             run_id = console.jobs().start(spec)

@@ -15,7 +15,7 @@ from bench.device import kinds
 from bench.families import catalogue
 from bench.jobs.manager import Jobs
 from bench.results import transcripts
-from bench.ui import benchmark_form, diff, texts
+from bench.ui import diff, menus, texts
 from bench.ui.button import pressed
 from bench.ui.source import Chosen
 from bench.workers.client import Cancelled
@@ -35,7 +35,7 @@ def variants(jobs: Jobs) -> list[Variant]:
     with left:
         model = _model()
     with right:
-        chosen = benchmark_form.pick_modes("t_modes")
+        chosen = menus.pick_modes("t_modes")
     try:
         checkpoint = catalogue.find(model)
     except EarbenchError as e:

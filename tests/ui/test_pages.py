@@ -18,9 +18,9 @@ from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device.host import device
 from bench.jobs import manager
+from bench.modes import probe
 from bench.modes.mode import Option
 from bench.modes.probe import Availability
-from bench.ui import benchmark_form
 
 PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")  # the others have tests of their own
 FOUND = {
@@ -33,7 +33,7 @@ FOUND = {
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
-    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
     yield manager.jobs().store
     manager._jobs.cache_clear()
 
@@ -237,7 +237,7 @@ def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch
 
 def test_modes_tell_what_they_quantize_and_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = FOUND | {"torch-bf16": Availability("unavailable", "torch can't be imported (why); fix: install it")}
-    monkeypatch.setattr(benchmark_form, "availability", lambda: missing)
+    monkeypatch.setattr(probe, "at_hand", lambda: missing)
     at = opened("pages/1_Benchmark.py")
     said = texts(at)
     assert "weights of the linear layers" in said
@@ -269,6 +269,7 @@ def test_settings_of_a_mode_are_widgets_that_spell_it(store: Store, monkeypatch:
     assert not at.exception and [v.spelled for v in started[0].variants] == [
         "torch-fp32",
         "torch-int8-dynamic:data=/clips:lr=0.25:ranges=percentile:steps=7",
+        modes.fastest(list(FOUND)),
     ]
 
 
