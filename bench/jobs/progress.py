@@ -24,7 +24,8 @@ BUILD_S_PER_PARAMETER = 1e-7
 EXAMPLES_S_PER_PARAMETER = 5e-7  # in addition, to run the model over calibration examples
 COMPILE_S = 60.0  # to open a mode that compiles then: less for a few layers, more for twelve and up
 OVERDUE_RATIO = 0.1  # what takes longer than was predicted is taken to last this share of its time so far
-PRIOR_ROUNDS = 4  # what is known about a group's noise beforehand counts as much as so many of its own rounds
+PACE_ROUNDS = 3  # of the group under way, from which on its own pace counts alone
+LUCK = 0.8  # a group ends at the first look whose intervals happen to be narrow, so earlier than its noise says
 SLOWER_RATIO = 1.5  # passes in a run's most pessimistic forecast, over the predicted ones
 SLOWER_THAN_GUESSED_RATIO = 4.0  # the same if no run has measured the mode
 
@@ -146,7 +147,7 @@ class Clock:
         passes_s = [predictor.pass_s(self._spec.variants[p], batch, size) for p in positions]
         round_s = sum(map(visit_s, passes_s))
         passes_a_round = min(map(kept_passes, passes_s))
-        spread = max(self._prior_spreads(predictor, positions, batch, size).values())
+        spread = self._spread(predictor, positions, batch, size)
         measured = all(predictor.measured(self._spec.variants[p]) for p in positions)
         slow_s = (SLOWER_RATIO if measured else SLOWER_THAN_GUESSED_RATIO) * round_s
         return self._range_s(round_s, spread, slow_s, passes_a_round)
@@ -159,7 +160,7 @@ class Clock:
         elapsed_s = self._now() - group.start_s
         in_round_s = min(self._now() - group.round_start_s, 0.9 * round_s)
         passes_a_round = group.passes_a_round(min(map(kept_passes, passes_s)))
-        spread = max(self._spreads(tally, batch, size).values())
+        spread = self._spread(predictor, tally.alive, batch, size)
 
         quiet_s, likely_s, most_s = self._range_s(
             round_s, spread, SLOWER_RATIO * round_s, passes_a_round, tally.rounds, elapsed_s - in_round_s
@@ -182,22 +183,10 @@ class Clock:
         )
         return quiet_s, likely_s, max(likely_s, most_s)
 
-    def _spreads(self, tally: Tally, batch: int, size: float) -> dict[int, float]:
-        """How much the rounds of the group under way differ: its own rounds, and what was expected of them."""
-        own = tally.spreads()
-        prior = self._prior_spreads(self._predictor, tally.alive, batch, size)
-        degrees = tally.rounds - 1
-        return {
-            p: math.sqrt((PRIOR_ROUNDS * s**2 + degrees * own[p] ** 2) / (PRIOR_ROUNDS + degrees)) if p in own else s
-            for p, s in prior.items()
-        }
-
-    def _prior_spreads(
-        self, predictor: Predictor, positions: Sequence[int], batch: int, size: float
-    ) -> dict[int, float]:
-        """How much the rounds of variants that are compared are expected to differ."""
+    def _spread(self, predictor: Predictor, positions: Sequence[int], batch: int, size: float) -> float:
+        """How much the rounds of the variant that decides are expected to differ: the rule waits for all of them."""
         compared = positions[1:] or positions
-        return {p: predictor.spread(self._spec.variants[p], batch, size) for p in compared}
+        return LUCK * max(predictor.spread(self._spec.variants[p], batch, size) for p in compared)
 
     def _latest(self) -> Predictor:
         """The predictor with what the group under way has measured so far."""
@@ -218,8 +207,8 @@ class _Group:
             self._first_round_end_s = now_s
 
     def round_s(self, predicted_s: float) -> float:
-        """The time of a round. The first one is slower: it has the cold passes."""
-        if self.tally.rounds < 2:
+        """The time of a round. The first one is left out: it has the cold passes."""
+        if self.tally.rounds < PACE_ROUNDS:
             return predicted_s
         return (self.round_start_s - self._first_round_end_s) / (self.tally.rounds - 1)
 

@@ -65,7 +65,7 @@ class Tally:
         """What the visits say about the variants' speed and noise at this batch and size."""
         spreads = self.spreads()
         return [
-            Measured(spec.variants[p], batch, size, mean_s, spreads.get(p))
+            Measured(spec.variants[p], batch, size, mean_s, spreads.get(p), len(self._medians[p]))
             for p in self.alive
             if (mean_s := self.mean_s(p)) is not None
         ]

@@ -41,6 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "default_threads", lambda: 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
     monkeypatch.setattr(predictor, "_product_rate", lambda: 1e9)
+    monkeypatch.setattr(predictor, "GROWTH", 1.0)
 
 
 def grid(*modes: str, models: tuple[str, ...] = (BASE,), lengths: tuple[float, ...] = (1,), **more: object) -> RunSpec:
@@ -97,7 +98,8 @@ def test_duration_uses_earlier_runs_and_guesses_the_rest(monkeypatch: pytest.Mon
     assert quiet_s(grid(FP32), fast) == pytest.approx(visits_s(0.25) + build, rel=1e-5)
     # What was not measured is taken to be as fast as the other modes of the model at this placement.
     assert quiet_s(grid(FP32, INT8), fast) == pytest.approx(2 * visits_s(0.25) + 2 * build)
-    assert quiet_s(grid(FP32, placements=[ONE]), fast) == pytest.approx(visits_s(2) + build, rel=1e-5)
+    # Other threads of the same model say more than a guess.
+    assert quiet_s(grid(FP32, placements=[ONE]), fast) == pytest.approx(visits_s(0.25) + build, rel=1e-5)
     # A visit keeps at least 0.3 s of passes: 30 of 10 ms, and one is discarded.
     short = Measured(Variant(BASE, FP32, TWO), 1, 1.0, 0.01, None)
     assert quiet_s(grid(FP32), short) == pytest.approx(10 * (0.31 + predictor.VISIT_OVERHEAD_S) + build, rel=1e-5)

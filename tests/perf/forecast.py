@@ -29,14 +29,13 @@ ENOUGH = 0.9
 
 
 def record(folders: list[Path]) -> None:
-    """Write the finished runs of data folders as test data."""
+    """Write the finished runs of data folders as test data, in the order in which they began."""
+    stores = [Store(folder / "earbench.db") for folder in folders]
+    runs = [(run.created_s, run, store) for store in stores for run in store.runs() if run.state == "done"]
     described = []
-    for folder in folders:
-        store = Store(folder / "earbench.db")
-        runs = [run for run in reversed(store.runs()) if run.state == "done"]
-        for run in runs:
-            name, use = f"run {len(described):02}", ("tune", "judge")[len(described) % 2]
-            described.append(timelines.record(store, run, name, use, history.of(store, before_s=run.created_s)))
+    for number, (created_s, run, store) in enumerate(sorted(runs, key=lambda r: r[0])):
+        earlier = history.of(store, before_s=created_s)
+        described.append(timelines.record(store, run, f"run {number:02}", ("tune", "judge")[number % 2], earlier))
     timelines.dump(described)
 
 
@@ -45,12 +44,12 @@ def row(run: Timeline, at: float) -> tuple[str, bool]:
     at_s = at * run.end_s
     moments = list(timelines.replay(run, (at_s,)))
     before, moment = moments[0].remaining, next(m for m in moments if m.at_s == at_s)
-    left_s, forecast_s = run.end_s - at_s, moment.eta_s
-    good = forecast_s is not None and abs(forecast_s - left_s) <= WITHIN * left_s
-    highest = max(m.at_s + m.eta_s for m in moments if m.eta_s is not None) / run.end_s
+    left_s, forecast_s = run.end_s - at_s, moment.remaining.likely_s
+    good = abs(forecast_s - left_s) <= WITHIN * left_s
+    highest = max(m.at_s + m.remaining.likely_s for m in moments) / run.end_s
     spec = run.spec
     modes = ",".join(dict.fromkeys(v.spelled for v in spec.variants))
-    text = "unknown" if forecast_s is None else f"{forecast_s:5.0f} s ({forecast_s / left_s - 1:+.0%})"
+    text = f"{forecast_s:5.0f} s ({forecast_s / left_s - 1:+.0%}){' not shown' if moment.eta_s is None else ''}"
     rounds = ",".join(str(1 + max(v[1] for v in g.visits)) for g in run.groups)
     return (
         f"{run.name} {run.use:5} {run.end_s:5.0f} s | {before.quiet_s:4.0f} {before.likely_s:4.0f} "
