@@ -34,8 +34,8 @@ if newest and newest_report:
     )
 else:
     st.info(
-        "Nothing has been measured here yet. Open Benchmark and press Start: the defaults give a first result in a "
-        "minute or two, without a network."
+        "Nothing has been measured here yet. Open Benchmark and press Start: on two quiet cores the defaults give a "
+        "first result within three minutes, without a network."
     )
 
 st.subheader("This device")

@@ -9,9 +9,9 @@ import typer
 from bench.cli import console
 from bench.cli.speech import Threads, as_points, tell, variants_of
 from bench.core.specs import EvaluationSpec, RunSpec, SpecError
-from bench.core.units import duration
 from bench.datasets import dataset as datasets_dataset
 from bench.families import catalogue
+from bench.jobs import history
 from bench.jobs.forecast import estimate
 from bench.jobs.manager import Jobs
 from bench.modes import modes as all_modes
@@ -76,9 +76,9 @@ def _measure(manager: Jobs, result: Result, model: str, limit: float, length_s: 
     placement = result.evaluation.spec.variants[0].placement
     with console.sentences():
         spec = RunSpec.grid([model], order, [length_s], placements=[placement], seed=seed)
-        expected = duration(estimate(spec, report.rates(manager.store)).duration_s)
+        expected = estimate(spec, history.of(manager.store)).time_text
         console.err.print(
-            f"{len(order)} of {len(result.scores)} modes may be within the limit; to measure them, about {expected}."
+            f"{len(order)} of {len(result.scores)} modes may be within the limit; to measure them: {expected}."
         )
         run_id = manager.start(spec)
     if console.follow(run_id).state != "done":

@@ -107,7 +107,7 @@ def follow(run_id: str) -> Run | Evaluation:
             if p.clip:
                 position = f"clip {p.clip}/{p.clips}"
             elif p.round:
-                position = f"group {p.group + 1}/{p.groups}, round {p.round}/{p.rounds}: {p.cell}"
+                position = f"group {p.group + 1}/{p.groups}, round {p.round}, at most {p.rounds}: {p.cell}"
             remaining = "" if p.eta_s is None else f"about {duration(p.eta_s)} left"
             bar.update(task, description=position, completed=p.done_ratio, eta=remaining)
             if not err.is_terminal and time.monotonic() - last_line_s >= LINE_EVERY_S:

@@ -15,10 +15,10 @@ from bench.core.errors import EarbenchError
 from bench.core.lists import names, whole_numbers
 from bench.core.specs import RunSpec, SpecError
 from bench.core.stats import NOISY_IQR_RATIO, NOT_REACHED
-from bench.core.units import duration, size
+from bench.core.units import size
 from bench.device import kinds
 from bench.families import catalogue
-from bench.jobs import work
+from bench.jobs import history, work
 from bench.jobs.forecast import estimate
 from bench.results import bundles, report, tables
 
@@ -91,9 +91,9 @@ def run(
             if print_spec:
                 print(codec.to_json(run_spec))
                 return
-            expected = estimate(run_spec, report.rates(console.jobs().store))
+            expected = estimate(run_spec, history.of(console.jobs().store))
             console.err.print(
-                f"About {duration(expected.duration_s)}, {size(expected.memory_bytes)} of memory, "
+                f"Time: {expected.time_text}; {size(expected.memory_bytes)} of memory, "
                 f"{size(expected.disk_bytes)} on disk, {size(expected.download_bytes)} to download."
             )
             run_id = console.jobs().start(run_spec)

@@ -20,9 +20,9 @@ from bench.datasets.dataset import Dataset
 from bench.device import cpu
 from bench.families import catalogue
 from bench.families.tasks.transcription import TRANSCRIPTION
-from bench.jobs import forecast
+from bench.jobs import forecast, history
 from bench.modes import check as check_mode
-from bench.results import bundles, evaluation, report, tables
+from bench.results import bundles, evaluation, tables
 from bench.results.evaluation import Result
 from bench.sound import audio
 from bench.workers.client import Cancelled
@@ -141,7 +141,7 @@ def tell(spec: EvaluationSpec, clips: Dataset) -> None:
     """Print the data set's remarks, its clips and words, and the expected duration of the evaluation."""
     for remark in clips.remarks:
         console.err.print(remark)
-    expected = forecast.evaluation_s(spec.variants, [c.path for c in clips.clips], report.rates(console.jobs().store))
+    expected = forecast.evaluation_s(spec.variants, [c.path for c in clips.clips], history.of(console.jobs().store))
     about = f", about {duration(expected)}" if expected else ""
     console.err.print(f"{len(clips.clips)} clips with {clips.words} words{about}.")
 

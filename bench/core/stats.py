@@ -99,7 +99,7 @@ def geometric_mean(values: Sequence[float]) -> Interval | None:
     mean, n = float(logs.mean()), len(logs)
     if n < 2:
         return Interval(math.exp(mean), None, None, n)
-    half_width = _t(n - 1) * float(logs.std(ddof=1)) / math.sqrt(n)
+    half_width = student_t(n - 1) * float(logs.std(ddof=1)) / math.sqrt(n)
     return Interval(math.exp(mean), math.exp(mean - half_width), math.exp(mean + half_width), n)
 
 
@@ -155,7 +155,7 @@ class StopRule:
 
 
 @lru_cache(maxsize=256)
-def _t(degrees_of_freedom: int) -> float:
+def student_t(degrees_of_freedom: int) -> float:
     """The two-sided Student's t quantile at CONFIDENCE."""
     from scipy.special import stdtrit
 

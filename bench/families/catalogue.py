@@ -46,6 +46,11 @@ def default() -> str:
     return _published()[0].name
 
 
+def showcase() -> str:
+    """Return the model for a first benchmark: the first that shows a gain, else the default."""
+    return next((c.name for c in _published() if c.showcase), default())
+
+
 def find(name: str) -> Checkpoint:
     """Return the checkpoint of a name or of a local folder's path. Raises ModelError."""
     for checkpoint in (c for listing in (_published, _imported) for c in listing()):

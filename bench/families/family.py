@@ -49,6 +49,7 @@ class Checkpoint:
     note: str
     config: Config
     download_bytes: int = 0
+    showcase: bool = False  # large enough for quantization to pay, and needs no download: for a first benchmark
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,16 @@ _RANDOM_NOTE = "random weights: size and latency only, no network needed"
 _HUB_NOTE = "trained on 960 h of LibriSpeech; downloaded once from the Hugging Face hub"
 CHECKPOINTS = (
     *_demo(),
-    Checkpoint("wav2vec2-base-random", "Wav2Vec2 base, random weights", NAME, "random", "base", _RANDOM_NOTE, _BASE),
+    Checkpoint(
+        "wav2vec2-base-random",
+        "Wav2Vec2 base, random weights",
+        NAME,
+        "random",
+        "base",
+        _RANDOM_NOTE,
+        _BASE,
+        showcase=True,
+    ),
     Checkpoint(
         "wav2vec2-large-random", "Wav2Vec2 large, random weights", NAME, "random", "large", _RANDOM_NOTE, _LARGE
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,16 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bench.core import stats
 from bench.core.errors import EarbenchError
 from bench.core.records import Artefact, Failure, Pass, Run, Visit
 from bench.core.specs import Placement
 from bench.core.stats import StopRule
 from bench.core.store import Store
 from bench.device import kinds, readings
-from bench.jobs import memory, work
+from bench.jobs import history, memory, work
 from bench.jobs.progress import Clock
 from bench.jobs.quiet import QUIET
+from bench.jobs.rounds import Tally
 from bench.workers import start
 from bench.workers.blocks import Block, Blocks
 from bench.workers.client import Pool, Worker
@@ -40,7 +39,7 @@ class Progress:
     group: int = 0  # groups finished
     groups: int = 0
     round: int | None = None
-    rounds: int | None = None  # at least this many
+    rounds: int | None = None  # at most this many
     cell: str | None = None
     clip: int | None = None  # an evaluation counts clips instead of groups and rounds
     clips: int = 0
@@ -75,7 +74,7 @@ class Runner:
         self.run_record, self.spec, self.store, self.pool, self.observe = run, run.spec, store, pool, observe
         self.limits = limits or Limits()
         self.rule = StopRule(self.spec.precision_target, self.spec.repeats)
-        self.clock = Clock(self.spec, self.rule)
+        self.clock = Clock(self.spec, self.rule, history.of(store), memory.to_build(self.spec.variants))
         self.attempt = Attempts(run.id, store)
         self.done: dict[tuple[str, Placement, int, float], set[int]] = {}
 
@@ -129,6 +128,7 @@ class Runner:
         )
         blocks.plan(pending, artefacts, shared=positions[0])
         while blocks.waiting:
+            self.clock.opening((model, placement), blocks.waiting)
             with blocks.next() as block:
                 for shape in spec.shapes:
                     self._group(model, placement, shape, block, baseline=positions[0])
@@ -146,13 +146,13 @@ class Runner:
         alive = [p for p in workers if p in to_measure or p == baseline]
         batch, size = shape
         group_id = self.store.start_group(self.run_record.id, model, placement, batch, size, alive)
-        medians: dict[int, dict[int, float]] = {p: {} for p in alive}
-        passes = dict.fromkeys(alive, 0)
+        tally = Tally(baseline, alive)
         slowest = dict.fromkeys(alive, work.work(model, batch, size) / CPU_MAC_PER_S)
-        start_s, round_number, end_reason = time.monotonic(), 0, None
-        self.clock.begin((model, placement, *shape))
+        start_s, end_reason = time.monotonic(), None
+        self.clock.begin((model, placement, *shape), tally)
         while end_reason is None:
-            for turn, p in enumerate(order(alive, self.spec.seed, (model, placement, *shape), round_number)):
+            round_number = tally.rounds
+            for turn, p in enumerate(order(tally.alive, self.spec.seed, (model, placement, *shape), round_number)):
                 size_text = self.spec.axis.show(size) + (f", batch {batch}" if batch > 1 else "")
                 cell = f"{self.spec.variants[p].spelled}, {size_text}"
                 self._stage(f"{model}, {placement.label}", round=round_number + 1, cell=cell)
@@ -163,25 +163,17 @@ class Runner:
                     block.fail(p, visit)
                     continue
                 self.store.add_visit(group_id, visit)
-                medians[p][round_number] = statistics.median(visit.kept_s)
-                passes[p] += len(visit.kept_s)
+                tally.add(p, round_number, visit.kept_s)
                 slowest[p] = max(x.seconds for x in visit.passes)
-            round_number += 1
-            alive = [p for p in alive if block.is_open(p)]
-            if not alive:
+            tally.end_round([p for p in alive if block.is_open(p)])
+            self.clock.round_done()
+            if not tally.alive:
                 end_reason = NOTHING_LEFT
                 break
-            fewest_passes = min(passes[p] for p in alive)
-            self.clock.round_done(round_number, fewest_passes)
-            others = [p for p in alive if p != baseline]
-            intervals = (
-                [stats.speedup(medians[baseline], medians[p]) for p in others]
-                if baseline in alive and others
-                else [stats.geometric_mean(list(medians[p].values())) for p in alive]
-            )
-            end_reason = self.rule.ended(round_number, fewest_passes, time.monotonic() - start_s, intervals)
+            elapsed_s = time.monotonic() - start_s
+            end_reason = self.rule.ended(tally.rounds, tally.passes, elapsed_s, tally.intervals())
         self.store.end_group(group_id, end_reason)
-        self.clock.end(round_number)
+        self.clock.end()
 
     def _visit(self, worker: Worker, p: int, round_number: int, turn: int, shape: Shape, slowest_s: float) -> Visit:
         batch, size = shape
@@ -223,7 +215,7 @@ class Runner:
                 group=self.clock.groups_done,
                 groups=self.clock.groups,
                 round=round,
-                rounds=self.clock.expected_rounds if round else None,
+                rounds=self.clock.most_rounds if round else None,
                 cell=cell,
                 eta_s=eta_s,
                 done_ratio=self.clock.done_ratio(eta_s),

@@ -206,6 +206,12 @@ class Jobs:
             raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
         if run.state not in RESUMABLE_STATES:
             raise Refused(f"Run {run_id} is {run.state}. Only a run that was cancelled or interrupted can be resumed.")
+        if run.device.id != host.device().id or run.device.versions != host.device().versions:
+            raise Refused(
+                f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
+                f"{host.device().name} with {_versions(host.device().versions)}. Passes of both in one run "
+                "would not be comparable: start a new run."
+            )
         for name in {v.model for v in run.spec.variants}:
             catalogue.find(name)
         if isinstance(run, Evaluation):
@@ -216,12 +222,6 @@ class Jobs:
                     f"The clips in {run.spec.dataset} are not what they were when evaluation {run_id} began: "
                     "start a new one."
                 )
-        if run.device.id != host.device().id or run.device.versions != host.device().versions:
-            raise Refused(
-                f"Run {run_id} was measured on {run.device.name} with {_versions(run.device.versions)}; here is "
-                f"{host.device().name} with {_versions(host.device().versions)}. Passes of both in one run "
-                "would not be comparable: start a new run."
-            )
         return run
 
     # --- the thread

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import lru_cache
 
 from bench.core import extras
@@ -40,6 +40,9 @@ ORDER = (
     "openvino.int8_weight_only",
     "openvino.int8_static",
 )
+# Those that gain most on common processors, the best first. The first that runs and can be built here is shown beside
+# the lab's modes on a first visit.
+FASTEST = ("openvino.int8_static", "onnx.int8_static")
 
 
 def modes() -> dict[str, Mode]:
@@ -60,6 +63,12 @@ def original() -> str:
 def first() -> tuple[str, ...]:
     """Return the names of the modes that are selected by default: those that a quantization lab compares."""
     return tuple(name for name, mode in modes().items() if mode.SPEC.first)
+
+
+def fastest(usable: Container[str]) -> str:
+    """Return the name of the usable mode that gains most on common processors; "" if none of them is usable."""
+    names = (importlib.import_module(f"{__name__}.{file}").MODE.name for file in FASTEST)
+    return next((name for name in names if name in usable), "")
 
 
 def find(name: str) -> Mode:

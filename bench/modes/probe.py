@@ -1,6 +1,7 @@
 """The modes' availability. `python -m bench.modes.probe` prints it as JSON; `availability()` runs that in a subprocess.
 
-Probing imports the engines, and the dashboard's process must not import them.
+Probing imports the engines, which takes seconds, and the dashboard's process must not import them. `at_hand()` never
+waits: a thread probes once for all sessions.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import json
 import shutil
 import sys
 import threading
+import time
 from dataclasses import asdict, dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from bench.core import child, paths
 from bench.device import cpu, host
@@ -30,40 +33,85 @@ class Availability:
     builds: bool = True  # False: only imported artefacts can be opened
 
 
-_known: dict[str, Availability] = {}
-_lock = threading.Lock()  # pages that open at the same time probe only once
+RETRY_S = 60.0  # how long `at_hand` returns a failed probe before it tries again
+
+_answer: dict[str, Availability] = {}
+_lock = threading.Lock()  # held while probing: callers at the same time probe only once
+_background_lock = threading.Lock()
+_background: threading.Thread | None = None
+_failure: tuple[float, dict[str, Availability]] | None = None  # when the background's last probe failed, and its result
 
 
 def availability() -> dict[str, Availability]:
-    """Return every mode's availability by name, cached for these library versions and this processor."""
+    """Return every mode's availability by name, cached for these library versions and this processor. May wait."""
+    global _failure
     with _lock:
-        if not _known:
+        if not _answer:
             answer = _ask()
             if isinstance(answer, str):
-                return {name: Availability("unavailable", f"asking failed: {answer}") for name in modes()}
-            _known.update(answer)
-        return dict(_known)
+                unavailable = {name: Availability("unavailable", f"asking failed: {answer}") for name in modes()}
+                _failure = (time.monotonic(), unavailable)
+                return unavailable
+            _answer.update(answer)
+        return dict(_answer)
+
+
+def at_hand() -> dict[str, Availability] | None:
+    """Return every mode's availability, or None while a thread of this process probes. Never waits for engines."""
+    global _background
+    if _answer:
+        return dict(_answer)
+    with _background_lock:
+        if _background and _background.is_alive():
+            return None
+        if _answer:
+            return dict(_answer)
+        if _failure and time.monotonic() - _failure[0] < RETRY_S:
+            return _failure[1]
+        if remembered := _remembered(_key()):
+            _answer.update(remembered)
+            return remembered
+        _background = threading.Thread(target=availability, name="probe", daemon=True)
+        _background.start()
+        return None
 
 
 def _ask() -> dict[str, Availability] | str:
     """Return the availability from the disk cache or from a subprocess; an error message if that fails."""
+    key = _key()
+    if remembered := _remembered(key):
+        return remembered
+    answer = child.ask("bench.modes.probe", timeout_s=300)
+    if "error" in answer:
+        return str(answer["error"])
+    cached: dict[str, Any] = {"key": key, "modes": answer}
+    cache_file = _cache_file()
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    cache_file.write_text(json.dumps(cached))
+    return {name: Availability(**fields) for name, fields in cached["modes"].items()}
+
+
+def _key() -> str:
+    """What the answer depends on: versions of the libraries, the processor, the list of modes, the compiler."""
     packages = {p for mode in modes().values() for p in (*mode.SPEC.needs.packages, *mode.SPEC.needs.build_packages)}
-    key = json.dumps(
+    return json.dumps(
         [host.versions(tuple(sorted(packages))), cpu.cpu_name(), sys.prefix, sorted(modes()), shutil.which("g++")]
     )
-    cache_file = paths.cache() / "modes.json"
+
+
+def _remembered(key: str) -> dict[str, Availability]:
+    """Return the availability in the disk cache; empty if there is none of this key."""
     try:
-        cached = json.loads(cache_file.read_text())
+        cached = json.loads(_cache_file().read_text())
     except (OSError, ValueError):
-        cached = {}
+        return {}
     if cached.get("key") != key:
-        answer = child.ask("bench.modes.probe", timeout_s=300)
-        if "error" in answer:
-            return str(answer["error"])
-        cached = {"key": key, "modes": answer}
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        cache_file.write_text(json.dumps(cached))
+        return {}
     return {name: Availability(**fields) for name, fields in cached["modes"].items()}
+
+
+def _cache_file() -> Path:
+    return paths.cache() / "modes.json"
 
 
 def probe(mode: Mode) -> Availability:

@@ -12,12 +12,8 @@ from typing import Any
 from bench import modes
 from bench.core import stats
 from bench.core.records import LIVE_STATES, Failure, Group, Run, RunState, VariantRecord, Visit
-from bench.core.specs import Placement
 from bench.core.stats import SAME, Interval, Summary
 from bench.core.store import Store
-from bench.device import host
-from bench.families import catalogue
-from bench.jobs.work import work
 
 BUSY_RATIO = 0.02  # CPU time of other processes above which a visit is flagged
 
@@ -85,19 +81,6 @@ def report_at(store: Store, run_id: str, revision: int) -> Report | None:
         if key not in unique or unique[key].visits < c.visits:
             unique[key] = c
     return Report(run, variants, groups, list(unique.values()), failures)
-
-
-def rates(store: Store) -> dict[tuple[str, Placement], float]:
-    """MAC/s reached on this device, by mode and placement, from the newest finished run."""
-    device = host.device()
-    newest_run = next((run for run in store.runs() if run.state == "done" and run.device.id == device.id), None)
-    newest_report = report(store, newest_run.id) if newest_run else None
-    return {
-        (c.record.variant.spelled, c.record.variant.placement): work(c.record.variant.model, c.batch, c.size)
-        / c.summary.median_s
-        for c in (newest_report.cells if newest_report else ())
-        if catalogue.exists(c.record.variant.model)
-    }
 
 
 def _cells(run: Run, group: Group, variants: Sequence[VariantRecord]) -> Iterable[Cell]:

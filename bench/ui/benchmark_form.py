@@ -1,6 +1,8 @@
-"""The form of the Benchmark page, as a RunSpec, and the menus of models and modes for every page."""
+"""The form of the Benchmark page, as a RunSpec."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -8,27 +10,31 @@ from bench import modes
 from bench.core.errors import EarbenchError
 from bench.core.lists import placements, sizes, whole_numbers
 from bench.core.specs import LENGTH, Axis, RunSpec
-from bench.core.units import duration, size
+from bench.core.units import size
 from bench.device import cpu, kinds
 from bench.families import catalogue
-from bench.jobs import work
+from bench.jobs import history, work
 from bench.jobs.forecast import Estimate, estimate
+from bench.jobs.history import History
 from bench.jobs.manager import Jobs
-from bench.modes.probe import availability
-from bench.results import report
-from bench.ui import live, settings
+from bench.modes import probe
+from bench.ui import live
 from bench.ui.button import pressed
+from bench.ui.menus import pick_models, pick_modes
 
 DEFAULTS = {"batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
-MANY = 4  # with more modes than this, their descriptions can be folded away
+_WAITING = "start when checked"  # in the session's state: Start was pressed while the modes were being checked
 
 
 def form(jobs: Jobs) -> None:
     """Draw the form, the expected cost of the run, and the buttons that start it."""
     for key, value in ({"threads": str(cpu.default_threads())} | DEFAULTS).items():
         st.session_state.setdefault(key, value)
+    earlier = history.of(jobs.store)
+    if "models" not in st.session_state:
+        st.session_state["models"] = [_first_model()]
     chosen_models = pick_models("models", catalogue.default())
-    chosen_modes = pick_modes("modes")
+    chosen_modes = pick_modes("modes", _first_modes)
     axis = _axis(chosen_models)
     default_sizes = ", ".join(f"{size:g}" for size in axis.defaults)
     st.session_state.setdefault("lengths", default_sizes)
@@ -79,7 +85,7 @@ def form(jobs: Jobs) -> None:
             input_kind="noise" if kind == "noise" else "speech",
             axis=work.axis(chosen_models),
         )
-        expected = estimate(spec, report.rates(jobs.store))
+        expected = estimate(spec, earlier)
     except EarbenchError as e:
         st.error(str(e))
         spec, expected = None, None
@@ -103,17 +109,70 @@ def form(jobs: Jobs) -> None:
             disabled=not chosen_models or bool(busy),
             help=f"The chosen models, original and dynamic int8, at {_sweep(axis)}, k = 10: starts at once.",
         )
-    if start and spec:
-        _start(jobs, spec)
+    if lab_text := _lab_text(chosen_models, axis, earlier):
+        st.caption(lab_text)
+    _wait_or_start(jobs, spec if ready else None, start)
     if lab:
         try:
-            names = [catalogue.find(name).name for name in chosen_models]
-            axis = work.axis(names)
-            spec = RunSpec.grid(names, modes.first(), axis.sweep, placements=[kinds.default()], axis=axis)
+            lab_spec = _lab(chosen_models)
         except EarbenchError as e:
             st.error(str(e))
         else:
-            _start(jobs, spec)
+            _start(jobs, lab_spec)
+
+
+def _first_model() -> str:
+    """Return the model for a first benchmark: one that shows a gain if it fits into this device's memory and disk."""
+    name = catalogue.showcase()
+    return name if _fits(name, _best_modes(list(modes.modes()))) else catalogue.default()
+
+
+def _first_modes(buildable: Sequence[str]) -> list[str]:
+    """Return the modes for a first benchmark: the lab's, and the one that gains most if the larger model is chosen."""
+    if st.session_state.get("models") == [catalogue.default()]:
+        return [name for name in modes.first() if name in buildable]
+    return _best_modes(buildable)
+
+
+def _best_modes(buildable: Sequence[str]) -> list[str]:
+    return [name for name in (*modes.first(), modes.fastest(buildable)) if name in buildable]
+
+
+def _fits(model: str, mode_names: Sequence[str]) -> bool:
+    """Return whether memory and disk suffice for a run with the default sizes."""
+    axis = work.axis([model])
+    spec = RunSpec.grid([model], mode_names, axis.defaults, placements=[kinds.default()], axis=axis)
+    return estimate(spec).refusal is None
+
+
+def _wait_or_start(jobs: Jobs, spec: RunSpec | None, start: bool) -> None:
+    """Start the run if Start was pressed; while the modes are being checked, remember it and start afterwards."""
+    checked = probe.at_hand() is not None
+    waiting = st.session_state.pop(_WAITING, False)
+    if not (start or waiting) or spec is None:
+        return
+    if checked:
+        _start(jobs, spec)
+    else:
+        st.session_state[_WAITING] = True
+        st.info("It starts as soon as it is known which modes run here.", icon=":material/hourglass_top:")
+
+
+def _lab(chosen_models: Sequence[str]) -> RunSpec:
+    """Return the lab's run of the chosen models. Raises ModelError or SpecError."""
+    names = [catalogue.find(name).name for name in chosen_models]
+    axis = work.axis(names)
+    return RunSpec.grid(names, modes.first(), axis.sweep, placements=[kinds.default()], axis=axis)
+
+
+def _lab_text(chosen_models: Sequence[str], axis: Axis, earlier: History) -> str:
+    """Return what The lab does and how long it takes; "" if these models can't be measured together."""
+    try:
+        expected = estimate(_lab(chosen_models), earlier)
+    except EarbenchError:
+        return ""
+    labels = " and ".join(modes.find(name).SPEC.label for name in modes.first())
+    return f"The lab: {labels} at {_sweep(axis)}: {expected.refusal or expected.time_text}."
 
 
 def _axis(models: list[str]) -> Axis:
@@ -137,74 +196,9 @@ def occupied(jobs: Jobs) -> str:
     return f"{job.noun} is under way, and two at once would disturb each other: Start is free again when it has ended."
 
 
-def pick_models(key: str, default: str) -> list[str]:
-    """Draw a menu of the known models, where a folder's path can be typed too. Return the chosen names."""
-    st.session_state.setdefault(key, [default])
-    labels = {c.name: f"{c.name} ({c.note})" for c in catalogue.catalogue()}
-    chosen: list[str] = st.multiselect(
-        "Models",
-        list(labels),
-        format_func=lambda name: labels.get(name, name),
-        key=key,
-        placeholder="Choose a model or type a folder's path",
-        accept_new_options=True,
-        help="One or several. Type the path of a folder on this device to measure a model of your own "
-        f"({catalogue.accepted()}).",
-    )
-    return chosen
-
-
-def pick_modes(key: str) -> list[str]:
-    """Draw a menu of the modes that run here, with what they quantize and why the others do not run.
-
-    Returns the chosen modes, spelled with their settings.
-    """
-    with st.spinner("Asking which modes run here …"):
-        availabilities = availability()
-    all_modes, labels = modes.modes(), modes.menu()
-    usable = [text for text in labels if availabilities[_mode(text)].state != "unavailable"]
-    st.session_state.setdefault(key, [name for name in modes.first() if name in usable])
-    selected = st.multiselect(
-        "Quantization modes",
-        usable,
-        format_func=lambda text: labels.get(text, text),
-        key=key,
-        placeholder="Choose at least one mode",
-        accept_new_options=True,
-        help="Several variants of one mode: type MODE:setting=value, such as torch-int8-qat:steps=50.",
-    )
-    # In the menu's order, so that the original is the baseline.
-    chosen = [text for text in labels if text in selected] + [text for text in selected if text not in labels]
-    lines = [
-        f"- **{labels.get(text, text)}**: {mode.SPEC.weights.text}. Activations: {mode.SPEC.activations.text}."
-        for text in chosen
-        if (mode := all_modes.get(_mode(text)))
-    ]
-    lines += [
-        f"- {labels.get(text, text)}: {availabilities[_mode(text)].remark}"
-        for text in chosen
-        if _mode(text) in all_modes and availabilities[_mode(text)].state != "available"
-    ]
-    if len(chosen) > 1:
-        lines.append(f"- All are compared with **{labels.get(chosen[0], chosen[0])}**.")
-    with st.expander("What they quantize", expanded=True) if len(chosen) > MANY else st.container():
-        st.caption("\n".join(lines))
-    if missing := [name for name in all_modes if availabilities[name].state == "unavailable"]:
-        st.caption(
-            "Not available here:\n"
-            + "\n".join(f"- {all_modes[n].SPEC.label}: {availabilities[n].remark}" for n in missing)
-        )
-    return settings.adjusted(chosen, key)
-
-
-def _mode(text: str) -> str:
-    """Return the name of a spelled variant's mode."""
-    return text.partition(":")[0]
-
-
 def _show_estimate(e: Estimate) -> None:
     parts = [
-        f"about **{duration(e.duration_s)}**",
+        f"**{e.time_text}**",
         f"up to {size(e.memory_bytes)} of memory ({size(e.memory_available_bytes)} free)",
         f"{size(e.disk_bytes)} on disk ({size(e.disk_free_bytes)} free)",
     ]

@@ -13,9 +13,10 @@ from bench.core.access import protected
 from bench.core.units import size
 from bench.device import cpu, host
 from bench.jobs.manager import Jobs
-from bench.modes.probe import Availability, availability
+from bench.modes import probe
+from bench.modes.probe import Availability
 from bench.sound import audio
-from bench.ui import microphone
+from bench.ui import menus, microphone
 from bench.ui.markdown import plain
 
 STATES = ("available", "emulated", "unavailable")
@@ -67,8 +68,10 @@ def _versions() -> dict[str, str]:
 
 def mode_table() -> None:
     """Draw every mode: whether it runs here, why not, and the commands that fix it."""
-    with st.spinner("Asking which modes run here …"):
-        availabilities = availability()
+    availabilities = probe.at_hand()
+    if availabilities is None:
+        menus.checking()
+        return
     rows = {
         name: (mode, availabilities[name], *_state_and_fix(availabilities[name]))
         for name, mode in modes.modes().items()

@@ -17,10 +17,10 @@ from bench.datasets import folder as datasets_folder
 from bench.datasets.dataset import Dataset
 from bench.device import cpu
 from bench.families import catalogue
+from bench.jobs import history
 from bench.jobs.forecast import evaluation_refusal, evaluation_s
 from bench.jobs.manager import Jobs
-from bench.results import report
-from bench.ui import benchmark_form, live
+from bench.ui import benchmark_form, live, menus
 from bench.ui.button import pressed
 
 BUNDLED, FOLDER, ZIP, HUB = "Bundled clips", "Folder", "Zip file", "Hugging Face"
@@ -61,8 +61,8 @@ def form(jobs: Jobs) -> None:
         )
         for remark in selection.remarks:
             st.caption(remark)
-    chosen_models = benchmark_form.pick_models("accuracy_models", catalogue.default())
-    chosen_modes = benchmark_form.pick_modes("accuracy_modes")
+    chosen_models = menus.pick_models("accuracy_models", catalogue.default())
+    chosen_modes = menus.pick_modes("accuracy_modes")
     one, two = st.columns([2, 1])
     normaliser = one.selectbox(
         "Texts are compared after this normaliser",
@@ -82,7 +82,7 @@ def form(jobs: Jobs) -> None:
                 )
             )
             spec = EvaluationSpec(variants, path, split, int(limit), int(seed), normaliser)
-            expected = evaluation_s(variants, [c.path for c in selection.clips], report.rates(jobs.store))
+            expected = evaluation_s(variants, [c.path for c in selection.clips], history.of(jobs.store))
             refusal = evaluation_refusal(variants)
         except EarbenchError as e:
             st.error(str(e))

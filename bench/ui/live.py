@@ -156,5 +156,5 @@ def progress_text(job: Job) -> str:
     remaining = (
         f"about {duration(p.eta_s)} left" if p.eta_s is not None else "time left is known from the second round on"
     )
-    position = f"group {p.group + 1} of {p.groups}, round {p.round} of at least {p.rounds}"
+    position = f"group {p.group + 1} of {p.groups}, round {p.round}, at most {p.rounds}"
     return f"{p.stage}: {p.cell} · {position} · {remaining}"

@@ -11,7 +11,7 @@ from bench.device import kinds
 from bench.families import catalogue
 from bench.jobs.manager import Jobs
 from bench.jobs.transcription import Recording, Transcribing
-from bench.ui import benchmark_form, diff, live, texts
+from bench.ui import diff, live, menus, texts
 from bench.ui.button import pressed
 from bench.ui.markdown import plain
 from bench.ui.source import Chosen
@@ -26,7 +26,7 @@ def variants(jobs: Jobs) -> list[Variant]:
     with left:
         model = _model()
     with right:
-        chosen = benchmark_form.pick_modes("t_modes")
+        chosen = menus.pick_modes("t_modes")
     try:
         checkpoint = catalogue.find(model)
     except EarbenchError as e:

@@ -429,8 +429,8 @@ def test_the_best_mode_is_named_with_its_evidence(
     assert done.exit_code == 0, done.output
     assert "3 clips with 6 words, about" in done.stderr
     told = " ".join(done.stderr.split())
-    assert "2 of 2 modes may be within the limit; to measure them, about" in told
-    assert re.search(r" \d+ %, group 1/1, round \d+/\d+: .*, about \d+ s left ", told)
+    assert "2 of 2 modes may be within the limit; to measure them: " in told
+    assert re.search(r" \d+ %, group 1/1, round \d+, at most \d+: .*, about \d+ s left ", told)
     assert re.search(rf"{FP32} +.*within +1 ", done.stdout) and re.search(r"onnx-fp32 +.*within +\d", done.stdout)
     assert len(real_jobs.store.evaluations()) == 1 and [r.state for r in real_jobs.store.runs()] == ["done"]
     done = bench("best", *options, "--minimise", "size")

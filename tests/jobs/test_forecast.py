@@ -15,9 +15,12 @@ from bench.artefacts import cache
 from bench.core.specs import Placement, RunSpec, SpecError, Variant
 from bench.device import cpu
 from bench.families.family import ModelError
-from bench.jobs import forecast
+from bench.jobs import forecast, predictor, progress
 from bench.jobs import memory as jobs_memory
 from bench.jobs.forecast import Estimate
+from bench.jobs.history import History
+from bench.jobs.predictor import Measured
+from bench.jobs.progress import Remaining
 from bench.modes.mode import ModeError
 
 BASE, HUB = "wav2vec2-base-random", "facebook/wav2vec2-base-960h"
@@ -37,7 +40,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "available_memory_bytes", lambda: 10**12)
     monkeypatch.setattr(cpu, "default_threads", lambda: 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
-    monkeypatch.setattr(forecast, "_product_rate", lambda: 1e9)
+    monkeypatch.setattr(predictor, "_product_rate", lambda: 1e9)
+    monkeypatch.setattr(predictor, "GROWTH", 1.0)
 
 
 def grid(*modes: str, models: tuple[str, ...] = (BASE,), lengths: tuple[float, ...] = (1,), **more: object) -> RunSpec:
@@ -75,29 +79,55 @@ def test_memory_and_disk_by_hand() -> None:
     assert forecast.estimate(grid(FP32, INT8, placements=[ONE, TWO])).disk_bytes == found.disk_bytes
 
 
-def test_duration_uses_measured_rates_and_guesses_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast, "work", lambda model, batch, size: batch * size * 1e9)
+def test_duration_uses_earlier_runs_and_guesses_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "work", lambda model, batch, size: batch * size * 1.4e9)
     build = 5 + ALL * 1e-7
-    # The guess: two cores of 1e9, half of it reached: a pass of 1 s, a visit of 5, ten rounds.
-    assert forecast.estimate(grid(FP32)).duration_s == pytest.approx(50 + build)
+
+    def quiet_s(spec: RunSpec, *measured: Measured) -> float:
+        return forecast.estimate(spec, History(measured, 0.0, 0.0)).duration.quiet_s
+
+    def visits_s(pass_s: float) -> float:
+        return 10 * (4 * pass_s + predictor.VISIT_OVERHEAD_S)
+
+    # The guess: two cores of 1e9, seven tenths of it reached: a pass of 1 s, four a visit, ten rounds.
+    assert quiet_s(grid(FP32)) == pytest.approx(visits_s(1) + build, rel=1e-5)
     # More threads than cores are no faster.
-    assert forecast.estimate(grid(FP32, placements=[EIGHT])).duration_s == pytest.approx(50 + build)
-    assert forecast.estimate(grid(FP32, placements=[ONE])).duration_s == pytest.approx(100 + build)
-    measured = {(FP32, TWO): 4e9, (INT8, ONE): 1.0}
-    assert forecast.estimate(grid(FP32), measured).duration_s == pytest.approx(10 * 5 / 4 + build)
-    assert forecast.estimate(grid(FP32, INT8), measured).duration_s == pytest.approx(10 * 5 / 4 + 50 + 2 * build)
-    # No visit is shorter than 0.4 s.
-    assert forecast.estimate(grid(FP32), {(FP32, TWO): 1e12}).duration_s == pytest.approx(4 + build)
+    assert quiet_s(grid(FP32, placements=[EIGHT])) == pytest.approx(visits_s(1) + build, rel=1e-5)
+    assert quiet_s(grid(FP32, placements=[ONE])) == pytest.approx(visits_s(2) + build, rel=1e-5)
+    fast = Measured(Variant(BASE, FP32, TWO), 1, 2.0, 0.5, None)  # at twice the work
+    assert quiet_s(grid(FP32), fast) == pytest.approx(visits_s(0.25) + build, rel=1e-5)
+    # What was not measured is taken to be as fast as the other modes of the model at this placement.
+    assert quiet_s(grid(FP32, INT8), fast) == pytest.approx(2 * visits_s(0.25) + 2 * build)
+    # Other threads of the same model say more than a guess.
+    assert quiet_s(grid(FP32, placements=[ONE]), fast) == pytest.approx(visits_s(0.25) + build, rel=1e-5)
+    # A visit keeps at least 0.3 s of passes: 30 of 10 ms, and one is discarded.
+    short = Measured(Variant(BASE, FP32, TWO), 1, 1.0, 0.01, None)
+    assert quiet_s(grid(FP32), short) == pytest.approx(10 * (0.31 + predictor.VISIT_OVERHEAD_S) + build, rel=1e-5)
     # Over 2 s a visit has one discarded and one kept pass, so 20 repeats are 20 rounds.
-    slow = forecast.estimate(grid(FP32, lengths=(3,), repeats=20))
-    assert slow.duration_s == pytest.approx(20 * 2 * 3 + build)
-    # What is compiled when it is opened is opened when it is built too.
-    compiled = forecast.estimate(grid("torch-int8-static"))
-    assert compiled.duration_s == pytest.approx(50 + build + 2 * forecast.COMPILE_S)
+    slow = grid(FP32, lengths=(3,), repeats=20)
+    assert quiet_s(slow) == pytest.approx(20 * (2 * 3 + predictor.VISIT_OVERHEAD_S) + build, rel=1e-5)
+
+
+def test_the_range_is_told_in_words() -> None:
+    assert forecast.time_text(Remaining(100, 300, 540)) == "2 min when quiet, at most 9 min"
+    assert forecast.time_text(Remaining(20, 20, 20.2)) == "about 20 s"
+
+
+def test_the_upper_end_is_what_the_rule_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "work", lambda model, batch, size: batch * size * 1e9)
+    measured = Measured(Variant(BASE, FP32, TWO), 1, 1.0, 0.1, 0.001)
+    spec = grid(FP32, lengths=(1, 10, 60))
+    e = forecast.estimate(spec, History((measured,), 0.0, 0.0)).duration
+    build = 5 + ALL * 1e-7
+    one_s, ten_s, minute_s = (4 * 0.1 + 0.06), (4 * 1.0 + 0.06), (2 * 6.0 + 0.06)
+    assert e.quiet_s == pytest.approx(10 * (one_s + ten_s + minute_s) + build, rel=1e-5)
+    # Half as slow again: 40 rounds of 0.69 s; 20 rounds of 6.09 s are the first to exceed 120 s; 10 rounds of 18.09 s
+    # exceed it by far, but ten are always measured.
+    assert e.most_s == pytest.approx(1.5 * (40 * one_s + 20 * ten_s + 10 * minute_s) + build, rel=1e-5)
 
 
 def made(memory: int = 0, disk: int = 0, download: int = 0) -> Estimate:
-    return Estimate(1, memory, 2_000_000_000, disk, 3_000_000_000, download)
+    return Estimate(Remaining(1, 1, 1), memory, 2_000_000_000, disk, 3_000_000_000, download)
 
 
 def test_refusals_are_sentences_with_a_way_out(tmp_path: Path) -> None:
@@ -135,7 +165,7 @@ def test_what_is_in_the_cache_is_not_charged(monkeypatch: pytest.MonkeyPatch) ->
     there.add(FP32)
     second = forecast.estimate(grid(FP32, INT8))
     assert second.disk_bytes == first.disk_bytes - 377_081_856 == 377_081_856  # int8 while it is built
-    assert first.duration_s - second.duration_s == pytest.approx(ALL * 1e-7)
+    assert first.duration.quiet_s - second.duration.quiet_s == pytest.approx(progress.BUILD_S + ALL * 1e-7, rel=1e-5)
     there.add(INT8)
     third = forecast.estimate(grid(FP32))
     opened = jobs_memory.open_bytes(Variant(BASE, FP32, TWO), 377_081_856, [(1, 1.0)])

@@ -503,7 +503,7 @@ def test_unknown_mode() -> None:
 
 def test_the_probe_tells_of_every_mode_and_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    probe._known.clear()
+    probe._answer.clear()
     availability = probe.availability()
     assert list(availability) == list(modes.modes())
     assert availability["torch-fp32"] == probe.Availability("available")
@@ -517,9 +517,9 @@ def test_the_probe_tells_of_every_mode_and_asks_once(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(child, "ask", never)
     assert probe.availability() == availability
-    probe._known.clear()
+    probe._answer.clear()
     assert probe.availability() == availability, "the file remembers for the next process"
-    probe._known.clear()
+    probe._answer.clear()
     monkeypatch.setattr(cpu, "cpu_name", lambda: "another processor")
     with pytest.raises(AssertionError, match="asked again"):  # what was remembered is of another device
         probe.availability()

@@ -13,6 +13,7 @@ from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device import host
 from bench.families.tasks.task import TaskError
+from bench.jobs import history
 from bench.results import bundles, evaluation, report, sentences, tables
 from bench.ui import results
 
@@ -77,14 +78,14 @@ def test_where_it_was_measured(store: Store, other: Store) -> None:
     assert bundles.device_name(run, imported_s) == "bøard (0123456789ab), imported"
 
 
-def test_rates_are_of_this_device_alone(store: Store, other: Store) -> None:
+def test_forecasts_are_of_this_device_alone(store: Store, other: Store) -> None:
     here = made.finished_run(other, host.device())
-    rates = report.rates(other)
-    assert len(rates) == 2
+    earlier = history.of(other).measured
+    assert len(earlier) == 4  # two variants at two lengths
     faster = RunSpec(made.SPEC.variants, (1.0, 5.0))
     take(store, other, made.finished_run(store, spec=faster))
     assert other.runs()[0].device == made.BOARD and other.runs()[0].id != here
-    assert report.rates(other) == rates
+    assert history.of(other).measured == earlier
 
 
 def test_a_mode_and_a_model_that_are_not_here_are_shown(store: Store, other: Store) -> None:

@@ -360,7 +360,7 @@ def fresh(code: str) -> str:
         "from bench.jobs.forecast import estimate; from bench.core.specs import Placement, RunSpec; "
         "e = estimate(RunSpec.grid(['wav2vec2-base-random', 'facebook/wav2vec2-base-960h'], "
         "['torch-fp32', 'torch-int8-dynamic'], [1, 5], placements=[Placement('cpu', 2)])); "
-        "assert e.duration_s > 0 < e.disk_bytes",
+        "assert e.duration.quiet_s > 0 < e.disk_bytes",
         "from bench.families import catalogue as models; "
         "models.family(models.find('wav2vec2-base-random')).inputs(5.0, 2, 0, 'speech', {})",
     ],

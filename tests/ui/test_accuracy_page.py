@@ -22,8 +22,9 @@ from bench.device.host import device
 from bench.jobs import manager
 from bench.jobs.benchmark import Progress
 from bench.jobs.job import Measurement
+from bench.modes import probe
 from bench.sound import audio
-from bench.ui import benchmark_form, evaluation_form
+from bench.ui import evaluation_form
 
 PAGE = "pages/4_Accuracy.py"
 
@@ -32,7 +33,7 @@ PAGE = "pages/4_Accuracy.py"
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
-    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
     yield manager.jobs().store
     manager._jobs.cache_clear()
 

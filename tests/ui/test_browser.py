@@ -140,7 +140,7 @@ def test_token_url_and_a_benchmark_from_another_machine(
 
 def _type_model(page: Page, folder: Path) -> None:
     """Leave the default and type a folder's path."""
-    default = page.get_by_text("demo (small")  # the model that is shipped
+    default = page.get_by_text("wav2vec2-base-random (random weights")  # the model of a first benchmark
     try:
         default.wait_for(timeout=45_000)
     except PlaywrightTimeout:  # a browser that stays blank on a busy machine is told to load the page again
@@ -169,7 +169,15 @@ def _type_model(page: Page, folder: Path) -> None:
 
 
 def _loosen(page: Page) -> None:
-    """A wide precision target and one thread: this is a test of the way through, not of the figures."""
+    """The lab's modes, a wide precision target and one thread: a test of the way through, not of the figures."""
+    page.get_by_text("Checking which modes run here").wait_for(state="detached")
+    modes = page.get_by_test_id("stMultiSelect").nth(1)
+    for _ in range(10):  # keys that are pressed while the page is drawn anew may be lost
+        if "OpenVINO" not in modes.inner_text():
+            break
+        modes.get_by_role("combobox").press("Backspace")  # the last one, which gains most and takes longest to build
+        modes.get_by_role("combobox").press("Escape")
+        page.wait_for_timeout(2000)
     threads = page.get_by_role("textbox", name="Threads")
     for _ in range(20):  # a click while the page is drawn anew may be lost
         if threads.is_visible():

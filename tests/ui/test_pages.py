@@ -18,10 +18,9 @@ from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device.host import device
 from bench.jobs import manager
+from bench.modes import probe
 from bench.modes.mode import Option
 from bench.modes.probe import Availability
-from bench.ui import benchmark_form
-from bench.ui import device as ui_device
 
 PAGES = ("app.py", "pages/1_Benchmark.py", "pages/2_Results.py")  # the others have tests of their own
 FOUND = {
@@ -34,7 +33,7 @@ FOUND = {
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
-    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
     yield manager.jobs().store
     manager._jobs.cache_clear()
 
@@ -182,7 +181,6 @@ def test_a_look_takes_no_lock_and_writes_nothing(store: Store, monkeypatch: pyte
         raise AssertionError("a page took the lock")
 
     monkeypatch.setattr(lease.fcntl, "flock", locked)
-    monkeypatch.setattr(ui_device, "availability", lambda: FOUND)
     for path in ("app.py", *(f"pages/{p.name}" for p in sorted((ROOT / "pages").glob("*.py")))):
         assert not opened(path).exception, path
     assert store.revision() == revision
@@ -250,7 +248,7 @@ def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch
 
 def test_modes_tell_what_they_quantize_and_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = FOUND | {"torch-bf16": Availability("unavailable", "torch can't be imported (why); fix: install it")}
-    monkeypatch.setattr(benchmark_form, "availability", lambda: missing)
+    monkeypatch.setattr(probe, "at_hand", lambda: missing)
     at = opened("pages/1_Benchmark.py")
     said = texts(at)
     assert "weights of the linear layers" in said

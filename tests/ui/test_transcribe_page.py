@@ -26,12 +26,13 @@ from bench.jobs.benchmark import Progress
 from bench.jobs.job import Measurement
 from bench.jobs.manager import Jobs
 from bench.jobs.transcription import Busy, Recording
+from bench.modes import probe
 from bench.modes.probe import Availability
 from bench.results import tables, transcripts
 from bench.sound import audio
 from bench.sound.audio import Array
 from bench.sound.microphone import Input, Level, MicrophoneError
-from bench.ui import benchmark_form, microphone, source
+from bench.ui import microphone, source
 from bench.workers.client import Cancelled
 
 FOUND = dict.fromkeys(modes.modes(), Availability("available"))
@@ -49,7 +50,7 @@ def text_of(v: Variant) -> VariantText:
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
-    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
     found = manager.jobs()
     answers(found, monkeypatch, lambda v: text_of(v))
     yield found
