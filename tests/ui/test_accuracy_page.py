@@ -147,7 +147,7 @@ def test_a_finished_evaluation_in_figures_files_and_clips(store: Store) -> None:
     assert list(shown["WER, %"]) == pytest.approx([100 / 11, 100 / 11, 300 / 11])
     assert list(shown["Difference, points"]) == pytest.approx([0, 0, 200 / 11])
     assert [list(shown[k]) for k in "SDI"] == [[1, 1, 1], [0, 0, 1], [0, 0, 1]]
-    assert len(at.get("download_button")) == 2 and len(at.get("vega_lite_chart")) == 2
+    assert len(at.get("download_button")) == 3 and len(at.get("vega_lite_chart")) == 2
     said = texts(at)
     assert "torch-int8-dynamic: WER 27.3 % against 9.1 % of the original" in said
     assert "No variant is better than **torch-fp32** and **torch-int8-dynamic**" in said
