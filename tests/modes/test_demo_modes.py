@@ -15,7 +15,7 @@ from networks import FAMILY, forward
 from noise import snr_db
 
 from bench import modes
-from bench.artefacts import build, recipe
+from bench.artefacts import build, lookup, recipe, stamps
 from bench.artefacts import cache as artefacts_cache
 from bench.core.paths import ROOT
 from bench.core.specs import Placement, Variant
@@ -191,7 +191,7 @@ def test_digests_are_those_of_the_reference(spelled: str) -> None:
     mode = modes.find(variant.mode)
     settings = modes.complete(mode, dict(variant.settings))
     identity, _ = FAMILY.identity(catalogue.find("demo"), lambda _: None)
-    examples = build._examples(mode, FAMILY, settings)
+    examples = lookup.examples(mode, FAMILY, settings)
     whole = recipe.full_recipe(recipe.portable_recipe(identity, mode, settings), mode, examples)
     assert recipe.digest_of(whole) == REFERENCE[spelled]["digest"]
 
@@ -212,7 +212,7 @@ def test_files_are_those_of_the_reference(spelled: list[str], tmp_path_factory: 
     assert built.returncode == 0, built.stderr[-2000:]
     for mode, folder in json.loads(built.stdout.splitlines()[-1]).items():
         assert Path(folder).name == REFERENCE[mode]["digest"]
-        files = {f.name: f for f in Path(folder).iterdir() if f.name != artefacts_cache.MANIFEST}
+        files = {f.name: f for f in Path(folder).iterdir() if f.name not in (artefacts_cache.MANIFEST, stamps.STAMPS)}
         reference = {entry["name"]: entry for entry in REFERENCE[mode]["files"]}
         assert set(files) == set(reference)
         for name, entry in reference.items():
