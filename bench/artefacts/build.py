@@ -111,9 +111,9 @@ def _prepare(model: str, mode: Mode, settings: Mapping[str, Setting], progress: 
             "files": {f.name: digest_of_file(f) for f in sorted(partial.iterdir())},
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        cache.stamp_new(partial, manifest)
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
+        cache.stamp_new(directory, manifest)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return artefact_of(digest, manifest, from_cache=False)

@@ -180,6 +180,7 @@ def remove(digests: Sequence[str]) -> int:
             freed += sum(f.stat().st_size for f in doomed.rglob("*") if f.is_file())
         shutil.rmtree(doomed, ignore_errors=True)
         coverage_file(digest).unlink(missing_ok=True)
+        stamps.forget(directory)
     return freed
 
 
@@ -213,6 +214,7 @@ def verified(digest: str, progress: Progress = lambda _: None) -> Artefact | Non
         return artefact
     if damaged_files(digest, progress):
         shutil.rmtree(folder(digest), ignore_errors=True)
+        stamps.forget(folder(digest))
         return None
     return checked(digest) or artefact_of(digest, manifest_of(digest), from_cache=True)
 

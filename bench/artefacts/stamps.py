@@ -1,8 +1,8 @@
 """Stamps of files: size, modification time and inode. Files whose stamps are unchanged are not read again.
 
 An artefact is verified in full (SHA-256) when it is built, when it is imported and by `python -m bench artefacts
-verify`. Its stamps are written then, into STAMPS in its folder. Every start compares stamps alone, so it does not
-notice damage that changes neither size nor time, such as that of a failing disk: `verify` does.
+verify`. Its stamps are written then, into a hidden file beside its folder. Every start compares stamps alone, so it
+does not notice damage that changes neither size nor time, such as that of a failing disk: `verify` does.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-STAMPS = "verified.json"
 
 Stamps = Mapping[str, list[int]]  # by file name
 
@@ -29,23 +27,29 @@ def of(directory: Path, names: Iterable[str]) -> dict[str, list[int]]:
     return {name: stamp(directory / name) for name in names}
 
 
+def file_of(directory: Path) -> Path:
+    """Return the file with the stamps of a folder's verified files."""
+    return directory.with_name(f".{directory.name}.verified")
+
+
 def write(directory: Path, stamps: Stamps) -> None:
-    """Remember the stamps of verified files. Without effect where the folder can't be written."""
-    partial = directory / f".{STAMPS}.{os.getpid()}"
+    """Remember the stamps of verified files. Without effect where nothing can be written."""
+    file = file_of(directory)
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         partial.write_text(json.dumps(stamps))
-        partial.replace(directory / STAMPS)
+        partial.replace(file)
 
 
 def forget(directory: Path) -> None:
     """Remove the stamps, so that the files are verified in full before their next use."""
     with contextlib.suppress(OSError):
-        (directory / STAMPS).unlink()
+        file_of(directory).unlink()
 
 
 def unchanged(directory: Path, names: Iterable[str]) -> bool:
     """Return whether the files are those that were verified; False if they never were."""
     try:
-        return bool(json.loads((directory / STAMPS).read_text()) == of(directory, names))
+        return bool(json.loads(file_of(directory).read_text()) == of(directory, names))
     except (OSError, ValueError):
         return False

@@ -292,9 +292,9 @@ def _unpack(
             "imported_s": time.time(),
         }
         (partial / catalogue.IMPORTED).write_text(json.dumps(mark, indent=1))
-        cache.stamp_new(partial, manifest)
         shutil.rmtree(directory, ignore_errors=True)  # a partial artefact, without a manifest
         partial.rename(directory)
+        cache.stamp_new(directory, manifest)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

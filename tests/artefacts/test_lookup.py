@@ -203,7 +203,7 @@ def test_a_changed_file_is_read_again(plain: Plain, model: Path, monkeypatch: py
     copy = shutil.copy2(weights(digest), weights(digest).with_name("copy"))
     Path(copy).replace(weights(digest))  # same size and time, another file
     assert ready(model) is None and prepared(model) == digest == ready(model) and "weights.bin" in read
-    (cache.folder(digest) / stamps.STAMPS).write_text("{")
+    stamps.file_of(cache.folder(digest)).write_text("{")
     assert ready(model) is None and prepared(model) == digest == ready(model)
     weights(digest).write_bytes(bytes(999))
     assert ready(model) is None
@@ -233,6 +233,8 @@ def test_verify_reads_everything_and_removes_what_is_damaged(
     assert f"Removed {digest[:8]} torch-plain of model: weights.bin is damaged. It is built again" in verified.stdout
     assert "1 of 2 artefacts are intact." in verified.stdout
     assert [k.digest for k in cache.kept()] == [other] and ready(model) is None
+    cache.remove([other])
+    assert not list(cache.home().iterdir())  # nothing is left of them
 
 
 @pytest.mark.timeout(200)

@@ -13,7 +13,7 @@ from noise import snr_db
 from prepared import Prepared, prepare
 
 from bench import modes
-from bench.artefacts import build, recipe
+from bench.artefacts import build, lookup, recipe
 from bench.artefacts import cache as artefacts_cache
 from bench.core.paths import ROOT
 from bench.core.specs import Placement, Variant
@@ -168,7 +168,7 @@ def test_digests_are_those_of_the_reference(spelled: str) -> None:
     mode = modes.find(variant.mode)
     settings = modes.complete(mode, dict(variant.settings))
     identity, _ = FAMILY.identity(catalogue.find("demo"), lambda _: None)
-    examples = build._examples(mode, FAMILY, settings)
+    examples = lookup.examples(mode, FAMILY, settings)
     whole = recipe.full_recipe(recipe.portable_recipe(identity, mode, settings), mode, examples)
     assert recipe.digest_of(whole) == REFERENCE[spelled]["digest"]
 
