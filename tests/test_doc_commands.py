@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -30,6 +30,7 @@ from bench import modes
 from bench.cli import app, best
 from bench.core.lists import names, sizes
 from bench.core.paths import ROOT, SHIPPED
+from bench.core.records import ClipRecord
 from bench.core.specs import EvaluationSpec, Placement, RunSpec, Variant
 from bench.datasets import dataset
 from bench.device import host
@@ -176,10 +177,8 @@ def run(command: Command, folder: Path, model: str) -> None:
 
     Pages repeat some commands. They are run once, except those that make a file for the next one.
     """
-    key = f"{command} {command.variables}"
-    if key in done and not {"--out", "--bundle", ">"} & set(command.words):
+    if repeated(f"{command} {command.variables}", command.words):
         return
-    done.add(key)
     words = list(command.words)
     words[0] = words[0].removeprefix(".venv/bin/")
     if words[:2] == ["streamlit", "run"]:
@@ -198,6 +197,13 @@ def run(command: Command, folder: Path, model: str) -> None:
         in_process(words[3:], folder, model)
 
 
+def repeated(key: str, words: Sequence[str]) -> bool:
+    """Whether a command was run before, and makes no file that the next one in its block takes."""
+    was_run = key in done and not {"--out", "--bundle", ">"} & set(words)
+    done.add(key)
+    return was_run
+
+
 def in_process(words: list[str], folder: Path, model: str) -> None:
     """Run the command line within this process, which saves a second of imports a command."""
     if words[0] == "fetch":
@@ -211,6 +217,8 @@ def in_process(words: list[str], folder: Path, model: str) -> None:
         arguments += [] if "--modes" in words else ["--modes", ",".join(LIGHT)]
         arguments += [] if "--model" in words else ["--model", model]
         arguments += SMALLEST.get(words[0], [])
+    if not target and repeated(" ".join(arguments), words):
+        return
     if "RUN" in arguments:
         arguments[arguments.index("RUN")] = stored(words, model)
     result = invoke(arguments, "y\n")
@@ -257,9 +265,10 @@ def stored(words: list[str], model: str) -> str:
     variants = tuple(Variant.parse(model, mode, placement) for mode in LIGHT)
     if words[0] == "evaluate":
         evaluation = EvaluationSpec(variants, "data/clips")
-        evaluation_id = manager.jobs().start(evaluation)
-        manager.jobs().wait()
-        store.set_state(evaluation_id, "cancelled")
+        clips = dataset.of(evaluation).clips
+        evaluation_id = store.create_run(evaluation, host.device())
+        store.set_clips(evaluation_id, [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(clips)])
+        store.set_state(evaluation_id, "interrupted")
         return evaluation_id
     spec = RunSpec.grid([model], LIGHT, [0.2], placements=[placement], repeats=2, precision_target=1.0)
     if words[0] == "run":
