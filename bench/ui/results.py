@@ -194,7 +194,7 @@ def _more(r: Report) -> None:
             _tuning(r, loss_rows)
     with st.expander("What is quantized, part by part"):
         _coverage_table(tables.coverage_rows(r))
-    with st.expander("Show code: the same without Earbench"):
+    with st.expander("Show code: a script without Earbench"):
         cell = st.selectbox(
             "Result",
             r.cells,
@@ -202,6 +202,7 @@ def _more(r: Report) -> None:
             key=f"code-{r.run.id}",
         )
         try:
+            st.markdown(snippet.heading(cell.record))
             st.code(snippet.code(cell.record, cell.size, cell.batch), language="python")
         except EarbenchError as e:
             st.caption(f"There is no code to show any more. {e}")
