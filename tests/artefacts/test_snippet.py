@@ -72,7 +72,7 @@ def ran(every_mode: SimpleNamespace, tiny_model: Path, tmp_path_factory: pytest.
     subprocess.run(
         [sys.executable, forked.__file__, ",".join(IMPORTED), *(folder / name for name in scripts)],
         capture_output=True,
-        timeout=280,
+        timeout=600,
         cwd=folder,
         env=environment,
         check=False,
