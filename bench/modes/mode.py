@@ -122,7 +122,8 @@ class ModeSpec:
     min_random_snr_db: float = 0.0  # the same for a small random network, whose frames differ little
     first: bool = False  # selected by default in menus
     version: int = 1  # increment when the output of `build` changes
-    code: str = ""  # plain code for the same quantization of a loaded `model`, shown beside a result
+    code: str = ""  # plain code that quantizes a loaded `model`, shown beside a result; $NAME stands for a setting
+    code_differs: str = ""  # why `code` can't give the artefact's outputs; "": it gives the same
     open_code: str = ""  # plain code that opens the artefact in the current folder, see `bench.artefacts.transfer`
 
 

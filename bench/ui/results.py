@@ -233,7 +233,7 @@ def _more(store: Store, r: Report) -> None:
             _tuning(r, loss_rows)
     with st.expander("What is quantized, part by part"):
         _coverage_table(tables.coverage_rows(r))
-    with st.expander("Show code: the same without Earbench"):
+    with st.expander("Show code: a script without Earbench"):
         cell = st.selectbox(
             "Result",
             r.cells,
@@ -241,6 +241,7 @@ def _more(store: Store, r: Report) -> None:
             key=f"code-{r.run.id}",
         )
         try:
+            st.markdown(snippet.heading(cell.record))
             st.code(snippet.code(cell.record, cell.size, cell.batch), language="python")
         except EarbenchError as e:
             st.caption(f"There is no code to show any more. {e}")

@@ -13,8 +13,8 @@ from noise import snr_db
 from prepared import Prepared, prepare
 
 from bench import modes
-from bench.artefacts import build, lookup, recipe
 from bench.artefacts import cache as artefacts_cache
+from bench.artefacts import lookup, recipe
 from bench.core.paths import ROOT
 from bench.core.specs import Placement, Variant
 from bench.datasets import dataset

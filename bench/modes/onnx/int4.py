@@ -45,7 +45,7 @@ class Int4(engine.OnnxMode):
             """import onnx
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-quantizer = MatMulNBitsQuantizer(onnx.load("model.onnx"), bits=4, block_size=32, accuracy_level=1)
+quantizer = MatMulNBitsQuantizer(onnx.load("model.onnx"), bits=4, block_size=$block_size, accuracy_level=1)
 quantizer.process()
 onnx.save(quantizer.model.model, "model.onnx")"""
         ),

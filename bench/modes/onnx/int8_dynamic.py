@@ -41,7 +41,8 @@ class Int8Dynamic(engine.OnnxMode):
             """from onnxruntime.quantization import QuantType, quantize_dynamic
 
 quantize_dynamic(
-    "model.onnx", "model.onnx", op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
+    "model.onnx", "model.onnx", op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=$reduce_range,
+    weight_type=QuantType.QInt8,
 )"""
         ),
         open_code=engine.OPEN_CODE,

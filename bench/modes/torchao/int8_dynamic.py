@@ -37,7 +37,7 @@ class Int8Dynamic(engine.TorchaoMode):
         min_random_snr_db=25.0,
         code="""from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False))""",
+quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=$reduce_range))""",
         open_code=engine.OPEN_CODE,
     )
 

@@ -73,6 +73,7 @@ quantize_(model, QATConfig(**rounded, step="prepare"))
 # here the model is tuned with CTC on labelled clips; the time of a pass does not depend on it
 quantize_(model, QATConfig(step="convert"))
 quantize_(model, Int8DynamicActivationInt8WeightConfig(set_inductor_config=False))""",
+        code_differs="it does not tune the weights, and Earbench does, on clips with their text",
         open_code=engine.OPEN_CODE,
     )
 
