@@ -18,7 +18,7 @@ from bench.ui import watching
 from bench.ui.button import is_pressed, pressed
 
 _PAGES = {"benchmark": "pages/1_Benchmark.py", "evaluation": "pages/4_Accuracy.py"}
-WAIT_S = 1.0  # for passes that are timed, before a poll draws
+WAIT_S = 0.5  # for timed passes to end, before a poll draws; after longer, Streamlit fades what is on the screen
 
 
 def banner(jobs: Jobs) -> None:
