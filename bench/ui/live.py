@@ -25,7 +25,7 @@ _PAGES = {
     "transcription": "pages/3_Transcribe.py",
 }
 STARTS = ("start", "lab", "evaluate", "t_start", "resume")  # the buttons that start a job
-WAIT_S = 1.0  # for passes that are timed, before a poll draws
+WAIT_S = 0.5  # for timed passes to end, before a poll draws; after longer, Streamlit fades what is on the screen
 
 
 def refused(jobs: Jobs, e: EarbenchError) -> None:

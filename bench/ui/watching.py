@@ -20,8 +20,8 @@ DrawnAt = tuple[str, str, int]  # database, run, revision: what is drawn from it
 POLL_S = 3.0  # a single viewer's interval
 POLLS_PER_S = 1.7  # of all viewers together
 STEP = 1.5  # intervals are POLL_S times a power of this, so that one viewer more or less changes nothing
-FIGURES_S = 5.0  # figures are computed no more often
-FIGURES_RATIO = 0.02  # and take no larger share of a core
+FIGURES_RATIO = 0.02  # of a core, for computing figures
+FIGURES_LATEST_S = 30.0  # but figures are not older, whatever they cost
 
 
 def viewers() -> int:
@@ -55,22 +55,23 @@ class Pace:
         self._lock = threading.Lock()
         self._shown: dict[str, tuple[int, float]] = {}  # run -> (revision, not to be replaced before)
 
-    def revision(self, run_id: str, current: int) -> int:
-        """The revision to draw a run from: the current one, or an earlier one for FIGURES_S."""
+    def revision(self, run_id: str, current: int, every_s: float) -> int:
+        """The revision to draw a run from: the current one, or an earlier one that is not older than `every_s`."""
         now = time.monotonic()
         with self._lock:
             revision, until_s = self._shown.get(run_id, (-1, now))
             if revision == current or now < until_s:
                 return revision
-            self._shown = {run_id: (current, now + FIGURES_S)}
+            self._shown = {run_id: (current, now + every_s)}
             return current
 
     def took(self, run_id: str, seconds: float) -> None:
-        """Note how many seconds it took to compute a run's figures: the longer, the later the next time."""
+        """Note the CPU time that computing a run's figures took: the longer, the later the next time."""
+        delay_s = min(FIGURES_LATEST_S, seconds / FIGURES_RATIO)
         with self._lock:
             if run_id in self._shown:
                 revision, until_s = self._shown[run_id]
-                self._shown[run_id] = revision, max(until_s, time.monotonic() + seconds / FIGURES_RATIO)
+                self._shown[run_id] = revision, max(until_s, time.monotonic() + delay_s)
 
 
 _PACE = Pace()
@@ -83,8 +84,8 @@ def figures(store: Store, run_id: str, compute: Callable[[Store, str, int], T]) 
     `compute` remembers its results by its arguments.
     """
     with _computing:
-        revision = _PACE.revision(run_id, store.revision())
-        start_s = time.perf_counter()
+        revision = _PACE.revision(run_id, store.revision(), interval_s(viewers()) / 2)
+        start_s = time.thread_time()
         computed = compute(store, run_id, revision)
-        _PACE.took(run_id, time.perf_counter() - start_s)
+        _PACE.took(run_id, time.thread_time() - start_s)
     return computed, (str(store.path), run_id, revision)

@@ -124,11 +124,15 @@ class Product:
         (folder / "cache").mkdir(exist_ok=True)
         (self._data / "cache").symlink_to(folder / "cache")
         self.log = folder / f"{name}.log"
-        self.begin()
-        wait(lambda: bool(self.store.runs()), "the run to begin")
-        self.run_id = self.store.runs()[0].id
-        wait(lambda: self._count() > 0, "the first visit")
-        self.stop()
+        try:
+            self.begin()
+            wait(lambda: bool(self.store.runs()), "the run to begin")
+            self.run_id = self.store.runs()[0].id
+            wait(lambda: self._count() > 0, "the first visit")
+            self.stop()
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self) -> None:
         """Start measuring."""
@@ -184,8 +188,9 @@ class Product:
 
     def close(self) -> None:
         """End everything."""
-        self._signal(signal.SIGKILL)
-        self.process.wait()
+        if hasattr(self, "process"):
+            self._signal(signal.SIGKILL)
+            self.process.wait()
 
     def processes(self) -> list[psutil.Process]:
         """The arm's processes, workers first."""
@@ -292,8 +297,9 @@ class Watched(Product):
     def close(self) -> None:
         """End everything."""
         super().close()
-        self.watching.kill()
-        self.watching.wait()
+        if hasattr(self, "watching"):
+            self.watching.kill()
+            self.watching.wait()
 
     def processes(self) -> list[psutil.Process]:
         """The sessions' process too."""

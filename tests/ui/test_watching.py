@@ -104,17 +104,20 @@ def test_without_a_server_there_is_one_viewer() -> None:
 def test_figures_move_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, pace = [1000.0], watching.Pace()
     monkeypatch.setattr(watching.time, "monotonic", lambda: now_s[0])
-    assert pace.revision("a", 7) == 7
-    now_s[0] += watching.FIGURES_S - 0.1
-    assert pace.revision("a", 8) == 7
+    assert pace.revision("a", 7, 5.0) == 7
+    now_s[0] += 4.9
+    assert pace.revision("a", 8, 5.0) == 7
     now_s[0] += 0.2
-    assert pace.revision("a", 9) == 9
-    pace.took("a", 1.0)  # so long that it may happen only every 50 s
-    now_s[0] += 49
-    assert pace.revision("a", 10) == 9
+    assert pace.revision("a", 9, 5.0) == 9
+    pace.took("a", 0.4)  # so long that it may happen only every 20 s
+    now_s[0] += 19
+    assert pace.revision("a", 10, 5.0) == 9
     now_s[0] += 2
-    assert pace.revision("a", 10) == 10
-    assert pace.revision("b", 10) == 10  # another run does not wait
+    assert pace.revision("a", 10, 5.0) == 10
+    pace.took("a", 100.0)
+    now_s[0] += watching.FIGURES_LATEST_S + 1
+    assert pace.revision("a", 11, 5.0) == 11
+    assert pace.revision("b", 11, 5.0) == 11  # another run does not wait
 
 
 def test_sessions_that_poll_at_once_compute_once(store: Store) -> None:
@@ -142,9 +145,8 @@ def test_what_polls_show_is_drawn_once_a_revision_for_all_sessions(
 ) -> None:
     plots, drawn = results._plots, []
     monkeypatch.setattr(results, "_plots", lambda *what, **how: (drawn.append(what), plots(*what, **how)))
-    monkeypatch.setattr(watching, "_PACE", watching.Pace())
-    monkeypatch.setattr(watching, "FIGURES_S", 0.0)
-    monkeypatch.setattr(watching, "FIGURES_RATIO", 1e9)
+    now_s = [time.monotonic()]
+    monkeypatch.setattr(watching.time, "monotonic", lambda: now_s[0])
     sessions = [opened(PAGE) for _ in range(3)]
     for at in sessions:
         at.run()
@@ -154,7 +156,10 @@ def test_what_polls_show_is_drawn_once_a_revision_for_all_sessions(
         assert len(at.get("vega_lite_chart")) == 3 and "Speed-up" in at.dataframe[0].value
     sessions[0].toggle(key=f"log-{live_run}").set_value(True).run()
     assert len(drawn) == 2
-    store.set_state(live_run, "running")
+    store.set_state(live_run, "running")  # the revision moves, and what is drawn follows a little later
+    sessions[1].run()
+    assert len(drawn) == 2
+    now_s[0] += 60
     for at in sessions[1:]:
         at.run()
         assert len(at.get("vega_lite_chart")) == 3
