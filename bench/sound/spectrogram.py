@@ -28,7 +28,7 @@ def levels_db(samples: Array) -> tuple[Array, float]:
 
     A column is the mean power of as many frames as keep the columns within MAX_COLUMNS.
     """
-    # Not `librosa.feature`: the filters alone take half as long to import, and need no compiler.
+    # Not `librosa.feature`: the filters alone take half as long to import, and compile nothing.
     from librosa.filters import mel
 
     if not np.isfinite(samples).all():
