@@ -28,9 +28,9 @@ def check() -> None:
     _modules(os.environ.get(VARIABLE, ""))
 
 
-def with_own(own: Iterable[T], attribute: str, name_of: Callable[[T], str]) -> dict[str, T]:
+def with_own(shipped: Iterable[T], attribute: str, name_of: Callable[[T], str]) -> dict[str, T]:
     """Earbench's own families or modes and those of the extra modules, by name. Raises ExtraError for a name in use."""
-    by_name = {name_of(value): value for value in own}
+    by_name = {name_of(value): value for value in shipped}
     own_names = list(by_name)
     for module in _modules(os.environ.get(VARIABLE, "")):
         if not hasattr(module, attribute):

@@ -400,7 +400,7 @@ class Store:
             ) from e
 
     @contextmanager
-    def _nobody_at_work(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Hold the data folder's lease within the block. Raises StoreError if a job, of an older Earbench, holds it."""
         lease = Lease(self.path.with_name(LEASE_NAME))
         try:
@@ -449,7 +449,7 @@ class Store:
                     f"{len(MIGRATIONS)}). Update Earbench, or name another folder in EARBENCH_DATA."
                 )
             is_old = 0 < version < len(MIGRATIONS)
-            with self._nobody_at_work() if is_old else nullcontext():
+            with self._exclusive() if is_old else nullcontext():
                 if is_old:
                     self._copy(version)
                 migrations.apply(db, version, MIGRATIONS)

@@ -41,7 +41,7 @@ class Draft:
         """Start with an empty text."""
         self.committed: list[Word] = []
         self.tentative: list[Word] = []
-        self.heard_s = 0.0  # end of the last transcribed window
+        self.transcribed_s = 0.0  # end of the last transcribed window
         self.skipped_s = 0.0  # audio that no window covered
         self.begin_s = 0.0  # start of the next window
 
@@ -55,11 +55,11 @@ class Draft:
         if begin_s > self.begin_s:
             self._commit(sum(w.begin_s < begin_s for w in self.tentative))
             begin_s = max(begin_s, self._committed_s)
-            self.skipped_s += max(0.0, begin_s - self.heard_s)
+            self.skipped_s += max(0.0, begin_s - self.transcribed_s)
             self.begin_s = begin_s
         return self.begin_s, now_s
 
-    def hear(self, words: Sequence[Word], begin_s: float, end_s: float) -> None:
+    def add(self, words: Sequence[Word], begin_s: float, end_s: float) -> None:
         """Merge the words of a pass over the window from `begin_s` to `end_s`. Their times count from its start."""
         hypothesis = [replace(w, begin_s=w.begin_s + begin_s, end_s=w.end_s + begin_s) for w in words]
         hypothesis = [w for w in hypothesis if (w.begin_s + w.end_s) / 2 > self._committed_s]  # the rest is context
@@ -68,7 +68,7 @@ class Draft:
             if previous.text != current.text or current.end_s > end_s - MARGIN_S:
                 break
             agreed_count += 1
-        self.tentative, self.heard_s = hypothesis, end_s
+        self.tentative, self.transcribed_s = hypothesis, end_s
         self._commit(agreed_count)
         # The next window begins where a committed word ends; in a pause, there is no word to cut.
         first_tentative_s = self.tentative[0].begin_s if self.tentative else end_s - MARGIN_S
@@ -187,7 +187,9 @@ class Captions:
                     v,
                     tuple(d.committed),
                     tuple(d.tentative),
-                    max(0.0, elapsed_s - d.heard_s) if live and d.heard_s and v not in self._errors else None,
+                    max(0.0, elapsed_s - d.transcribed_s)
+                    if live and d.transcribed_s and v not in self._errors
+                    else None,
                     self._pass_s.get(v),
                     d.skipped_s,
                     self._errors.get(v, ""),
@@ -269,8 +271,10 @@ class Captions:
             if not running and not len(block):
                 self._message = f"Captions end after {MAX_DURATION_S / 60:g} minutes. Start them again to go on."
                 break
-            v = min(active, key=lambda v: self._drafts[v].heard_s)  # variants take turns
-            if self._now_s - self._drafts[v].heard_s >= STEP_S and not self._cut_off:  # a benchmark may be waiting
+            v = min(active, key=lambda v: self._drafts[v].transcribed_s)  # variants take turns
+            if (
+                self._now_s - self._drafts[v].transcribed_s >= STEP_S and not self._cut_off
+            ):  # a benchmark may be waiting
                 self._pass(v)
         source.stop()
         while len(block := source.read()):
@@ -298,7 +302,7 @@ class Captions:
         with self._lock:
             begin_s, end_s = draft.window(self._now_s)
         begin = int(begin_s * SAMPLE_RATE_HZ) - self._audio_begin
-        if end_s <= draft.heard_s or begin >= len(self._audio):
+        if end_s <= draft.transcribed_s or begin >= len(self._audio):
             return
         (result,) = self._transcriber.transcribe(self._audio[begin:], [v])
         with self._lock:
@@ -306,4 +310,4 @@ class Captions:
                 self._errors[v] = result.error
                 return
             self._pass_s[v] = result.seconds or 0.0
-            draft.hear(result.transcription.words, begin_s, end_s)
+            draft.add(result.transcription.words, begin_s, end_s)

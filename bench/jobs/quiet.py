@@ -1,7 +1,7 @@
 """Say when passes are timed, so that work that can wait does not take the processor from them.
 
 The job's thread announces each visit. A visit begins with a discarded pass, and between two visits nothing is timed:
-that is when other threads of this process do what they put off. The announcement itself waits for nobody.
+that is when other threads of this process do what they put off. The announcement itself never waits.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def _greeting(token: str | None, port: int, families: list[int], secure: bool) -
         "",
         *urls,
         "",
-        "The token is a password: whoever has it can use this dashboard and see its results.",
+        "The token is a password: anyone who has it can use this dashboard and see its results.",
     ]
     if not secure:
         lines.append(

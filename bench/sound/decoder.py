@@ -93,7 +93,7 @@ def _by_ffmpeg(source: Path) -> _Stream:
         "au",
         "pipe:1",
     ]
-    # In this process's group, so that whoever kills the group ends both.
+    # In this process's group, so that killing the group ends both.
     command = [program, "-nostdin", "-v", "error", *restrictions, "-i", f"file:{source}", *output]
     process = Child(command, log, stdout=subprocess.PIPE, own_group=False)
     out = process.out

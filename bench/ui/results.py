@@ -356,10 +356,10 @@ def _circumstances(r: Report) -> None:
     st.table(pd.DataFrame({"": facts.keys(), " ": facts.values()}).set_index(""))
 
 
-def failures(found: Sequence[Failure], label: Callable[[int], str], whole: str = "The run") -> None:
+def failures(causes: Sequence[Failure], label: Callable[[int], str], whole: str = "The run") -> None:
     """Draw each failure once, with the variants that it affected. `label` names a variant by its position."""
     by_cause: dict[tuple[str, str, str], list[Failure]] = {}
-    for f in found:
+    for f in causes:
         by_cause.setdefault((f.stage, f.kind, f.message), []).append(f)
     for (stage, kind, message), fs in by_cause.items():
         names = ", ".join(label(f.variant) if f.variant is not None else whole for f in fs)

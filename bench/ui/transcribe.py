@@ -92,7 +92,7 @@ def form(jobs: Jobs, chosen: Chosen | None) -> None:
             job.wait(SHORT_S)  # a warm model needs no progress bar
             st.rerun()
     if isinstance(job, Transcribing):
-        st.session_state["t_job"] = job  # whoever opens the page meanwhile sees its texts when it ends
+        st.session_state["t_job"] = job  # a browser that opens the page meanwhile shows its texts when it ends
         _card(jobs, job)
 
 

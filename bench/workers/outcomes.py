@@ -1,6 +1,6 @@
 """Outcomes: what an attempt with a variant returns, its result or a `Failure`.
 
-A failure is a value of its own type, so that nobody reaches the result without handling it: mypy refuses the union.
+A failure is a value of its own type, so that no caller reaches the result without handling it: mypy refuses the union.
 """
 
 from __future__ import annotations

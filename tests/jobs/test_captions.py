@@ -43,7 +43,7 @@ def heard(begin_s: float, end_s: float) -> list[Word]:
 
 def step(draft: Draft, now_s: float) -> tuple[float, float]:
     window = draft.window(now_s)
-    draft.hear(heard(*window), *window)
+    draft.add(heard(*window), *window)
     return window
 
 
@@ -60,7 +60,7 @@ def test_a_word_that_changed_holds_back_what_follows_it() -> None:
     draft = Draft()
     for hypothesis in ("one too three", "one two three"):
         words = [Word(text, i, i + 0.5, 1.0) for i, text in enumerate(hypothesis.split())]
-        draft.hear(words, 0.0, 6.0)
+        draft.add(words, 0.0, 6.0)
     assert [w.text for w in draft.committed] == ["one"] and [w.text for w in draft.tentative] == ["two", "three"]
 
 
@@ -92,7 +92,7 @@ def test_silence_is_not_heard_again_and_again() -> None:
     for i in range(1, 40):
         begin_s, end_s = draft.window(i * STEP_S)
         assert end_s - begin_s <= MARGIN_S + CONTEXT_S + STEP_S
-        draft.hear([], begin_s, end_s)
+        draft.add([], begin_s, end_s)
     assert draft.skipped_s == 0
 
 
@@ -110,7 +110,7 @@ def test_hypotheses_that_never_agree_are_let_go() -> None:
     for i in range(1, 40):
         begin_s, end_s = draft.window(i * 0.5)
         assert end_s - begin_s <= WINDOW_S
-        draft.hear([Word(f"{i}", 0.1, 0.5, 0.1)], begin_s, end_s)
+        draft.add([Word(f"{i}", 0.1, 0.5, 0.1)], begin_s, end_s)
     assert draft.committed
 
 

@@ -118,8 +118,8 @@ class Rounded(torch.nn.Module):
 
 layers = {}
 for name in [n.removesuffix(".input_scale") for n in tensors if n.endswith(".input_scale")]:
-    own = {n.rpartition(".")[2]: tensors.pop(n) for n in list(tensors) if n.rpartition(".")[0] == name}
-    layers[name] = Rounded(model.get_submodule(name), **own)
+    buffers = {n.rpartition(".")[2]: tensors.pop(n) for n in list(tensors) if n.rpartition(".")[0] == name}
+    layers[name] = Rounded(model.get_submodule(name), **buffers)
     model.set_submodule(name, torch.nn.Identity())
 model.load_state_dict(tensors, assign=True)
 for name, layer in layers.items():
