@@ -1,8 +1,8 @@
 """The lease of the device: one job at a time per data folder, whichever process runs it; a migration needs it too.
 
 The lease is an flock on `earbench.lock` in the data folder, held while a job runs. The system releases it when its
-holder dies, for whatever reason. The file also holds a note of who holds it and what for: pages that only show that read
-the note and take no lock.
+holder dies, for whatever reason. The file also holds a note of who holds it and what for: pages that
+only show that read the note and take no lock.
 """
 
 from __future__ import annotations

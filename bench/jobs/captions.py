@@ -41,7 +41,7 @@ class Draft:
         """Start with an empty text."""
         self.committed: list[Word] = []
         self.tentative: list[Word] = []
-        self.transcribed_s = 0.0  # end of the last transcribed window
+        self.done_s = 0.0  # end of the last transcribed window
         self.skipped_s = 0.0  # audio that no window covered
         self.begin_s = 0.0  # start of the next window
 
@@ -55,7 +55,7 @@ class Draft:
         if begin_s > self.begin_s:
             self._commit(sum(w.begin_s < begin_s for w in self.tentative))
             begin_s = max(begin_s, self._committed_s)
-            self.skipped_s += max(0.0, begin_s - self.transcribed_s)
+            self.skipped_s += max(0.0, begin_s - self.done_s)
             self.begin_s = begin_s
         return self.begin_s, now_s
 
@@ -68,7 +68,7 @@ class Draft:
             if previous.text != current.text or current.end_s > end_s - MARGIN_S:
                 break
             agreed_count += 1
-        self.tentative, self.transcribed_s = hypothesis, end_s
+        self.tentative, self.done_s = hypothesis, end_s
         self._commit(agreed_count)
         # The next window begins where a committed word ends; in a pause, there is no word to cut.
         first_tentative_s = self.tentative[0].begin_s if self.tentative else end_s - MARGIN_S
@@ -187,9 +187,7 @@ class Captions:
                     v,
                     tuple(d.committed),
                     tuple(d.tentative),
-                    max(0.0, elapsed_s - d.transcribed_s)
-                    if live and d.transcribed_s and v not in self._errors
-                    else None,
+                    max(0.0, elapsed_s - d.done_s) if live and d.done_s and v not in self._errors else None,
                     self._pass_s.get(v),
                     d.skipped_s,
                     self._errors.get(v, ""),
@@ -271,10 +269,8 @@ class Captions:
             if not running and not len(block):
                 self._message = f"Captions end after {MAX_DURATION_S / 60:g} minutes. Start them again to go on."
                 break
-            v = min(active, key=lambda v: self._drafts[v].transcribed_s)  # variants take turns
-            if (
-                self._now_s - self._drafts[v].transcribed_s >= STEP_S and not self._cut_off
-            ):  # a benchmark may be waiting
+            v = min(active, key=lambda v: self._drafts[v].done_s)  # variants take turns
+            if self._now_s - self._drafts[v].done_s >= STEP_S and not self._cut_off:  # a benchmark may be waiting
                 self._pass(v)
         source.stop()
         while len(block := source.read()):
@@ -302,7 +298,7 @@ class Captions:
         with self._lock:
             begin_s, end_s = draft.window(self._now_s)
         begin = int(begin_s * SAMPLE_RATE_HZ) - self._audio_begin
-        if end_s <= draft.transcribed_s or begin >= len(self._audio):
+        if end_s <= draft.done_s or begin >= len(self._audio):
             return
         (result,) = self._transcriber.transcribe(self._audio[begin:], [v])
         with self._lock:
