@@ -408,6 +408,7 @@ def main() -> int:
     arguments = ask.parse_args()
     if arguments.rounds < 2 or arguments.viewers < 1:
         ask.error("--rounds must be 2 or more, --viewers 1 or more")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the arms would outlive it
     busy = psutil.cpu_percent(interval=3) / 100
     begun, threads = time.monotonic(), cpu.default_threads()
     arms: dict[str, Any] = {}
