@@ -198,7 +198,7 @@ def test_a_batch_depends_on_seed_and_step_alone(corpus: Corpus) -> None:
 def test_batches_hold_nobody_who_is_held_out(corpus: Corpus) -> None:
     assert {voice for _, voice in Batches(corpus, 1).by_voice} == {"espeak:en", "flite:slt", "ann"}
     assert {voice for _, voice in Batches(corpus, 1, without="ann").by_voice} == {"espeak:en", "flite:slt"}
-    with pytest.raises(ValueError, match="as 'anna'; allowed: ann"):
+    with pytest.raises(ValueError, match="called 'anna'; allowed: ann"):
         Batches(corpus, 1, without="anna")
     assert len(Batches(corpus, 1, scale=3).at(0).texts) == 3 * SHAPES[0][1]
 

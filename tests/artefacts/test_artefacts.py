@@ -258,7 +258,7 @@ def test_what_was_tampered_with_is_a_sentence_and_leaves_nothing(
     begun = time.monotonic()
     with pytest.raises(ArtefactError) as e:
         transfer.read(bad)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10
     assert sentence in str(e.value) and str(e.value).startswith("bad.zip") and str(e.value).endswith(".")
     assert cache.kept() == [] and len(catalogue.catalogue()) == len(catalogue._published())
     assert not cache.home().exists() or not list(cache.home().iterdir()), "nothing half-written stays"

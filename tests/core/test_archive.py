@@ -100,7 +100,7 @@ def user(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         "more.bin",
         transfer,
         transfer.read,
-        lambda: list(cache.home().iterdir()) if cache.home().exists() else [],
+        lambda: list(cache.home().glob("[!.]*")),
     )
 
 

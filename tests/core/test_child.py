@@ -142,7 +142,9 @@ def test_a_worker_knows_its_requests_alone(monkeypatch: pytest.MonkeyPatch, tmp_
     worker = Pool().start("The worker", Placement("cpu", 1))
     try:
         for name in ("__init__", "_timed", "nonsense"):
-            with pytest.raises(WorkerError, match=f"Got the request '{name}'. Allowed: quit, build, open, visit"):
+            with pytest.raises(
+                WorkerError, match=f"Got the request '{name}'. Allowed: quit, build, start, open, visit"
+            ):
                 worker.ask(name, 60)
     finally:
         worker.close()

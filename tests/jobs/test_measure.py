@@ -14,7 +14,7 @@ import bench
 from bench.core import paths
 from bench.core.bundle import to_text
 from bench.core.errors import EarbenchError
-from bench.core.lease import Lease, Refused, sign
+from bench.core.lease import Lease, Refused
 from bench.core.specs import EvaluationSpec, Placement, RunSpec
 from bench.core.store import Store
 from bench.datasets import dataset
@@ -63,10 +63,9 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_stored(folder: Pa
     with pytest.raises(ModelError, match="There is no model or folder “nope”"):
         bench.measure(spec(Path("nope")), folder)
     assert not (folder / "earbench.db").exists()
-    with Lease(folder / "earbench.lock").take() as file:
-        sign(file, "a test")
-        with pytest.raises(Refused, match=f"process {os.getpid()} has held it since .* for a test"):
-            bench.measure(spec(tiny_model), folder)
+    held = Lease(folder / "earbench.lock").take("a test")
+    with held, pytest.raises(Refused, match=f"process {os.getpid()} has held it since .* for a test"):
+        bench.measure(spec(tiny_model), folder)
     assert Store(folder / "earbench.db").runs() == []
 
 

@@ -62,7 +62,7 @@ def test_the_browsers_microphone_to_two_texts(url: str, data_folder: Path, tmp_p
         page.get_by_role("button", name="Stop recording").click()
         page.get_by_text("browser microphone ·").first.wait_for()
         page.get_by_role("button", name="Transcribe", exact=True).click()
-        page.get_by_text("What was heard").wait_for()
+        page.get_by_text("Transcriptions", exact=True).wait_for()
         page.get_by_role("button", name="Transcripts CSV").wait_for()
         shown = page.locator(".eb-text").all_inner_texts()
     (kept,) = Store(data_folder / "earbench.db").transcripts()

@@ -15,7 +15,7 @@ from bench.core.bundle import to_text
 from bench.core.store import Store
 from bench.device.host import device
 from bench.jobs import manager
-from bench.ui import benchmark_form
+from bench.modes import probe
 from bench.ui import bundles as ui_bundles
 
 RESULTS, ACCURACY = "pages/2_Results.py", "pages/4_Accuracy.py"
@@ -24,7 +24,7 @@ RESULTS, ACCURACY = "pages/2_Results.py", "pages/4_Accuracy.py"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    monkeypatch.setattr(benchmark_form, "availability", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
     manager._jobs.cache_clear()
     yield manager.jobs().store
     manager._jobs.cache_clear()
@@ -142,4 +142,4 @@ def test_nothing_is_imported_beside_a_measurement(store: Store, monkeypatch: pyt
     assert at.get("file_uploader")[0].proto.disabled and "nothing is imported" in texts(at)
 
 
-LIVE = SimpleNamespace(run_id="x", kind="benchmark", what="A benchmark", progress=manager.Progress("measuring"))
+LIVE = SimpleNamespace(id="x", kind="benchmark", noun="A benchmark", progress=manager.Progress("measuring"))

@@ -23,7 +23,7 @@ import json, sys
 from streamlit.testing.v1 import AppTest
 from bench.modes import modes, probe
 
-probe._known.update({name: probe.Availability("available") for name in modes()})
+probe._answer.update({name: probe.Availability("available") for name in modes()})
 from types import SimpleNamespace
 from bench.ui import guard
 

@@ -280,6 +280,7 @@ def test_settings_of_a_mode_are_widgets_that_spell_it(store: Store, monkeypatch:
     assert not at.exception and [v.spelled for v in started[0].variants] == [
         "torch-fp32",
         "torch-int8-dynamic:data=/clips:lr=0.25:ranges=percentile:steps=7",
+        "openvino-int8-static",
     ]
 
 

@@ -15,10 +15,11 @@ from bench import modes
 from bench.core import paths
 from bench.jobs import manager
 from bench.jobs.manager import Jobs
+from bench.modes import probe
 from bench.modes.probe import Availability
 from bench.sound import mel
 from bench.sound.audio import Array, AudioError
-from bench.ui import benchmark_form, spectrogram
+from bench.ui import spectrogram
 
 AVAILABLE = dict.fromkeys(modes.modes(), Availability("available"))
 
@@ -28,7 +29,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
     st.cache_data.clear()
-    monkeypatch.setattr(benchmark_form, "availability", lambda: AVAILABLE)
+    monkeypatch.setattr(probe, "at_hand", lambda: AVAILABLE)
     yield manager.jobs()
     manager._jobs.cache_clear()
 
@@ -104,7 +105,7 @@ def test_none_is_computed_beside_a_measurement(
         switch(at, True)
         assert any("process 7 has held it for a benchmark" in c.value for c in at.caption)
     with monkeypatch.context() as patch:
-        patch.setattr(Jobs, "live", SimpleNamespace(what="A benchmark", run_id="x", kind="benchmark"))
+        patch.setattr(Jobs, "live", SimpleNamespace(noun="A benchmark", id="x", kind="benchmark"))
         assert spectrogram._refusal() == (
             "A benchmark is under way, and computing a spectrogram would spoil its times. Wait for it, or cancel it."
         )

@@ -152,7 +152,7 @@ def test_what_polls_show_is_drawn_once_a_revision_for_all_sessions(
         at.run()
     assert len(drawn) == 1
     for at in sessions:  # those that did not compute it show it too
-        assert "round 3 of at least 10" in at.get("progress")[0].proto.text
+        assert "round 3, at most 10" in at.get("progress")[0].proto.text
         assert len(at.get("vega_lite_chart")) == 3 and "Speed-up" in at.dataframe[0].value
     sessions[0].toggle(key=f"log-{live_run}").set_value(True).run()
     assert len(drawn) == 2
