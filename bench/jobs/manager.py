@@ -24,7 +24,8 @@ from bench.families import catalogue
 from bench.jobs.benchmark import Progress
 from bench.jobs.job import Job, Measurement
 from bench.jobs.measure import INTERRUPTED, accept, carry_out
-from bench.jobs.transcription import Recording, Transcriber, Transcribing
+from bench.jobs.transcribing import Recording, Transcribing
+from bench.jobs.transcription import Transcriber
 from bench.workers.client import end_orphans
 from bench.workers.start import Limits
 

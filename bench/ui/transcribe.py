@@ -10,7 +10,7 @@ from bench.core.store import StoreError
 from bench.device import kinds
 from bench.families import catalogue
 from bench.jobs.manager import Jobs
-from bench.jobs.transcription import Recording, Transcribing
+from bench.jobs.transcribing import Recording, Transcribing
 from bench.ui import diff, live, menus, texts
 from bench.ui.button import pressed
 from bench.ui.markdown import plain

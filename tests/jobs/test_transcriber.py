@@ -17,7 +17,8 @@ from bench.core.store import Store
 from bench.jobs import memory, recordings, transcription
 from bench.jobs.benchmark import Progress
 from bench.jobs.manager import Jobs
-from bench.jobs.transcription import Busy, Recording
+from bench.jobs.transcribing import Recording
+from bench.jobs.transcription import Busy
 from bench.workers.client import Cancelled
 
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)

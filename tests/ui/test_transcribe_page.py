@@ -25,7 +25,8 @@ from bench.jobs import manager, recordings
 from bench.jobs.benchmark import Progress
 from bench.jobs.job import Measurement
 from bench.jobs.manager import Jobs
-from bench.jobs.transcription import Busy, Recording
+from bench.jobs.transcribing import Recording
+from bench.jobs.transcription import Busy
 from bench.modes import probe
 from bench.modes.probe import Availability
 from bench.results import tables, transcripts
