@@ -50,7 +50,7 @@ with st.container(horizontal=True):
         about=chosen,
         icon=":material/play_arrow:",
         help="Go on where it stopped: finished lengths are kept, one that was under way begins anew.",
-        disabled=job is not None,
+        disabled=bool(jobs.busy()),
     ):
         try:
             st.session_state["run"] = jobs.resume(chosen)

@@ -5,7 +5,7 @@ import streamlit as st
 
 from bench.core.errors import EarbenchError
 from bench.results import bundles, evaluation, report
-from bench.ui import benchmark_form, evaluation_form, live, page
+from bench.ui import evaluation_form, live, page
 from bench.ui.button import pressed
 
 jobs = page.begin("Accuracy", banner=False)
@@ -56,7 +56,7 @@ if ended and (not running or requested in ended):
             key="resume",
             about=chosen,
             icon=":material/play_arrow:",
-            disabled=bool(benchmark_form.occupied(jobs)),
+            disabled=bool(jobs.busy()),
             help="Continue where it stopped; clips that are done are kept.",
         ):
             try:

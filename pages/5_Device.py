@@ -21,7 +21,7 @@ st.markdown(
     "device, which then does not need to build it."
 )
 kept = cache.kept()
-busy = device.busy(jobs)
+busy = jobs.busy("packing, clearing or importing artefacts")
 if busy:
     st.info(busy, icon=":material/hourglass_top:")
 if kept:

@@ -33,6 +33,10 @@ class Job(ABC):
         """The kind of job, as the start of a sentence."""
         return NOUNS[self.kind]
 
+    def busy(self, doing: str) -> str:
+        """Why `doing` must wait while it is live, as a sentence; `doing` is a noun, such as "a transcription"."""
+        return f"{self.noun} is under way, and {doing} beside it would spoil its times. Wait for it, or cancel it."
+
     @property
     def refusal(self) -> str:
         """Why nothing else can start while it is live, as a sentence."""

@@ -65,6 +65,11 @@ class Jobs:
         holder = None if self._lease.is_ours else self._lease.holder()
         return holder.sentence if holder else None
 
+    def busy(self, doing: str = "another job") -> str:
+        """Why `doing` must wait, as a sentence: a job of this process or of another; "" if the device is free."""
+        job = self.live
+        return job.busy(doing) if job else self.holder() or ""
+
     def current(self, record: Record) -> Record:
         """The record as it stands: interrupted, if it is stored as live and its process has died."""
         job = self.live
@@ -194,10 +199,7 @@ class Jobs:
         """Hold the device for work during which nothing can be measured. Raises Refused."""
         job = self.live
         if isinstance(job, Measurement):
-            raise Refused(
-                f"{job.noun} is under way, and {what} "
-                "beside it would spoil its times. Wait for it to end, or cancel it, then try again."
-            )
+            raise Refused(job.busy(what))
         with self._take(what):
             yield
 

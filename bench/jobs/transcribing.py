@@ -72,8 +72,7 @@ class Transcribing(Job):
             self.problem = (
                 "The transcription was cancelled."
                 if self._asked_to_end
-                else "The transcription was cancelled, because a measurement began or the program ends. Press "
-                "Transcribe again."
+                else "The transcription was cancelled, because the program ends."
             )
             return
         except EarbenchError as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import streamlit as st
@@ -23,7 +24,8 @@ from bench.ui.button import pressed
 from bench.ui.menus import pick_models, pick_modes
 
 DEFAULTS = {"batches": "1", "repeats": 10, "target": 2.0, "kind": "speech", "seed": 0}
-_WAITING = "start when checked"  # in the session's state: Start was pressed while the modes were being checked
+_WAITING = "start when checked"  # in the session's state: when Start was pressed while the modes were being checked
+WAIT_S = 120.0  # how long that press counts
 
 
 def form(jobs: Jobs) -> None:
@@ -93,7 +95,7 @@ def form(jobs: Jobs) -> None:
         _show_estimate(expected)
         if max(v.placement.threads for v in spec.variants) > cpu.default_threads():
             st.warning(f"More threads than the {cpu.default_threads()} usable cores usually run slower, not faster.")
-    if busy := occupied(jobs):
+    if busy := jobs.busy():
         st.caption(busy)
     with st.container(horizontal=True):
         ready = spec is not None and expected is not None and expected.refusal is None and not busy
@@ -146,15 +148,18 @@ def _fits(model: str, mode_names: Sequence[str]) -> bool:
 
 
 def _wait_or_start(jobs: Jobs, spec: RunSpec | None, start: bool) -> None:
-    """Start the run if Start was pressed; while the modes are being checked, remember it and start afterwards."""
+    """Start the run if its button was pressed; while the modes are being checked, remember it and start afterwards.
+
+    For a while: a run must not begin by itself long after the press, when the page is opened again.
+    """
     checked = probe.at_hand() is not None
-    waiting = st.session_state.pop(_WAITING, False)
-    if not (start or waiting) or spec is None:
+    pressed_s = time.monotonic() if start else st.session_state.pop(_WAITING, float("-inf"))
+    if spec is None or time.monotonic() - pressed_s > WAIT_S:
         return
     if checked:
         _start(jobs, spec)
     else:
-        st.session_state[_WAITING] = True
+        st.session_state[_WAITING] = pressed_s
         st.info("It starts as soon as it is known which modes run here.", icon=":material/hourglass_top:")
 
 
@@ -186,14 +191,6 @@ def _axis(models: list[str]) -> Axis:
 def _sweep(axis: Axis) -> str:
     *most, last = (f"{size:g}" for size in axis.sweep)
     return f"{', '.join(most)} and {last} {axis.unit or axis.name}"
-
-
-def occupied(jobs: Jobs) -> str:
-    """Return why nothing can start now, or "" if something can."""
-    job = jobs.live
-    if job is None:
-        return ""
-    return f"{job.noun} is under way, and two at once would disturb each other: Start is free again when it has ended."
 
 
 def _show_estimate(e: Estimate) -> None:

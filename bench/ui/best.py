@@ -14,7 +14,6 @@ from bench.results import best, report
 from bench.results.best import Choice, Goal
 from bench.results.evaluation import Result
 from bench.results.report import Report
-from bench.ui import benchmark_form
 from bench.ui.button import pressed
 
 LENGTH_S = 5.0
@@ -101,7 +100,7 @@ def _measure(jobs: Jobs, r: Result, model: str, choice: Choice) -> None:
     """Draw the button that benchmarks the modes that are not surely over the limit."""
     remaining = {c.variant for c in choice.candidates if c.loss != "over"}
     variants = tuple(v for v in r.evaluation.spec.variants if v in remaining)
-    busy = benchmark_form.occupied(jobs)
+    busy = jobs.busy()
     if pressed(
         f"Measure {len(variants)} of them at {LENGTH_S:g} s",
         icon=":material/speed:",

@@ -35,7 +35,7 @@ def panel(jobs: Jobs) -> None:
     )
     device = microphone.pick("t_live")
     variants = transcribe.variants(jobs)
-    if why := transcribe.refused(jobs):
+    if why := jobs.busy("live captions"):
         st.caption(f":material/block: {why}")
     ready = device is not None and bool(variants) and not why
     if pressed("Start captions", type="primary", icon=":material/subtitles:", key="t_go", disabled=not ready):

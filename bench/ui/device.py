@@ -12,7 +12,6 @@ from bench.core import paths
 from bench.core.access import protected
 from bench.core.units import size
 from bench.device import cpu, host
-from bench.jobs.manager import Jobs
 from bench.modes import probe
 from bench.modes.probe import Availability
 from bench.sound import audio
@@ -21,16 +20,6 @@ from bench.ui.markdown import plain
 
 STATES = ("available", "emulated", "unavailable")
 _FIX = "; fix: "  # in a remark, the text after this is a command
-
-
-def busy(jobs: Jobs) -> str:
-    """Return why the cache must not be changed now, or "" if it may be."""
-    if job := jobs.live:
-        return (
-            f"{job.noun} is under way, and packing, clearing or taking in artefacts beside it would spoil its times: "
-            "they are free again when it has ended."
-        )
-    return jobs.holder() or ""
 
 
 def facts() -> None:

@@ -20,7 +20,7 @@ from bench.families import catalogue
 from bench.jobs import history
 from bench.jobs.forecast import evaluation_refusal, evaluation_s
 from bench.jobs.manager import Jobs
-from bench.ui import benchmark_form, live, menus
+from bench.ui import live, menus
 from bench.ui.button import pressed
 
 BUNDLED, FOLDER, ZIP, HUB = "Bundled clips", "Folder", "Zip file", "Hugging Face"
@@ -44,7 +44,7 @@ def form(jobs: Jobs) -> None:
     While this dashboard or another process measures something, the form is hidden: reading clips would take time from
     the measurement.
     """
-    if busy := _busy(jobs):
+    if busy := jobs.busy():
         st.caption(busy)
         return
     for key, value in (DEFAULTS | {"accuracy_threads": cpu.default_threads()}).items():
@@ -110,10 +110,6 @@ def form(jobs: Jobs) -> None:
             st.rerun()
 
 
-def _busy(jobs: Jobs) -> str:
-    return benchmark_form.occupied(jobs) or jobs.holder() or ""
-
-
 def _source(jobs: Jobs) -> str:
     """Draw the choice of clips. Return their path, or "" until there is one. A zip or hub data set becomes a folder."""
     source = st.segmented_control("Clips", [BUNDLED, FOLDER, ZIP, HUB], key="source", required=True)
@@ -165,7 +161,7 @@ def _find(path: str, split: str) -> Dataset:
 
 
 def _unpack(jobs: Jobs) -> None:
-    if busy := _busy(jobs):  # a job may have started since this page was drawn
+    if busy := jobs.busy():  # a job may have started since this page was drawn
         st.session_state["source_error"] = busy
     elif upload := st.session_state["zip"]:
         try:
@@ -190,7 +186,7 @@ def unpacked(data: bytes, name: str) -> Path:
 
 def _fetch(jobs: Jobs) -> None:
     state = st.session_state
-    if busy := _busy(jobs):
+    if busy := jobs.busy():
         state["source_error"] = busy
         return
     options = [f"--split={state['hub_split']}", f"--clips={state['hub_limit']}"]

@@ -119,8 +119,8 @@ def _card(jobs: Jobs, kind: str) -> None:
         else:
             st.markdown(progress_text(job))
         st.caption(
-            "Closing the browser changes nothing: it goes on, and any browser can watch and cancel it. "
-            "Figures are provisional until " + ("a length is finished." if kind == "benchmark" else "it has ended.")
+            "Closing the browser changes nothing: the job goes on, and any browser can watch and cancel it. "
+            "Figures are provisional until " + ("their group is finished." if kind == "benchmark" else "it has ended.")
         )
     # These import altair and pandas, which a page without charts need not wait for.
     if kind == "benchmark":
@@ -138,6 +138,7 @@ def _card(jobs: Jobs, kind: str) -> None:
 @lru_cache(maxsize=1)
 def _freeze_modules(_run_id: str) -> None:
     """Exempt the imported modules from garbage collection, once per run: going through them takes long."""
+    gc.unfreeze()  # what an earlier run exempted and is no longer in use
     gc.collect()
     gc.freeze()
 

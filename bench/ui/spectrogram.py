@@ -6,6 +6,7 @@ import hashlib
 
 import streamlit as st
 
+from bench.core.lease import Refused
 from bench.jobs import manager
 from bench.results.charts import spectrogram, style
 from bench.sound import mel
@@ -25,10 +26,12 @@ def draw(key: str, sound: Sound) -> None:
         return
     cached = st.session_state.get("t_mel_chart")
     if not cached or cached[0] != key:
-        if reason := _refusal():
-            st.caption(f":material/block: {reason}")
+        try:
+            with manager.jobs().hold("computing a spectrogram"):
+                cached = st.session_state["t_mel_chart"] = (key, _chart_or_problem(sound))
+        except Refused as e:
+            st.caption(f":material/block: {e}")
             return
-        cached = st.session_state["t_mel_chart"] = (key, _chart_or_problem(sound))
     chart_or_problem: style.Spec | str = cached[1]
     if isinstance(chart_or_problem, str):
         st.warning(chart_or_problem, icon=":material/graphic_eq:")
@@ -38,14 +41,6 @@ def draw(key: str, sound: Sound) -> None:
         f"{mel.BANDS} mel bands up to {mel.TOP_HZ / 1000:g} kHz, windows of 25 ms. What is more than "
         f"{mel.RANGE_DB:g} dB below the loudest point is drawn as dark as {mel.RANGE_DB:g} dB below it."
     )
-
-
-def _refusal() -> str:
-    """Return why none may be computed now: it would take processor time from a measurement."""
-    jobs = manager.jobs()
-    if job := jobs.live:
-        return f"{job.noun} is under way, and computing a spectrogram would spoil its times. Wait for it, or cancel it."
-    return jobs.holder() or ""
 
 
 def _chart_or_problem(sound: Sound) -> style.Spec | str:

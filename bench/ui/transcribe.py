@@ -42,16 +42,6 @@ def variants(jobs: Jobs) -> list[Variant]:
     return [Variant.parse(checkpoint.name, mode, kinds.default()) for mode in chosen]
 
 
-def refused(jobs: Jobs) -> str:
-    """Return why nothing can be transcribed now, or "" if it can."""
-    job = jobs.live
-    if job is None:
-        return jobs.holder() or ""
-    if isinstance(job, Transcribing):
-        return "A transcription is under way. Wait for it to end, or cancel it."
-    return f"{job.noun} is under way, and a transcription beside it would spoil its times. Wait for it, or cancel it."
-
-
 def form(jobs: Jobs, chosen: Chosen | None) -> None:
     """Draw the options beside the sound, the button, and the transcription while it runs."""
     chosen_variants = variants(jobs)
@@ -65,7 +55,7 @@ def form(jobs: Jobs, chosen: Chosen | None) -> None:
         args=(jobs, key),
     )
     keep = st.checkbox("Keep the audio with it", key="t_keep", help="Else only the texts stay on this device.")
-    refusal = refused(jobs)
+    refusal = jobs.busy("a transcription")
     job = jobs.live
     if refusal and not isinstance(job, Transcribing):
         st.caption(f":material/block: {refusal}")

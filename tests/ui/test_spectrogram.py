@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +12,15 @@ from streamlit.testing.v1 import AppTest
 
 from bench import modes
 from bench.core import paths
+from bench.core.lease import NAME, Lease, Refused
+from bench.core.specs import Placement, RunSpec, Variant
 from bench.jobs import manager
+from bench.jobs.job import Measurement
 from bench.jobs.manager import Jobs
 from bench.modes import probe
 from bench.modes.probe import Availability
 from bench.sound import mel
 from bench.sound.audio import Array, AudioError
-from bench.ui import spectrogram
 
 AVAILABLE = dict.fromkeys(modes.modes(), Availability("available"))
 
@@ -100,15 +101,16 @@ def test_none_is_computed_beside_a_measurement(
     jobs: Jobs, computed: list[Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = opened()
-    with monkeypatch.context() as patch:
-        patch.setattr(Jobs, "holder", lambda _: "This device is busy: process 7 has held it for a benchmark.")
+    with Lease(paths.data_folder() / NAME).take("a benchmark"):  # of another process
         switch(at, True)
-        assert any("process 7 has held it for a benchmark" in c.value for c in at.caption)
+        assert any("for a benchmark. Two at once would disturb each other" in c.value for c in at.caption)
+    live = Measurement("x", "benchmark", RunSpec((Variant("m", "torch-fp32", Placement()),), (1.0,)))
     with monkeypatch.context() as patch:
-        patch.setattr(Jobs, "live", SimpleNamespace(noun="A benchmark", id="x", kind="benchmark"))
-        assert spectrogram._refusal() == (
-            "A benchmark is under way, and computing a spectrogram would spoil its times. Wait for it, or cancel it."
-        )
+        patch.setattr(Jobs, "live", live)
+        with pytest.raises(
+            Refused, match="A benchmark is under way, and computing a spectrogram beside it would spoil"
+        ):
+            jobs.hold("computing a spectrogram").__enter__()
     assert not computed
     at.run()
     assert len(computed) == 1 and len(at.get("vega_lite_chart")) == 2
