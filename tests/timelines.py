@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from bench.core.records import Run
 from bench.core.specs import Placement, RunSpec, Variant
 from bench.core.stats import StopRule
 from bench.core.store import Store
+from bench.jobs import predictor
 from bench.jobs.history import History
 from bench.jobs.predictor import Measured
 from bench.jobs.progress import Clock, Remaining
 from bench.jobs.rounds import Tally
 
+PRODUCT_RATE = 4.7e10  # of the machine that the runs were recorded on, so that a replay guesses the same everywhere
 FILE = Path(__file__).parent / "reference" / "timelines.json.gz"
 
 
@@ -112,6 +115,11 @@ def record(store: Store, run: Run, name: str, use: str, earlier: History) -> dic
 
 def replay(run: Timeline, extra_s: tuple[float, ...] = ()) -> Iterator[Moment]:
     """Feed a run to the runner's clock; yields its forecast after each visit, and at the `extra_s` times."""
+    with mock.patch.object(predictor, "_product_rate", return_value=PRODUCT_RATE):
+        yield from _replay(run, extra_s)
+
+
+def _replay(run: Timeline, extra_s: tuple[float, ...]) -> Iterator[Moment]:
     now = [0.0]
     clock = Clock(
         run.spec,

@@ -71,3 +71,32 @@ def test_what_was_built_does_not_count_as_the_time_of_preparing(store: Store) ->
     add(store, built=True)
     earlier = history.of(store)
     assert earlier.prepare_s is None and earlier.open_s == 3.0
+
+
+def test_a_run_that_was_resumed_says_nothing_of_starting(store: Store) -> None:
+    run_id = add(store)
+    (group,) = store.groups(run_id)
+    store.start_group(run_id, group.model, group.placement, group.batch, group.size, group.variants)
+    store.supersede_unfinished(run_id)
+    earlier = history.of(store)
+    assert earlier.measured and earlier.prepare_s is None and earlier.open_s is None
+
+
+def test_a_clock_that_was_set_in_between_says_nothing_of_starting(store: Store) -> None:
+    run_id = add(store)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE run SET started_s = started_s - 1e9 WHERE id = ?", (run_id,))
+    earlier = history.of(store)
+    assert earlier.measured and earlier.prepare_s is None and earlier.open_s is None
+
+
+def test_a_damaged_run_hides_no_other(store: Store) -> None:
+    add(store, pass_s=2.0)
+    damaged_id = add(store, pass_s=1.0)
+    with sqlite3.connect(store.path) as db:
+        db.execute(
+            'UPDATE visit SET reading = \'{"rss_bytes": "many"}\' WHERE group_id IN '
+            "(SELECT id FROM measured_group WHERE run_id = ?)",
+            (damaged_id,),
+        )
+    assert [m.pass_s for m in history.of(store).measured] == [3.0, 1.0]  # those of the other run

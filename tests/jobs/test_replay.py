@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import timelines
 from timelines import Timeline
@@ -49,16 +51,16 @@ def test_time_left_never_runs_away(run: Timeline) -> None:
 
 
 def test_a_fifth_into_a_run_the_forecast_is_near() -> None:
-    """The goal, nine of ten, is not reached where noise changes by the minute; see `tests/perf/forecast.py`.
+    """The goal, nine of ten judging runs, is not reached where noise differs from earlier runs'.
 
-    This guards what is reached: half of the judging runs, and four fifths of those that the forecast was tuned on.
+    This guards what is reached, for the time left and for the total time; see `tests/perf/forecast.py`.
     """
-    shares = {}
-    for use in ("tune", "judge"):
-        errors = []
-        for run in (r for r in RUNS if r.use == use):
-            at_s = AT * run.end_s
-            forecast_s = next(m.remaining.likely_s for m in timelines.replay(run, (at_s,)) if m.at_s == at_s)
-            errors.append(abs(forecast_s / (run.end_s - at_s) - 1))
-        shares[use] = sum(error <= WITHIN for error in errors) / len(errors)
-    assert shares["tune"] >= 0.8 and shares["judge"] >= 0.45, shares
+    left, total = Counter[str](), Counter[str]()
+    for run in RUNS:
+        at_s = AT * run.end_s
+        forecast_s = next(m.remaining.likely_s for m in timelines.replay(run, (at_s,)) if m.at_s == at_s)
+        error_s = abs(forecast_s - (run.end_s - at_s))
+        left[run.use] += error_s <= WITHIN * (run.end_s - at_s)
+        total[run.use] += error_s <= WITHIN * run.end_s
+    assert left["tune"] >= 11 and total["tune"] >= 11, (left, total)  # of 13
+    assert left["judge"] >= 6 and total["judge"] >= 9, (left, total)  # of 13
