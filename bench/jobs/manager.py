@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from bench.artefacts import cache
 from bench.core import paths
 from bench.core.lease import NAME, Held, Lease, Refused
-from bench.core.records import LIVE_STATES, RESUMABLE_STATES, ClipRecord, Evaluation, Run
+from bench.core.records import LIVE_STATES, RESUMABLE_STATES, Evaluation, Run
 from bench.core.specs import EvaluationSpec, RunSpec, Variant
 from bench.core.store import Store, StoreError
 from bench.datasets import dataset
@@ -23,10 +23,9 @@ from bench.device import host
 from bench.families import catalogue
 from bench.jobs.benchmark import Progress
 from bench.jobs.job import Job, Measurement
-from bench.jobs.measure import INTERRUPTED, accept, carry_out
+from bench.jobs.measure import INTERRUPTED, accept, carry_out, clips_of, create, named, recover
 from bench.jobs.transcribing import Recording, Transcribing
 from bench.jobs.transcription import Transcriber
-from bench.workers.client import end_orphans
 from bench.workers.start import Limits
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Jobs:
         atexit.register(self.shutdown)
         if held := self._lease.try_take("recovering what a crash left"):
             with held, suppress(StoreError):  # a full disk: results can still be read, and the next start says so
-                self._recover()
+                recover(self.store)
 
     # --- what runs. Looking takes no lock and changes nothing
 
@@ -94,14 +93,12 @@ class Jobs:
             spec, clips = accept(spec, data_set)
             held = self._take_over("a benchmark" if isinstance(spec, RunSpec) else "an evaluation")
             try:
-                run_id = self.store.create_run(spec, host.device())
-                if clips:
-                    self.store.set_clips(run_id, clips)
-                self._begin(run_id, request, held)
+                record = create(self.store, spec, clips, held)
+                self._begin(record, request, held)
             except BaseException:
                 held.release()
                 raise
-            return run_id
+            return record.id
 
     def resume(self, run_id: str) -> str:
         """Resume an interrupted or cancelled run: finished groups, or clips, are kept.
@@ -117,9 +114,10 @@ class Jobs:
                 self._check_resumable(run_id)
             held = self._take_over(f"run {run_id}")  # before the check: it marks what a crash left as interrupted
             try:
-                record = self._check_resumable(run_id)
+                self._check_resumable(run_id)
                 self.store.set_state(run_id, "preparing")
-                self._begin(run_id, record.spec, held)
+                record = named(self.store, run_id, held)
+                self._begin(record, record.spec, held)
             except BaseException:
                 held.release()
                 raise
@@ -203,7 +201,7 @@ class Jobs:
         with self._take(what):
             yield
 
-    def _check_resumable(self, run_id: str) -> Run | Evaluation:
+    def _check_resumable(self, run_id: str) -> None:
         run = self.store.run(run_id) or self.store.evaluation(run_id)
         if run is None:
             raise Refused(f"There is no run {run_id}. `python -m bench runs` lists them.")
@@ -219,24 +217,20 @@ class Jobs:
             catalogue.find(name)
         if isinstance(run, Evaluation):
             clip_set = dataset.of(run.spec)
-            changed = _clips(clip_set) != [replace(c, length_s=None) for c in self.store.clips(run_id)]
+            changed = clips_of(clip_set) != [replace(c, length_s=None) for c in self.store.clips(run_id)]
             if changed or run.spec.digest not in ("", clip_set.digest):  # "": stored by a version without digests
                 raise Refused(
                     f"The clips in {run.spec.dataset} are not what they were when evaluation {run_id} began: "
                     "start a new one."
                 )
-        return run
 
     # --- the thread
 
-    def _begin(self, run_id: str, spec: RunSpec | EvaluationSpec, held: Held) -> None:
+    def _begin(self, record: Run | Evaluation, spec: RunSpec | EvaluationSpec, held: Held) -> None:
         """Start the thread of a run or an evaluation. `spec` is the request, as it was made."""
-        record = self.store.run(run_id) or self.store.evaluation(run_id)
-        assert record
         self._end_captions()
-        held.sign(f"{'run' if isinstance(record, Run) else 'evaluation'} {run_id}")
         self.transcriber.close()  # its warm workers would take memory, and time when they close
-        job = Measurement(run_id, "benchmark" if isinstance(record, Run) else "evaluation", spec)
+        job = Measurement(record.id, "benchmark" if isinstance(record, Run) else "evaluation", spec)
         self._job = job
         job.start(lambda: self._work(job, record, held))
 
@@ -256,17 +250,11 @@ class Jobs:
         """Take the lease and mark what a crash left live as interrupted. Raises Refused, StoreError."""
         held = self._lease.take(what)
         try:
-            self._recover()
+            recover(self.store)
         except BaseException:
             held.release()
             raise
         return held
-
-    def _recover(self) -> None:
-        """Mark what a crash left live as interrupted, and end its workers. Only for the holder of the lease."""
-        if self.store.interrupt_live(INTERRUPTED):
-            end_orphans()
-            cache.sweep()
 
 
 _jobs_lock = threading.Lock()
@@ -281,11 +269,6 @@ def jobs() -> Jobs:
 @lru_cache(maxsize=1)
 def _jobs() -> Jobs:
     return Jobs(Store(paths.database()))
-
-
-def _clips(clip_set: Dataset) -> list[ClipRecord]:
-    """The clip records of a data set, as they are when an evaluation starts."""
-    return [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(clip_set.clips)]
 
 
 def _versions(versions: dict[str, str]) -> str:

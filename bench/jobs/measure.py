@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.artefacts import cache
 from bench.core import paths
 from bench.core.bundle import Bundle
-from bench.core.lease import NAME, Lease, Refused
+from bench.core.lease import NAME, Held, Lease, Refused
 from bench.core.records import ClipRecord, Evaluation, Failure, Run
 from bench.core.specs import EvaluationSpec, RunSpec
 from bench.core.store import Store, StoreError
@@ -51,14 +51,9 @@ def measure(
         spec, clips = accept(spec)
         store = Store(paths.database())
         with Lease(paths.data_folder() / NAME).take("a measurement") as held:
-            if store.interrupt_live(INTERRUPTED):
-                end_orphans()
-            run_id = store.create_run(spec, host.device())
-            if clips:
-                store.set_clips(run_id, clips)
-            record = store.run(run_id) or store.evaluation(run_id)
-            assert record
-            held.sign(f"{'run' if isinstance(record, Run) else 'evaluation'} {run_id}")
+            recover(store)
+            record = create(store, spec, clips, held)
+            run_id = record.id
             pool = Pool()
             try:
                 carry_out(record, store, pool, observe, limits)
@@ -85,7 +80,7 @@ def accept(
         work.check(spec.variants)
         catalogue.check_task(spec.task, (v.model for v in spec.variants))
         data_set = data_set or dataset.of(spec)
-        clips = [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(data_set.clips)]
+        clips = clips_of(data_set)
         spec = replace(spec, dataset=data_set.where, digest=data_set.digest)
         refusal = evaluation_refusal(spec.variants)
     else:
@@ -93,6 +88,34 @@ def accept(
     if refusal:
         raise Refused(refusal)
     return spec, clips
+
+
+def clips_of(data_set: Dataset) -> list[ClipRecord]:
+    """The clip records of a data set, as they are when an evaluation starts."""
+    return [ClipRecord(i, c.id, str(c.path), c.text) for i, c in enumerate(data_set.clips)]
+
+
+def recover(store: Store) -> None:
+    """Mark what a crash left live as interrupted, and end its workers. Only for the holder of the lease."""
+    if store.interrupt_live(INTERRUPTED):
+        end_orphans()
+        cache.sweep()
+
+
+def create(store: Store, spec: RunSpec | EvaluationSpec, clips: Sequence[ClipRecord], held: Held) -> Run | Evaluation:
+    """Store a new run or evaluation and return it; the lease names it from now on. Raises StoreError."""
+    run_id = store.create_run(spec, host.device())
+    if clips:
+        store.set_clips(run_id, clips)
+    return named(store, run_id, held)
+
+
+def named(store: Store, run_id: str, held: Held) -> Run | Evaluation:
+    """Return a stored run or evaluation after the lease was signed with its name."""
+    record = store.run(run_id) or store.evaluation(run_id)
+    assert record
+    held.sign(f"{'run' if isinstance(record, Run) else 'evaluation'} {run_id}")
+    return record
 
 
 def carry_out(

@@ -20,8 +20,7 @@ from bench.datasets import dataset
 from bench.datasets.folder import DatasetError
 from bench.device import cpu, host
 from bench.families.family import ModelError
-from bench.jobs import manager as jobs_manager
-from bench.jobs import memory
+from bench.jobs import measure, memory
 from bench.jobs.manager import Jobs
 from bench.results import evaluation
 from bench.sound import audio
@@ -171,7 +170,7 @@ def test_resume_refuses_clips_that_changed(manager: Jobs, tiny_model: Path, clip
     asked = spec(tiny_model, clips)
     found = dataset.of(asked)
     run_id = manager.store.create_run(replace(asked, digest=found.digest), host.device())
-    manager.store.set_clips(run_id, jobs_manager._clips(found))
+    manager.store.set_clips(run_id, measure.clips_of(found))
     manager.store.set_state(run_id, "cancelled")
     was = (clips / "3.wav").read_bytes()
     (clips / "3.wav").write_bytes(was[:-1] + bytes([was[-1] ^ 1]))  # as long as before, under the same name
