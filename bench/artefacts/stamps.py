@@ -1,8 +1,8 @@
-"""Stamps of files: size, modification time and inode. Files whose stamps are unchanged are not read again.
+"""Stamps of files: size, times and inode. Files whose stamps are unchanged are not read again.
 
 An artefact is verified in full (SHA-256) when it is built, when it is imported and by `python -m bench artefacts
 verify`. Its stamps are written then, into a hidden file beside its folder. Every start compares stamps alone, so it
-does not notice damage that changes neither size nor time, such as that of a failing disk: `verify` does.
+does not notice damage that changes neither size nor times, such as that of a failing disk: `verify` does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ Stamps = Mapping[str, list[int]]  # by file name
 
 
 def stamp(path: Path) -> list[int]:
-    """Return a file's size in bytes, modification time in ns, and inode. Raises OSError."""
+    """Return a file's size in bytes, times of modification and of change in ns, and inode. Raises OSError.
+
+    A copy may restore the time of modification (`cp -p`); the time of change can't be set.
+    """
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def of(directory: Path, names: Iterable[str]) -> dict[str, list[int]]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -218,17 +218,17 @@ def python(module: str, *arguments: object) -> list[str]:
 
 def run(command: Sequence[str], timeout_s: float, **more: str) -> Outcome:
     """Run a command to its end; its group is killed after `timeout_s`. `more` is added to its environment."""
-    with tempfile.TemporaryFile() as log:
+    with ExitStack() as stack:
         try:
-            child = Child(command, log, stdout=subprocess.PIPE, env=environment(**more))
+            log = stack.enter_context(tempfile.TemporaryFile())
+            child = stack.enter_context(Child(command, log, stdout=subprocess.PIPE, env=environment(**more)))
         except OSError as e:
             return Outcome(problem=f"no process can be started for it: {e.strerror}.")
-        with child:
-            try:
-                out = child.communicate(timeout_s).decode(errors="replace")
-            except subprocess.TimeoutExpired:
-                return Outcome(problem=f"it took longer than {timeout_s:g} s and was ended.", timed_out=True)
-            return Outcome(out, "".join(child.log_lines(1)), child.explain() if child.wait() else "")
+        try:
+            out = child.communicate(timeout_s).decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            return Outcome(problem=f"it took longer than {timeout_s:g} s and was ended.", timed_out=True)
+        return Outcome(out, "".join(child.log_lines(1)), child.explain() if child.wait() else "")
 
 
 def ask(module: str, *arguments: str, timeout_s: float) -> dict[str, Any]:

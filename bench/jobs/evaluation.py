@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from bench.artefacts import cache
-from bench.core import paths
 from bench.core.records import Artefact, ClipRecord, Evaluation, Failure, Prediction
 from bench.core.specs import SAMPLE_RATE_HZ
 from bench.core.store import Store
@@ -219,11 +218,7 @@ def transcribe(
 @contextmanager
 def samples_file(samples: audio.Array) -> Iterator[Path]:
     """Write (samples,) float32 to a temporary .npy file that workers can read; it is deleted at the end."""
-    folder = paths.cache() / "audio"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{time.time_ns()}.npy"
-    np.save(path, samples)
-    try:
+    with audio.temporary_folder() as folder:
+        path = folder / "samples.npy"
+        np.save(path, samples)
         yield path
-    finally:
-        path.unlink(missing_ok=True)

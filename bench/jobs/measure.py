@@ -148,5 +148,6 @@ def carry_out(
         store.set_state(record.id, "failed", str(e))
     except Exception as e:  # a fault of Earbench's own: store it where pages show it
         log = traceback.format_exc()
+        pool.cancel()  # whatever it has left running
         store.add_failure(record.id, Failure(None, "run", "error", f"{type(e).__name__}: {e}", log))
         store.set_state(record.id, "failed", f"Earbench itself failed: {type(e).__name__}: {e}")

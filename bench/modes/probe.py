@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,8 +58,11 @@ def availability() -> dict[str, Availability]:
         return dict(_answer)
 
 
-def at_hand() -> dict[str, Availability] | None:
-    """Return every mode's availability, or None while a thread of this process probes. Never waits for engines."""
+def at_hand(*, may_start: bool = True) -> dict[str, Availability] | None:
+    """Return every mode's availability, or None while a thread of this process probes. Never waits for engines.
+
+    `may_start=False` starts no such thread, because a probe would disturb a measurement: then None if it needs one.
+    """
     global _background
     if _answer:
         return dict(_answer)
@@ -71,6 +76,8 @@ def at_hand() -> dict[str, Availability] | None:
         if remembered := _remembered(_key()):
             _answer.update(remembered)
             return remembered
+        if not may_start:
+            return None
         _background = threading.Thread(target=availability, name="probe", daemon=True)
         _background.start()
         return None
@@ -85,9 +92,12 @@ def _ask() -> dict[str, Availability] | str:
     if "error" in answer:
         return str(answer["error"])
     cached: dict[str, Any] = {"key": key, "modes": answer}
-    cache_file = _cache_file()
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
-    cache_file.write_text(json.dumps(cached))
+    with suppress(OSError):  # a full disk: the answer holds for this process alone
+        file = _cache_file()
+        partial = file.with_name(f"{file.name}.{os.getpid()}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(cached))
+        partial.replace(file)
     return {name: Availability(**fields) for name, fields in cached["modes"].items()}
 
 
@@ -103,15 +113,15 @@ def _remembered(key: str) -> dict[str, Availability]:
     """Return the availability in the disk cache; empty if there is none of this key."""
     try:
         cached = json.loads(_cache_file().read_text())
-    except (OSError, ValueError):
-        return {}
-    if cached.get("key") != key:
-        return {}
-    return {name: Availability(**fields) for name, fields in cached["modes"].items()}
+        if cached["key"] == key:
+            return {name: Availability(**fields) for name, fields in cached["modes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is none, or it has another form
+        pass
+    return {}
 
 
 def _cache_file() -> Path:
-    return paths.cache() / "modes.json"
+    return (paths.cache() / "modes.json").resolve()  # a link to it stays one
 
 
 def probe(mode: Mode) -> Availability:

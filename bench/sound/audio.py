@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float32]
 MAX_FILE_BYTES = 200_000_000
 MAX_DURATION_S = 600.0
 DECODE_S = 60.0
-STALE_S = 3600.0  # age at which a folder counts as left by a killed server
+STALE_S = 86400.0  # age at which a folder counts as left by a killed server: no transcription takes so long
 
 SILENT_DBFS = -60.0  # of the peak without the DC offset
 QUIET_DBFS = -35.0

@@ -18,8 +18,7 @@ from bench.jobs import history, work
 from bench.jobs.forecast import Estimate, estimate
 from bench.jobs.history import History
 from bench.jobs.manager import Jobs
-from bench.modes import probe
-from bench.ui import live
+from bench.ui import live, menus
 from bench.ui.button import pressed
 from bench.ui.menus import pick_models, pick_modes
 
@@ -108,7 +107,7 @@ def form(jobs: Jobs) -> None:
             icon=":material/school:",
             key="lab",
             about=newest,
-            disabled=not chosen_models or bool(busy),
+            disabled=not chosen_models or bool(busy) or menus.at_hand() is None,
             help=f"The chosen models, original and dynamic int8, at {_sweep(axis)}, k = 10: starts at once.",
         )
     if lab_text := _lab_text(chosen_models, axis, earlier):
@@ -152,7 +151,7 @@ def _wait_or_start(jobs: Jobs, spec: RunSpec | None, start: bool) -> None:
 
     For a while: a run must not begin by itself long after the press, when the page is opened again.
     """
-    checked = probe.at_hand() is not None
+    checked = menus.at_hand() is not None
     pressed_s = time.monotonic() if start else st.session_state.pop(_WAITING, float("-inf"))
     if spec is None or time.monotonic() - pressed_s > WAIT_S:
         return

@@ -12,7 +12,6 @@ from bench.core import paths
 from bench.core.access import protected
 from bench.core.units import size
 from bench.device import cpu, host
-from bench.modes import probe
 from bench.modes.probe import Availability
 from bench.sound import audio
 from bench.ui import menus, microphone
@@ -57,7 +56,7 @@ def _versions() -> dict[str, str]:
 
 def mode_table() -> None:
     """Draw every mode: whether it runs here, why not, and the commands that fix it."""
-    availabilities = probe.at_hand()
+    availabilities = menus.at_hand()
     if availabilities is None:
         menus.checking()
         return

@@ -8,6 +8,7 @@ import streamlit as st
 
 from bench import modes
 from bench.families import catalogue
+from bench.jobs import manager
 from bench.modes import probe
 from bench.modes.probe import Availability
 from bench.ui import settings
@@ -43,7 +44,7 @@ def pick_modes(key: str, default: Callable[[Sequence[str]], Sequence[str]] | Non
 
     Returns the chosen modes, spelled with their settings.
     """
-    availabilities = probe.at_hand()
+    availabilities = at_hand()
     if availabilities is None:
         checking()
     labels = modes.menu()
@@ -64,12 +65,18 @@ def pick_modes(key: str, default: Callable[[Sequence[str]], Sequence[str]] | Non
     return settings.adjusted(chosen, key)
 
 
+def at_hand() -> Availabilities | None:
+    """Return every mode's availability, or None while that is being checked. Engines are not imported beside a job."""
+    return probe.at_hand(may_start=not manager.jobs().busy())
+
+
 @st.fragment(run_every=ASK_EVERY_S)
 def checking() -> None:
     """Draw a note that the modes are being checked, and rerun the page as soon as the answer is there."""
-    if probe.at_hand() is not None:
+    if at_hand() is not None:
         st.rerun()
-    st.caption(":material/hourglass_top: Checking which modes run here …")
+    busy = manager.jobs().busy("checking which modes run here")
+    st.caption(f":material/hourglass_top: {busy or 'Checking which modes run here …'}")
 
 
 def buildable(availabilities: Availabilities | None) -> list[str]:

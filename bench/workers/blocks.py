@@ -16,7 +16,7 @@ from bench.core.store import Store
 from bench.device import cpu, readings
 from bench.workers import start
 from bench.workers.client import Pool, Worker, WorkerError
-from bench.workers.outcomes import Attempts, split
+from bench.workers.outcomes import Attempts
 from bench.workers.start import Limits, Stage, Started
 
 
@@ -75,6 +75,7 @@ class Blocks:
         self._need_bytes, self._reserve_bytes = need_bytes, reserve_bytes
         self._artefacts: Mapping[int, Artefact] = {}
         self._shared: int | None = None
+        self._side_by_side = True  # until memory runs out while several processes start
         self.waiting: list[int] = []  # positions for later blocks
 
     def plan(self, positions: Sequence[int], artefacts: Mapping[int, Artefact], shared: int | None = None) -> None:
@@ -121,33 +122,44 @@ class Blocks:
 
     def _wave(self, reserved_bytes: int) -> list[int]:
         """Return the next variants that fit into the free memory together, in order."""
-        wave, free_bytes = [], cpu.available_memory_bytes() - reserved_bytes
+        wave: list[int] = []
+        free_bytes = cpu.available_memory_bytes() - reserved_bytes
         for position in self.waiting:
             free_bytes -= self._need_bytes(position)
-            if free_bytes < 0:
+            if free_bytes < 0 or (wave and not self._side_by_side):
                 break
             wave.append(position)
         return wave
 
     def _start(self, block: Block, wave: Sequence[int]) -> dict[int, Started]:
-        """Start the variants' processes side by side, no more at once than there are cores, and wait for all."""
+        """Start the variants' processes side by side, no more at once than there are cores, and wait for all.
+
+        If memory runs out meanwhile, it is unclear whose fault that is: all are closed and left waiting, and from then
+        on processes start one by one.
+        """
         self._stage(f"starting {len(wave)} processes side by side" if len(wave) > 1 else "starting a process")
-        with ThreadPoolExecutor(max(1, cpu.default_threads())) as threads:
-            futures = {
-                p: threads.submit(start.start, self._variants[p], self._artefacts[p], self._pool, self._limits)
-                for p in wave
-            }
-        outcomes: dict[int, Started | Failure] = {}
+        started: dict[int, Started] = {}
+
+        def begin(position: int) -> None:
+            started[position] = start.start(
+                self._variants[position], self._artefacts[position], self._pool, self._limits
+            )
+
         try:
+            with ThreadPoolExecutor(max(1, cpu.default_threads())) as threads:
+                futures = {p: threads.submit(begin, p) for p in wave}
+            if len(wave) > 1 and any(_out_of_memory(future.exception()) for future in futures.values()):
+                self._side_by_side = False
+                _close(started.values())
+                return {}
             for position, future in futures.items():
-                outcomes[position] = self._attempt(position, "open", future.result)
-        except BaseException:
-            _close([future.result() for future in futures.values() if future.exception() is None])
+                failure = self._attempt(position, "open", future.result)
+                if failure:
+                    self._settle(block, position, failure)
+        except BaseException:  # also of `submit`, which raises RuntimeError if no thread can start
+            _close(list(started.values()))
             raise
-        started, failures = split(outcomes)
-        for position, failure in failures.items():
-            self._settle(block, position, failure)
-        return started
+        return {p: started[p] for p in wave if p in started}
 
     def _fits(self, position: int, started: Started, reserved_bytes: int) -> bool:
         """Return whether the free memory suffices; what the started process takes already is part of its need."""
@@ -185,6 +197,10 @@ class Blocks:
     def _settle(self, block: Block, position: int, outcome: Worker | Failure) -> None:
         self.waiting.remove(position)
         block.outcomes[position] = outcome
+
+
+def _out_of_memory(e: BaseException | None) -> bool:
+    return isinstance(e, WorkerError) and e.kind == "out of memory"
 
 
 def _close(started: Iterable[Started]) -> None:

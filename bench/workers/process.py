@@ -65,7 +65,8 @@ class Worker:
 
         `begun_s` is the parent's `time.monotonic()`, which is one clock for all processes of a device.
         """
-        self._import(digest)
+        with _explained(digest):
+            self._import(digest)
         return {"start_s": time.monotonic() - begun_s}
 
     def open(self, digest: str, placement: str) -> dict[str, Any]:
@@ -73,18 +74,15 @@ class Worker:
         from bench.artefacts import cache
         from bench.core.specs import Placement
 
-        mode, directory = self._import(digest), cache.folder(digest)
-        self._compiles = mode.SPEC.needs.compiles
-        networks = self._family.read_networks(directory)
-        start_s = time.perf_counter()
-        try:
+        with _explained(digest):
+            mode, directory = self._import(digest), cache.folder(digest)
+            self._compiles = mode.SPEC.needs.compiles
+            networks = self._family.read_networks(directory)
+            start_s = time.perf_counter()
             with self._heartbeats():
                 self._networks = dict(mode.open(directory, Placement.parse(placement), self._family, networks))
-        except Exception as e:
-            _explain(e, digest, mode)
-            raise
-        load_s = time.perf_counter() - start_s
-        self._files = self._family.read_files(directory)
+            load_s = time.perf_counter() - start_s
+            self._files = self._family.read_files(directory)
         gc.collect()
         gc.freeze()
         return {"load_s": load_s, "remark": mode.check()}
@@ -231,21 +229,33 @@ def main() -> None:
         say(answer)
 
 
-def _explain(e: Exception, digest: str, mode: Any) -> None:
-    """Raise an error in plain words if an artefact could not be opened because it is damaged or its mode can't run."""
+@contextmanager
+def _explained(digest: str) -> Iterator[None]:
+    """Raise an error in plain words if an artefact can't be opened because it is damaged or its mode can't run."""
+    try:
+        yield
+    except Exception as e:
+        if not isinstance(e, MemoryError) and not any(phrase in str(e) for phrase in _NO_MEMORY):
+            _explain(e, digest)
+        raise
+
+
+def _explain(e: Exception, digest: str) -> None:
+    from bench import modes
     from bench.artefacts import cache
     from bench.core.errors import EarbenchError
     from bench.modes.mode import ModeError
 
-    if isinstance(e, (EarbenchError, MemoryError)) or any(phrase in str(e) for phrase in _NO_MEMORY):
-        return
     if damaged := cache.damaged_files(digest):
         cache.distrust(digest)
         advice = "import it again" if cache.is_imported(digest) else "start again, and it is built anew"
         raise cache.ArtefactError(
-            f"{mode.name} can't be opened: {', '.join(damaged)} in {cache.folder(digest)} is damaged. To go on, "
+            f"The artefact can't be opened: {', '.join(damaged)} in {cache.folder(digest)} is damaged. To go on, "
             f"{advice}. `python -m bench artefacts verify` looks for damage in all artefacts."
         ) from e
+    if isinstance(e, EarbenchError):
+        return
+    mode = modes.find(cache.manifest_of(digest)["mode"])
     try:
         mode.check()
     except Exception as problem:

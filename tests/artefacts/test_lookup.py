@@ -96,12 +96,11 @@ def weights(digest: str) -> Path:
 
 
 def damage(file: Path) -> None:
-    """Change a byte, as a failing disk does: the size, time and inode stay."""
-    status, content = file.stat(), bytearray(file.read_bytes())
+    """Change bytes of an artefact's file as a failing disk does: its stamps are those of the verified file."""
+    manifest, content = cache.manifest_of(file.parent.name), bytearray(file.read_bytes())
     content[: len(content) // 2] = bytes(b ^ 1 for b in content[: len(content) // 2])
-    with file.open("r+b") as opened:
-        opened.write(content)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    file.write_bytes(content)
+    cache.stamp_new(file.parent, manifest)  # nobody but a disk changes a file without its times
 
 
 def test_where_all_is_at_hand_no_builder_starts_and_nothing_is_read(
@@ -203,6 +202,11 @@ def test_a_changed_file_is_read_again(plain: Plain, model: Path, monkeypatch: py
     copy = shutil.copy2(weights(digest), weights(digest).with_name("copy"))
     Path(copy).replace(weights(digest))  # same size and time, another file
     assert ready(model) is None and prepared(model) == digest == ready(model) and "weights.bin" in read
+    read.clear()
+    status = weights(digest).stat()
+    weights(digest).write_bytes(bytes(1000))
+    os.utime(weights(digest), ns=(status.st_atime_ns, status.st_mtime_ns))  # as `cp -p` leaves it
+    assert ready(model) is None and prepared(model) == digest == ready(model) and "weights.bin" in read
     stamps.file_of(cache.folder(digest)).write_text("{")
     assert ready(model) is None and prepared(model) == digest == ready(model)
     weights(digest).write_bytes(bytes(999))
@@ -226,7 +230,7 @@ def test_verify_reads_everything_and_removes_what_is_damaged(
     intact = bench("artefacts", "verify")
     assert intact.exit_code == 0 and intact.stdout == "2 of 2 artefacts are intact.\n"
     damage(weights(digest))
-    assert ready(model) == digest  # its size, time and inode are what they were
+    assert ready(model) == digest  # its size, times and inode are what they were
     assert "1 of 1 artefacts" in bench("artefacts", "verify", other[:8]).stdout
     verified = bench("artefacts", "verify")
     assert verified.exit_code == 1
@@ -238,15 +242,17 @@ def test_verify_reads_everything_and_removes_what_is_damaged(
 
 
 @pytest.mark.timeout(200)
-def test_damage_that_keeps_size_and_time_is_a_sentence_when_it_is_opened(tiny_model: Path, data_folder: Path) -> None:
+@pytest.mark.parametrize("name", ["model.onnx", "config.json", "vocab.json"])
+def test_damage_that_keeps_size_and_time_is_a_sentence_when_it_is_opened(
+    name: str, tiny_model: Path, data_folder: Path
+) -> None:
     own_cache(data_folder)
     variant, pool = Variant(str(tiny_model), LIGHT[0], Placement("cpu", 1)), Pool()
     artefact, _ = start.build(variant, pool, Limits(), lambda _: None)
-    file = max((f for f in cache.folder(artefact.digest).iterdir()), key=lambda f: f.stat().st_size)
-    damage(file)
+    damage(cache.folder(artefact.digest) / name)
     assert start.build(variant, pool, Limits(), lambda _: None)[0].from_cache  # nothing is read, so nothing is noticed
     with pytest.raises(
-        WorkerError, match=rf"{LIGHT[0]} can't be opened: {file.name} in .* is damaged\. To go on, start"
+        WorkerError, match=rf"artefact can't be opened: {name} in .* is damaged\. To go on, start again"
     ):
         start.open_worker(variant, artefact, pool, Limits(), lambda _: None)
     again, _ = start.build(variant, pool, Limits(), lambda _: None)
@@ -254,6 +260,16 @@ def test_damage_that_keeps_size_and_time_is_a_sentence_when_it_is_opened(tiny_mo
     worker, opening = start.open_worker(variant, again, pool, Limits(), lambda _: None)
     worker.close()
     assert opening.start_s > 0 and opening.load_s > 0
+
+
+def test_a_damaged_manifest_is_a_sentence_when_a_worker_starts(tiny_model: Path, data_folder: Path) -> None:
+    own_cache(data_folder)
+    variant, pool = Variant(str(tiny_model), LIGHT[0], Placement("cpu", 1)), Pool()
+    artefact, _ = start.build(variant, pool, Limits(), lambda _: None)
+    damage(cache.folder(artefact.digest) / cache.MANIFEST)
+    with pytest.raises(WorkerError, match=rf"{cache.MANIFEST} in .* is damaged\. To go on, start again"):
+        start.start(variant, artefact, pool, Limits())
+    assert not stamps.file_of(cache.folder(artefact.digest)).exists()
 
 
 _MODULES = """

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def test_a_program_that_does_not_exist_is_a_problem() -> None:
     assert child.run(["/no/such/program"], 5).problem == (
         "no process can be started for it: No such file or directory."
     )
+
+
+def test_no_folder_for_temporary_files_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no/such/folder"])
+    problem = "no process can be started for it: No usable temporary directory found in ['/no/such/folder']."
+    assert child.run(["true"], 5).problem == problem
+    assert child.ask("bench.modes.probe", timeout_s=5) == {"error": problem}
 
 
 def test_a_timeout_ends_the_whole_group(tmp_path: Path) -> None:

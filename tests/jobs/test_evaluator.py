@@ -1,5 +1,6 @@
 """Evaluations with real workers and a tiny model: what is stored, cancelled, resumed, broken."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -21,6 +22,7 @@ from bench.datasets.folder import DatasetError
 from bench.device import cpu, host
 from bench.families.family import ModelError
 from bench.jobs import measure, memory
+from bench.jobs.evaluation import samples_file
 from bench.jobs.manager import Jobs
 from bench.results import evaluation
 from bench.sound import audio
@@ -80,6 +82,22 @@ def test_a_clip_that_cannot_be_read_is_named_and_left_out(manager: Jobs, tiny_mo
     (failure,) = manager.store.failures(run_id)
     assert failure.stage == "clip 2.wav" and failure.kind == "unreadable" and failure.variant is None
     assert {h.clip for h in manager.store.predictions(run_id)} == {0, 1, 3, 4}
+
+
+def test_no_samples_stay_in_the_cache(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.ones(8, np.float32)
+    with samples_file(samples) as path:
+        assert np.array_equal(np.load(path), samples)
+    assert not list((data_folder / "cache").glob("sound-*"))
+
+    def full_disk(path: Path, samples: Any) -> None:
+        path.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"), samples_file(samples):
+        pass
+    assert not [f for f in (data_folder / "cache").rglob("*") if f.suffix == ".npy"]
 
 
 def test_no_clip_that_can_be_read_is_a_failed_evaluation(manager: Jobs, tiny_model: Path, clips: Path) -> None:

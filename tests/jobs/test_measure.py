@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import LIGHT
+from conftest import LIGHT, PROMPT_S, alive, wait_for
 
 import bench
 from bench.core import paths
@@ -20,8 +20,9 @@ from bench.core.store import Store
 from bench.datasets import dataset
 from bench.families.family import ModelError
 from bench.jobs import measure as jobs_measure
-from bench.jobs.benchmark import Progress
+from bench.jobs.benchmark import Progress, Runner
 from bench.jobs.measure import INTERRUPTED
+from bench.workers.client import Worker
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -94,13 +95,19 @@ def test_an_end_from_the_keyboard_leaves_an_interrupted_run(folder: Path, tiny_m
 
 
 def test_a_fault_of_ours_is_a_failed_run(folder: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    workers: list[Worker] = []
+
+    def broken(runner: Runner) -> None:
+        workers.append(runner.pool.start("The worker", Placement("cpu", 1)))
+        workers[0].pause()
         raise ZeroDivisionError("by nought")
 
     monkeypatch.setattr(jobs_measure.Runner, "run", broken)
     bundle = bench.measure(spec(tiny_model), folder)
     assert bundle.record.state == "failed" and "ZeroDivisionError: by nought" in (bundle.record.message or "")
     assert [f.kind for f in bundle.failures] == ["error"] and "Traceback" in bundle.failures[0].log
+    wait_for(lambda: not alive(workers[0].pid), "the end of the worker that was left", PROMPT_S)
+    workers[0].close()
 
 
 def test_the_documented_script_runs(folder: Path, tmp_path: Path, tiny_model: Path) -> None:

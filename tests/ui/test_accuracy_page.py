@@ -33,7 +33,7 @@ PAGE = "pages/4_Accuracy.py"
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
-    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: FOUND)
     yield manager.jobs().store
     manager._jobs.cache_clear()
 

@@ -24,7 +24,7 @@ RESULTS, ACCURACY = "pages/2_Results.py", "pages/4_Accuracy.py"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: FOUND)
     manager._jobs.cache_clear()
     yield manager.jobs().store
     manager._jobs.cache_clear()

@@ -36,7 +36,7 @@ MICROPHONE = Input(3, "USB [hw:1,0]", "ALSA", 44_100, 1, is_default=True)
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
-    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: FOUND)
     monkeypatch.setattr(microphone, "devices", lambda: [MICROPHONE])
     manager._jobs.cache_clear()
     yield tmp_path
@@ -99,7 +99,7 @@ def test_every_mode_is_told_with_the_command_that_mends_it(monkeypatch: pytest.M
         "openvino-fp32": Availability("unavailable", f"openvino can't be imported (no module); fix: {fix}"),
         "torch-int8-dynamic": Availability("unavailable", "this torch has no quantized engine."),
     }
-    monkeypatch.setattr(probe, "at_hand", lambda: found)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: found)
     at = opened(PAGE)
     shown = table(at, "Here").set_index("Mode")
     assert "unavailable" in shown["Here"]["onnx-fp32"] and "emulated" in shown["Here"]["torch-bf16"]

@@ -25,7 +25,7 @@ def selected(at: AppTest) -> list[str]:
 
 def test_the_form_is_drawn_while_the_modes_are_checked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     answer: list[dict[str, Availability] | None] = [None]
-    monkeypatch.setattr(probe, "at_hand", lambda: answer[0])
+    monkeypatch.setattr(probe, "at_hand", lambda **_: answer[0])
     at = opened(PAGE)
     assert "Checking which modes run here" in texts(at) and "Not available here" not in texts(at)
     assert len(at.multiselect(key="modes").options) >= len(modes.modes())
@@ -47,7 +47,7 @@ def test_a_choice_made_during_the_check_is_kept_but_for_what_does_not_run(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer: list[dict[str, Availability] | None] = [None]
-    monkeypatch.setattr(probe, "at_hand", lambda: answer[0])
+    monkeypatch.setattr(probe, "at_hand", lambda **_: answer[0])
     at = opened(PAGE)
     at.multiselect(key="modes").set_value(["torch-fp32", "onnx-fp32", "openvino-fp32"]).run()
     answer[0] = FOUND | {"onnx-fp32": Availability("unavailable", "why")}
@@ -71,7 +71,7 @@ def test_the_default_shows_a_gain_where_memory_suffices(store: Store, monkeypatc
     ("page", "key"), [("pages/3_Transcribe.py", "t_modes"), ("pages/4_Accuracy.py", "accuracy_modes")]
 )
 def test_other_pages_do_not_wait_either(store: Store, monkeypatch: pytest.MonkeyPatch, page: str, key: str) -> None:
-    monkeypatch.setattr(probe, "at_hand", lambda: None)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: None)
     at = opened(page)
     assert "Checking which modes run here" in texts(at)
     assert list(at.multiselect(key=key).value) == list(modes.first())

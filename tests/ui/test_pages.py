@@ -33,7 +33,7 @@ FOUND = {
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
-    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: FOUND)
     yield manager.jobs().store
     manager._jobs.cache_clear()
 
@@ -248,7 +248,7 @@ def test_what_does_not_fit_is_refused_before_the_start(store: Store, monkeypatch
 
 def test_modes_tell_what_they_quantize_and_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = FOUND | {"torch-bf16": Availability("unavailable", "torch can't be imported (why); fix: install it")}
-    monkeypatch.setattr(probe, "at_hand", lambda: missing)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: missing)
     at = opened("pages/1_Benchmark.py")
     said = texts(at)
     assert "weights of the linear layers" in said

@@ -30,7 +30,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
     st.cache_data.clear()
-    monkeypatch.setattr(probe, "at_hand", lambda: AVAILABLE)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: AVAILABLE)
     yield manager.jobs()
     manager._jobs.cache_clear()
 

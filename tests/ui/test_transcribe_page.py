@@ -51,7 +51,7 @@ def text_of(v: Variant) -> VariantText:
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path))
     manager._jobs.cache_clear()
-    monkeypatch.setattr(probe, "at_hand", lambda: FOUND)
+    monkeypatch.setattr(probe, "at_hand", lambda **_: FOUND)
     found = manager.jobs()
     answers(found, monkeypatch, lambda v: text_of(v))
     yield found

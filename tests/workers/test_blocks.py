@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import wait_for
 
 from bench.core.records import Artefact, Device, Failure
 from bench.core.specs import Placement, RunSpec
@@ -217,6 +218,58 @@ def test_a_cancel_closes_everything_and_is_no_failure(do: str, scene: Callable[.
     with pytest.raises(Cancelled):
         made.opened()
     assert not pool.open and made.failures() == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_a_start_that_is_left_by_an_error_leaves_no_worker(
+    error: BaseException, scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of processes is reached, or Ctrl-C is pressed, after the first of three threads."""
+    start_thread, raised = threading.Thread.start, threading.Event()
+
+    def limited(thread: threading.Thread) -> None:
+        if pool.asked:
+            raised.set()
+            raise error
+        start_thread(thread)
+        wait_for(lambda: pool.asked, "the first request")
+
+    pool = FakePool(lambda do, position: None if raised.wait(30) else pytest.fail("all threads started"))
+    made = scene(pool)
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(type(error)):
+        made.opened()
+    assert ("start", 0) in pool.asked and not pool.open and made.failures() == []
+
+
+@pytest.mark.parametrize("short", [{0, 1, 2}, {1}])
+def test_memory_that_runs_out_while_several_start_fails_none_of_them(
+    short: set[int], scene: Callable[..., Scene]
+) -> None:
+    all_there = threading.Barrier(3)
+
+    def trouble(do: str, position: int) -> None:
+        if do == "start" and pool.asked.count((do, position)) == 1:
+            all_there.wait(30)
+            if position in short:
+                raise WorkerError("out of memory", "It took the last memory.")
+
+    pool = FakePool(trouble)
+    made = scene(pool)
+    assert made.opened() == [[0, 1, 2]] and made.failures() == [] and not pool.open
+    assert pool.asked[3:] == [(do, p) for p in range(3) for do in ("start", "open")], "one by one"
+
+
+def test_memory_that_runs_out_while_one_starts_alone_is_its_failure(scene: Callable[..., Scene]) -> None:
+    def trouble(do: str, position: int) -> None:
+        if (do, position) == ("start", 1):
+            raise WorkerError("out of memory", "It took the last memory.")
+
+    pool = FakePool(trouble)
+    made = scene(pool)
+    assert made.opened(shared=0) == [[0, 2]] and not pool.open
+    assert made.failures() == [(1, "open", "out of memory")]
+    assert pool.asked.count(("start", 1)) == 2, "beside others, then alone"
 
 
 def test_a_block_that_is_left_by_an_error_is_closed(scene: Callable[..., Scene]) -> None:
