@@ -81,6 +81,22 @@ def test_all_that_is_stored_arrives_and_a_second_time_changes_nothing(
     assert not store.imported()
 
 
+def test_an_imported_run_that_is_resumed_travels_on(store: Store, other: Store, tmp_path: Path) -> None:
+    for _ in range(3):  # so that the groups of the run have higher numbers than rows of the other database
+        bundles.finished_run(store)
+    run_id = bundles.interrupted_run(store)
+    other.add_bundle(read(to_text(store.bundle(run_id)).encode(), "x.json"))
+    other.supersede_unfinished(run_id)
+    bundles.measure(other, run_id, 5.0, 10)
+    bundles.measure(other, run_id, 1.0, 2)
+    other.set_state(run_id, "done")
+    bundle = other.bundle(run_id)
+    assert [g.id for g in bundle.groups] == [7, 8, 9, 10, 11]
+    assert [len(g.visits) for g in bundle.groups] == [6, 4, 8, 20, 4]
+    third = bundles.store_at(tmp_path / "three")
+    assert third.add_bundle(read(to_text(bundle).encode(), "x.json")) and third.bundle(run_id) == bundle
+
+
 def test_superseded_groups_and_failures_travel(store: Store) -> None:
     bundle = store.bundle(bundles.interrupted_run(store))
     assert [g.state for g in bundle.groups] == ["done", "superseded", "running"]
