@@ -6,6 +6,7 @@ from bench.core.units import size
 from bench.device import cpu, host
 from bench.results import report, sentences
 from bench.ui import page
+from bench.ui.markdown import plain
 
 jobs = page.begin("Home")
 st.title("What do you gain when you quantize?")
@@ -23,12 +24,11 @@ st.subheader("Newest result")
 newest = next((run for run in jobs.store.runs() if run.state == "done"), None)
 newest_report = report.report(jobs.store, newest.id) if newest else None
 if newest and newest_report:
-    st.markdown(
-        f"**{sentences.headline(newest_report) or 'There is nothing to compare in it: see what was measured.'}**"
-    )
+    headline = sentences.headline(newest_report) or "There is nothing to compare in it: see what was measured."
+    st.markdown(f"**{plain(headline)}**")
     st.page_link(
         "pages/2_Results.py",
-        label=report.title(newest),
+        label=plain(report.title(newest)),
         icon=":material/arrow_forward:",
         query_params={"run": newest.id},
     )
@@ -42,11 +42,11 @@ st.subheader("This device")
 this_device = host.device()
 one, two, three = st.columns(3)
 one.metric("Processor", f"{cpu.default_threads()} of {this_device.cores} cores")
-one.caption(this_device.cpu)
+one.caption(plain(this_device.cpu))
 two.metric("Memory", size(this_device.ram_bytes))
 two.caption(f"{size(cpu.available_memory_bytes())} free now")
 three.metric("Device", this_device.name)
-three.caption(this_device.os)
+three.caption(plain(this_device.os))
 st.caption(
     "Instructions that matter for quantization: " + (", ".join(this_device.isa) or "not reported by this device")
 )

@@ -8,6 +8,7 @@ from bench.results import bundles as results_bundles
 from bench.results import report
 from bench.ui import bundles, live, page, results
 from bench.ui.button import pressed
+from bench.ui.markdown import plain
 
 jobs = page.begin("Results")
 st.title("Results")
@@ -24,7 +25,8 @@ if not runs:
 requested = st.query_params.get("run")
 if requested and requested not in runs:
     st.error(
-        f"There is no run {requested} here: it was deleted, or measured on another device. The newest one is shown."
+        f"There is no run {plain(requested)} here: it was deleted, or measured on another device. The newest one is "
+        "shown."
     )
 ids = list(runs)
 chosen = st.selectbox(

@@ -7,6 +7,7 @@ from bench.core.errors import EarbenchError
 from bench.results import bundles, evaluation, report
 from bench.ui import evaluation_form, live, page
 from bench.ui.button import pressed
+from bench.ui.markdown import plain
 
 jobs = page.begin("Accuracy", banner=False)
 st.title("Accuracy")
@@ -32,7 +33,7 @@ if not evaluations:
     st.stop()
 
 if requested and requested not in evaluations:
-    st.error(f"There is no evaluation {requested} here: it was deleted, or made on another device.")
+    st.error(f"There is no evaluation {plain(requested)} here: it was deleted, or made on another device.")
 if ended and (not running or requested in ended):
     ids = list(ended)
     chosen = st.selectbox(

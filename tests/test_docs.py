@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+from click import Command, Context
 from documents import PAGES, anchors, links
 
 from bench import families, modes
+from bench.cli import app
 from bench.core.paths import ROOT
 
 DEVELOPMENT = (ROOT / "docs" / "development.md").read_text()
@@ -53,6 +56,14 @@ def test_the_example_of_a_mode_is_one() -> None:
     namespace: dict[str, object] = {}
     exec(compile(code, "docs/development.md", "exec"), namespace)
     assert isinstance(namespace["MODE"], modes.mode.Mode)  # type: ignore[attr-defined]
+
+
+def test_every_option_of_a_benchmark_is_in_the_table() -> None:
+    table = (ROOT / "docs" / "command-line.md").read_text().partition("## Benchmark")[2].partition("\n## ")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {option for cell in cells for option in re.findall(r"`(--[\w-]+)`", cell)}
+    command = typer.main.get_command(app.app).get_command(Context(Command("bench")), "run")  # type: ignore[attr-defined]
+    assert named == {option for parameter in command.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from bench.core import paths
 from bench.core.bundle import MAX_BYTES, BundleError
 from bench.core.errors import EarbenchError
 from bench.core.lists import names
 from bench.core.records import RESUMABLE_STATES, Evaluation, Run
 from bench.core.specs import SpecError
+from bench.core.store import Store
 from bench.core.units import duration
 from bench.jobs.manager import jobs as jobs  # commands call console.jobs(), so that tests can replace it
 from bench.modes.probe import availability as availability
@@ -28,6 +30,11 @@ LINE_EVERY_S = 30.0  # interval of the progress lines where no terminal shows a 
 
 # No markup: printed paths and messages of other programs may contain brackets.
 out, err = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
+
+
+def store() -> Store:
+    """The database, for commands that only look: unlike `jobs()`, it takes no lease and recovers nothing."""
+    return Store(paths.database())
 
 
 @contextlib.contextmanager

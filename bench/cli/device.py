@@ -7,6 +7,7 @@ from bench.cli import console
 from bench.core import paths
 from bench.device import cpu, host
 from bench.families import catalogue
+from bench.jobs import state
 
 
 def list_models() -> None:
@@ -49,9 +50,9 @@ def doctor() -> None:
     ):
         console.out.print(f"{name:13} {value}")
     with console.sentences():
-        store = console.jobs().store
+        store, holder = console.store(), state.lease().holder()
         console.out.print(f"{'database':13} {len(store.runs())} runs, {len(store.evaluations())} evaluations")
-        console.out.print(f"{'in use':13} {console.jobs().holder() or 'no'}")
+        console.out.print(f"{'in use':13} {holder.sentence if holder else 'no'}")
     if device.governor == "powersave":
         console.out.print("The clock governor is “powersave”: latencies will vary. Set “performance” while measuring.")
     states = console.availability()

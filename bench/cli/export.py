@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import console
 from bench.core.specs import SpecError
+from bench.jobs import state
 from bench.results import bundles, evaluation, report, tables
 
 
@@ -21,7 +22,10 @@ def export(
 ) -> None:
     """Write a run or an evaluation to files; without any, print the summary as CSV."""
     with console.sentences():
-        store = console.jobs().store
+        store = console.store()
+        record = store.run(run_id) or store.evaluation(run_id)
+        if record and state.current(record, state.lease()) != record:
+            console.jobs()  # marks what a crash left as interrupted: only what has ended is exported whole
         if bundle:
             console.write(bundle, bundles.text(store, run_id))
             if not (csv or raw or json):

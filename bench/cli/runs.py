@@ -9,16 +9,18 @@ import typer
 from bench.cli import console
 from bench.core.records import Evaluation, Run
 from bench.core.specs import RunSpec
+from bench.jobs import state
 from bench.results import bundles
 
 
 def runs(ids: Annotated[bool, typer.Option("--ids", help="Print only the ids, newest first.")] = False) -> None:
     """List the runs and evaluations of this data folder, the newest first."""
     with console.sentences():
-        store = console.jobs().store
-        all_runs: list[Run | Evaluation] = sorted(
-            [*store.runs(), *store.evaluations()], key=lambda r: r.created_s, reverse=True
-        )
+        store, lease = console.store(), state.lease()
+        runs_and_evaluations: list[Run | Evaluation] = [*store.runs(), *store.evaluations()]
+        all_runs = [
+            state.current(r, lease) for r in sorted(runs_and_evaluations, key=lambda r: r.created_s, reverse=True)
+        ]
     if ids:
         for r in all_runs:
             print(r.id)

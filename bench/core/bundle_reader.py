@@ -19,6 +19,7 @@ from bench.core.errors import EarbenchError
 from bench.core.records import LIVE_STATES, Artefact, Evaluation, Group, Run
 from bench.core.scoring import NORMALISERS
 
+MAX_VALUES = 8_000_000  # a run of MAX_BYTES has 7 million, as they are counted here, and takes 0.6 GB of memory
 MAX_DEPTH = 16
 MAX_VARIANTS = 1000
 MAX_SIZES = 1000
@@ -37,13 +38,25 @@ RANGES = {  # by the end of a number's name, which is its unit
     "_ratio": (0.0, 1e6),
 }
 LONG_TEXTS = frozenset({"text", "message", "log", "remark", "details", "output"})
-NEVER_MARKDOWN = frozenset({"text", "log", "output"})  # pages show these as plain text
+CLIPS = frozenset({"id", "path", "stage"})  # hold names of files, in which any character may be; other ids are words
+ANY_TEXT = LONG_TEXTS | CLIPS
 
 _RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _WORD = re.compile(r"[\w.:+-]{1,128}", re.ASCII)  # ids, digests, names of columns
 _AXIS = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_PICTURE = "!["  # how Markdown begins that loads a picture from elsewhere
+
+
+class Damaged(BundleError):
+    """A file that no Earbench wrote, or that was changed since. `problem` says what and where, as a clause."""
+
+    def __init__(self, problem: str) -> None:
+        """The message also says how to go on."""
+        super().__init__(
+            f"is damaged or not by Earbench: {problem}. Nothing was imported. Export it again on the device that "
+            "measured it."
+        )
+        self.problem = problem
 
 
 def read(data: bytes, name: str) -> Bundle:
@@ -52,6 +65,17 @@ def read(data: bytes, name: str) -> Bundle:
         return _read(data)
     except BundleError as e:
         raise BundleError(f"{_cut(name)} {e}") from e
+
+
+def refusal(data: bytes) -> str:
+    """Why `read` would refuse a file, as a clause; "" if it would not."""
+    try:
+        _read(data)
+    except Damaged as e:
+        return e.problem
+    except BundleError as e:
+        return f"it {e}".rstrip(".")
+    return ""
 
 
 def spec_in(data: bytes, name: str) -> Any:
@@ -82,19 +106,22 @@ def _read(data: bytes) -> Bundle:
     try:
         bundle = from_plain(document, Bundle)
     except EarbenchError as e:
-        raise BundleError(f"is damaged or not by Earbench: {_cut(e)}. {_AGAIN}") from e
+        raise Damaged(_cut(e)) from e
     for problem in _problems(bundle):
-        raise BundleError(f"is damaged or not by Earbench: {_cut(problem)}. {_AGAIN}")
+        raise Damaged(_cut(problem))
     return bundle
-
-
-_AGAIN = "Nothing was imported. Export it again on the device that measured it."
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
     """The JSON object in these bytes, with all its values within bounds. Raises BundleError."""
     if len(data) > MAX_BYTES:
         raise BundleError(f"is larger ({len(data) / 1e6:.0f} MB) than a bundle may be ({MAX_BYTES / 1e6:.0f} MB).")
+    # Before it is decoded: values of a few characters each would take up to 2 GB. An object takes the most.
+    values = data.count(b",") + data.count(b"[") + 3 * data.count(b"{")
+    if values > MAX_VALUES:
+        raise BundleError(
+            f"holds more values than a bundle may ({values:,}, objects as several; allowed: {MAX_VALUES:,})."
+        )
     try:
         document = msgspec.json.decode(data)
     except RecursionError as e:
@@ -104,13 +131,13 @@ def _parsed(data: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BundleError("holds JSON, but no bundle: it is no object. Allowed: what the button Bundle writes.")
     if bounds := _beyond(document, "", MAX_DEPTH):
-        raise BundleError(f"is damaged or not by Earbench: ${_cut(bounds)}. {_AGAIN}")
+        raise Damaged(f"${_cut(bounds)}")
     return document
 
 
 def _cut(text: object) -> str:
     """A text short enough for a sentence."""
-    line = _CONTROL.sub(" ", str(text)).replace(_PICTURE, "! [").rstrip(".")
+    line = _CONTROL.sub(" ", str(text)).rstrip(".")
     return line if len(line) <= 300 else f"{line[:300]}…"
 
 
@@ -123,7 +150,7 @@ def _beyond(value: Any, key: str, depth: int) -> str:
             if problem := _key_problem(name):
                 return f" has a key that {problem}"
             # Within details, texts and outputs, names mean nothing here.
-            if problem := _beyond(item, key if key in LONG_TEXTS else name, depth - 1):
+            if problem := _beyond(item, key if key in ANY_TEXT else name, depth - 1):
                 return f".{name}{problem}"
         return ""
     if isinstance(value, list):
@@ -132,7 +159,7 @@ def _beyond(value: Any, key: str, depth: int) -> str:
                 return f"[{i}]{problem}"
         return ""
     if isinstance(value, str):
-        problem = _text_problem(value, short=key not in LONG_TEXTS, markdown=key not in NEVER_MARKDOWN)
+        problem = _text_problem(value, short=key not in ANY_TEXT)
         return problem and f" {problem}"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = _range(key)
@@ -152,12 +179,10 @@ def _key_problem(key: str) -> str:
     return _text_problem(key, short=True)
 
 
-def _text_problem(text: str, *, short: bool, markdown: bool = True) -> str:
-    """Why a text is not allowed, as the end of a sentence; "" if it is. `markdown`: pages may show it as Markdown."""
+def _text_problem(text: str, *, short: bool) -> str:
+    """Why a text is not allowed, as the end of a sentence; "" if it is."""
     if len(text) > MAX_TEXT:
         return f"has {len(text)} characters; allowed: {MAX_TEXT}"
-    if markdown and _PICTURE in text:
-        return f"holds “{_PICTURE}”, which would load a picture from elsewhere"
     if not short:
         return ""
     if _CONTROL.search(text):

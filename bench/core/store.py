@@ -183,12 +183,13 @@ class Store:
     def start_group(
         self, run_id: str, model: str, placement: Placement, batch: int, size: float, variants: Sequence[int]
     ) -> int:
-        """Create a group; returns its id."""
+        """Create a group; returns its id. In an imported run its number is above those that the run came with."""
         with self._write() as db:
             row = db.execute(
-                "INSERT INTO measured_group (run_id, model, placement, batch, size, variants, state) "
-                "VALUES (?, ?, ?, ?, ?, ?, 'running') RETURNING id",
-                (run_id, model, str(placement), batch, size, json.dumps(list(variants))),
+                "INSERT INTO measured_group (run_id, model, placement, batch, size, variants, state, number) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'running', (SELECT MAX(COALESCE(g.number, g.id)) + 1 FROM measured_group g "
+                "JOIN run ON run.id = g.run_id WHERE run.id = ? AND run.imported_s IS NOT NULL)) RETURNING id",
+                (run_id, model, str(placement), batch, size, json.dumps(list(variants)), run_id),
             ).fetchone()
             return int(row[0])
 

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, TypeVar
 from bench.artefacts import cache
 from bench.core import paths
 from bench.core.lease import NAME, Held, Lease, Refused
-from bench.core.records import LIVE_STATES, RESUMABLE_STATES, Evaluation, Run
+from bench.core.records import RESUMABLE_STATES, Evaluation, Run
 from bench.core.specs import EvaluationSpec, RunSpec, Variant
 from bench.core.store import Store, StoreError
 from bench.datasets import dataset
 from bench.datasets.dataset import Dataset
 from bench.device import host
 from bench.families import catalogue
+from bench.jobs import state
 from bench.jobs.benchmark import Progress
 from bench.jobs.job import Job, Measurement
-from bench.jobs.measure import INTERRUPTED, accept, carry_out, clips_of, create, named, recover
+from bench.jobs.measure import accept, carry_out, clips_of, create, named, recover
 from bench.jobs.transcribing import Recording, Transcribing
 from bench.jobs.transcription import Transcriber
 from bench.workers.start import Limits
@@ -72,9 +73,7 @@ class Jobs:
     def current(self, record: Record) -> Record:
         """The record as it stands: interrupted, if it is stored as live and its process has died."""
         job = self.live
-        if record.state not in LIVE_STATES or (job and job.id == record.id) or self._lease.holder():
-            return record
-        return replace(record, state="interrupted", message=INTERRUPTED)
+        return record if job and job.id == record.id else state.current(record, self._lease)
 
     # --- start, resume, cancel
 

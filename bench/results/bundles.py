@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.core.bundle import Bundle, BundleError, to_text
-from bench.core.bundle_reader import read
+from bench.core.bundle_reader import Damaged, read, refusal
 from bench.core.records import RESUMABLE_STATES, Evaluation, Run
 from bench.core.store import Store
 from bench.device import host
@@ -30,14 +30,22 @@ class Imported:
 
 
 def text(store: Store, run_id: str) -> str:
-    """A run or an evaluation as the text of a bundle. Raises StoreError or BundleError."""
-    return to_text(store.bundle(run_id))
+    """A run or an evaluation as the text of a bundle. Raises StoreError, or BundleError if it could not be imported."""
+    bundle = store.bundle(run_id)
+    bundle_text = to_text(bundle)
+    if problem := refusal(bundle_text.encode()) or _output_problem(bundle):
+        raise BundleError(
+            f"{bundle.what} can't be taken along as a bundle, since no Earbench would import it: {problem}. Take it "
+            f"along as CSV (`python -m bench export {run_id} --raw FILE`), or copy the data folder."
+        )
+    return bundle_text
 
 
 def take_in(store: Store, data: bytes, name: str) -> Imported:
     """Import a bundle from a file's bytes; `name` is used in messages. Raises BundleError or StoreError."""
     bundle = read(data, name)
-    _check_outputs(bundle, name)
+    if problem := _output_problem(bundle):
+        raise BundleError(f"{name} {Damaged(problem)}")
     return Imported(bundle.record, store.add_bundle(bundle))
 
 
@@ -60,19 +68,17 @@ def resumable(record: Run | Evaluation, imported_s: float | None) -> bool:
     return here and record.state in RESUMABLE_STATES
 
 
-def _check_outputs(bundle: Bundle, name: str) -> None:
-    """Raise BundleError unless predictions have the form that their task defines; a task unknown here has none."""
+def _output_problem(bundle: Bundle) -> str:
+    """Which prediction is not of its task's form, as a clause; "" if all are, or if the task is unknown here."""
     if not bundle.evaluation:
-        return
+        return ""
     try:
         task = catalogue.task(bundle.evaluation.spec.task)
     except TaskError:
-        return
+        return ""
     for i, prediction in enumerate(bundle.predictions):
         try:
             task.output_from(prediction.output)
         except Exception as e:  # a task from outside may raise anything for what it does not expect
-            raise BundleError(
-                f"{name} is damaged or not by Earbench: $.predictions[{i}].output is no {task.NAME} ({e}). Nothing was "
-                "imported. Export it again on the device that measured it."
-            ) from e
+            return f"$.predictions[{i}].output is no {task.NAME} ({e})"
+    return ""

@@ -1,8 +1,12 @@
-"""A run's results in sentences: what was gained, and whether latency follows size."""
+"""A run's results in sentences: what was gained, and whether latency follows size.
+
+The headline is plain text; the others are Markdown, with names in bold.
+"""
 
 from __future__ import annotations
 
 from bench import modes
+from bench.core.markdown import plain
 from bench.core.stats import Interval
 from bench.results.report import Report, label
 
@@ -35,7 +39,7 @@ def false_claims(r: Report) -> list[str]:
         mode = modes_by_name.get(record.variant.mode)
         if not mode or mode.SPEC.weights.bits >= 16 or not record.coverage:
             continue
-        bits, name = mode.SPEC.weights.bits, f"**{label(r.run, position)}**"
+        bits, name = mode.SPEC.weights.bits, _bold(r, position)
         if not record.coverage.parameters_ratio(bits):
             out.append(f"{name} stores no weight in {bits} bits, so nothing is quantized in it.")
         elif mode.SPEC.activations.bits == 8 and not record.coverage.macs_ratio(8):
@@ -56,12 +60,12 @@ def apart(r: Report) -> list[str]:
             blocks: dict[int, list[str]] = {}
             for c in r.cells:
                 if c.position in compared and not c.is_baseline and (c.batch, c.size) == (batch, size):
-                    blocks.setdefault(c.group.id, []).append(f"**{label(r.run, c.position)}**")
+                    blocks.setdefault(c.group.id, []).append(_bold(r, c.position))
             if len(blocks) > 1:
                 splits[tuple(" and ".join(names) for names in blocks.values())] = None
         out += [
-            f"The variants of {model} were not all measured side by side ({placement.label}): first "
-            f"{', then '.join(blocks)}, each time beside separate passes of **{label(r.run, compared[0])}**. "
+            f"The variants of {plain(model)} were not all measured side by side ({plain(placement.label)}): first "
+            f"{', then '.join(blocks)}, each time beside separate passes of {_bold(r, compared[0])}. "
             "Speed-ups are over those passes. "
             "Mean times of variants that were not side by side are of different moments: compare them with care."
             for blocks in splits
@@ -77,7 +81,7 @@ def size_against_latency(r: Report) -> list[str]:
         speedups = [c.speedup for c in cells if c.speedup]
         if not speedups or not cells[0].size_ratio:
             continue
-        size_ratio, name = cells[0].size_ratio, f"**{label(r.run, position)}**"
+        size_ratio, name = cells[0].size_ratio, _bold(r, position)
         low, high = min(i.value for i in speedups), max(i.value for i in speedups)
         span = f"{low:.2f}" if high / low < 1.01 else f"{low:.2f} to {high:.2f}"
         if abs(size_ratio - 1) < 0.05:
@@ -86,6 +90,10 @@ def size_against_latency(r: Report) -> list[str]:
             size = f"{size_ratio:.2f} times smaller" if size_ratio > 1 else f"{1 / size_ratio:.2f} times larger"
             out.append(f"{name} is {size} and {span} times as fast. {_verdict(size_ratio, speedups)}")
     return out
+
+
+def _bold(r: Report, position: int) -> str:
+    return f"**{plain(label(r.run, position))}**"
 
 
 def _verdict(size_ratio: float, speedups: list[Interval]) -> str:

@@ -18,6 +18,7 @@ from bench.results.charts import accuracy
 from bench.results.evaluation import ClipScore, Result, Score
 from bench.sound import audio
 from bench.ui import bundles, diff, results, watching
+from bench.ui.markdown import plain
 
 WORST = 10
 PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # formats that every browser plays
@@ -30,7 +31,9 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
     """
     stored = store.evaluation(run_id)
     if stored is None:
-        st.error(f"There is no evaluation {run_id} here. It may have been deleted; the list below has those that are.")
+        st.error(
+            f"There is no evaluation {plain(run_id)} here. It may have been deleted; the list below has those that are."
+        )
         return None
     if live:
         _live(store, run_id)
@@ -40,7 +43,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
         with st.spinner("Counting errors …"):
             r = evaluation.result(store, run_id, normaliser)
     except EarbenchError as e:  # an imported evaluation may be of a task that this Earbench does not have
-        st.error(f"{e} This evaluation can't be shown here.")
+        st.error(f"{plain(str(e))} This evaluation can't be shown here.")
         return None
     assert r
     bundles.origin(store, stored)
@@ -53,15 +56,15 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Result | None:
             results.offer(bundles.download(store, stored))
         return None
     if sentence := evaluation.headline(r):
-        st.markdown(f"##### {sentence}")
+        st.markdown(f"##### {plain(sentence)}")
     for doubt in evaluation.doubts(r):
-        st.warning(doubt, icon=":material/help:")
+        st.warning(plain(doubt), icon=":material/help:")
     _charts(r)
     _table(r)
     placement = r.scores[0].record.variant.placement
     st.caption(
-        f"{evaluation.transcribed(r)} of {stored.spec.dataset}, on {stored.device.name} with "
-        f"{placement.label}. WER: word error rate, all errors over all words of the references. "
+        f"{evaluation.transcribed(r)} of {plain(stored.spec.dataset)}, on {plain(stored.device.name)} with "
+        f"{plain(placement.label)}. WER: word error rate, all errors over all words of the references. "
         "Differences are paired by clip, and intervals show how much the choice of clips matters. Times are of one "
         "pass a clip: for speed, run a benchmark."
     )
@@ -148,7 +151,7 @@ def _charts(r: Result) -> None:
     with left:
         spec = accuracy.tradeoff(rows, "rtf" if rtf else "mean_s")
         st.vega_lite_chart(spec, width="stretch", key=f"tradeoff-{r.evaluation.id}")
-        names = " and ".join(f"**{evaluation.label(r.evaluation, s.record.variant)}**" for s in unbeaten)
+        names = " and ".join(f"**{plain(evaluation.label(r.evaluation, s.record.variant))}**" for s in unbeaten)
         st.caption(
             f"No variant is better than {names} in WER, time and size at once."
             if len(unbeaten) < len(rows)
@@ -275,12 +278,12 @@ def _play(path: Path) -> None:
     try:
         st.audio(str(path) if path.suffix.lower() in PLAYABLE else audio.wav_bytes(audio.decode(path).samples))
     except (EarbenchError, OSError) as e:
-        st.caption(f"It can't be played: {e}")
+        st.caption(f"It can't be played: {plain(str(e))}")
 
 
 def _code(text: str) -> str:
-    """Format a name as inline code, so that Markdown leaves it unchanged."""
-    return f"`{text.replace('`', ' ')}`"
+    """Format a name as inline code, so that Markdown leaves it unchanged: without what would end the code."""
+    return f"`{' '.join(text.replace('`', ' ').split())}`"
 
 
 def _points(rate: float | None) -> float | None:

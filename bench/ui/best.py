@@ -15,6 +15,7 @@ from bench.results.best import Choice, Goal
 from bench.results.evaluation import Result
 from bench.results.report import Report
 from bench.ui.button import pressed
+from bench.ui.markdown import plain
 
 LENGTH_S = 5.0
 _AMOUNTS: dict[Goal, tuple[str, float, str]] = {
@@ -34,7 +35,7 @@ def panel(jobs: Jobs, r: Result) -> None:
     if not trained or len(r.scores) < 2:
         return
     device, here = r.evaluation.device, r.evaluation.device.id == host.device().id
-    st.subheader("The best mode here" if here else f"The best mode on {device.name}")
+    st.subheader("The best mode here" if here else f"The best mode on {plain(device.name)}")
     one, two, three = st.columns(3)
     model = one.selectbox("Model", trained, key=f"best-model-{r.evaluation.id}")
     goals: list[Goal] = ["latency", "size", "memory"]
@@ -51,11 +52,11 @@ def panel(jobs: Jobs, r: Result) -> None:
     run_report = _newest_report(jobs, r, model) if goal != "size" else None
     choice = best.choose(r, run_report, model, goal, points / 100)
     if goal != "size" and run_report is None:
-        place = "on this device" if here else f"in a run of {device.name} that is stored here"
+        place = "on this device" if here else f"in a run of {plain(device.name)} that is stored here"
         st.info(f"These variants were not measured together {place} yet: the accuracy is known, the rest is not.")
     else:
         for sentence in choice.sentences:
-            st.markdown(sentence)
+            st.markdown(plain(sentence))
         _table(choice)
     if goal != "size" and here:  # a run of this device says nothing about another one
         _measure(jobs, r, model, choice)
@@ -105,7 +106,7 @@ def _measure(jobs: Jobs, r: Result, model: str, choice: Choice) -> None:
         f"Measure {len(variants)} of them at {LENGTH_S:g} s",
         icon=":material/speed:",
         disabled=bool(busy) or len(variants) < 2,
-        help=busy or f"{model} in every mode that is not surely over the limit, in turn, in one run.",
+        help=busy or f"{plain(model)} in every mode that is not surely over the limit, in turn, in one run.",
         key=f"best-measure-{r.evaluation.id}",
     ):
         try:

@@ -12,12 +12,13 @@ from bench.core.records import LIVE_STATES, Evaluation, Run
 from bench.core.store import Store
 from bench.jobs.manager import Jobs
 from bench.results import bundles
+from bench.ui.markdown import plain
 
 
 def upload(jobs: Jobs) -> None:
     """Draw the upload; what was imported is told by `tell` at the next rerun, and the newest run of it is selected."""
     number = st.session_state.setdefault("bundles_number", 0)
-    busy = jobs.live is not None
+    busy = _busy(jobs)
     st.file_uploader(
         "Bundles of other devices",
         type="json",
@@ -25,21 +26,21 @@ def upload(jobs: Jobs) -> None:
         key=f"bundles_{number}",  # a new key after each import: an upload stays in memory as long as its widget
         max_upload_size=MAX_BYTES // 1_000_000,
         on_change=_import,
-        args=(jobs.store, f"bundles_{number}"),
-        disabled=busy,
+        args=(jobs, f"bundles_{number}"),
+        disabled=bool(busy),
         help="What “Bundle” among the downloads, or `python -m bench export RUN --bundle FILE`, wrote on any device. "
         "Importing a file twice changes nothing.",
     )
     if busy:
-        st.caption("While a measurement is under way nothing is imported: it would disturb the times.")
+        st.caption(f"{busy} Nothing is imported beside it: that would disturb its times.")
 
 
 def tell() -> None:
     """Draw what became of the last upload."""
     for sentence in st.session_state.pop("bundles_refused", ()):
-        st.error(sentence)
+        st.error(plain(sentence))
     if sentences := st.session_state.pop("bundles_imported", ()):
-        st.success("  \n".join(sentences))
+        st.success("  \n".join(map(plain, sentences)))
     for run_id in st.session_state.pop("bundles_evaluations", ()):
         st.page_link(
             "pages/4_Accuracy.py",
@@ -49,10 +50,21 @@ def tell() -> None:
         )
 
 
-def _import(store: Store, key: str) -> None:
+def _busy(jobs: Jobs) -> str:
+    """What runs on this device now, as a sentence, or "" if nothing does."""
+    return f"{job.noun} is under way." if (job := jobs.live) else jobs.holder() or ""
+
+
+def _import(jobs: Jobs, key: str) -> None:
     if not (uploads := st.session_state[key]):
         return
     st.session_state["bundles_number"] += 1
+    if busy := _busy(jobs):  # it began after the page was drawn
+        st.session_state["bundles_refused"] = [
+            f"{busy} Nothing was imported: it would disturb the times. Wait for it to end, and choose the files again."
+        ]
+        return
+    store = jobs.store
     imported: list[bundles.Imported] = []
     refused: list[str] = []
     for file in uploads:
@@ -70,7 +82,7 @@ def _import(store: Store, key: str) -> None:
 def origin(store: Store, record: Run | Evaluation) -> None:
     """Draw where an imported run or evaluation was measured; nothing for one that was measured here."""
     if sentence := bundles.origin(record, store.imported().get(record.id)):
-        st.caption(f":material/input: {sentence}")
+        st.caption(f":material/input: {plain(sentence)}")
 
 
 def download(store: Store, record: Run | Evaluation) -> tuple[tuple[str, str, Callable[[], str]], ...]:

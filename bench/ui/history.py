@@ -48,7 +48,7 @@ def _entry(store: Store, t: Transcript) -> None:
     with st.expander(f"{report.when(t.created_s)} · {plain(t.source)} · {t.length_s:.1f} s · {plain(excerpt)}"):
         if t.reference:
             st.markdown("**Reference:** " + plain(t.reference))
-        st.caption(", ".join(dict.fromkeys(x.variant.model for x in t.texts)))
+        st.caption(plain(", ".join(dict.fromkeys(x.variant.model for x in t.texts))))
         texts.side_by_side(t)
         if path := recordings.audio_path(t):
             st.audio(path.read_bytes(), format="audio/wav")

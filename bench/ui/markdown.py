@@ -1,8 +1,3 @@
-"""Text from people and programs within Markdown."""
+"""Text from people, programs and files within Markdown: the name under which pages know it."""
 
-from __future__ import annotations
-
-
-def plain(text: str) -> str:
-    """Escape text, so that Markdown leaves it unchanged. Not for the beginning of a line, where more has a meaning."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$~:" else c for c in text)
+from bench.core.markdown import plain as plain

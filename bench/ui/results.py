@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -19,6 +18,7 @@ from bench.results.charts import signals, size, speed, style
 from bench.results.report import Report
 from bench.results.tables import Row
 from bench.ui import bundles, watching
+from bench.ui.markdown import plain
 
 Shown = tuple[str, Placement, int]  # model, placement, batch
 _STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warning, "done": st.info}
@@ -31,7 +31,7 @@ def figures(store: Store, run_id: str, *, live: bool = False) -> Report | None:
     """
     r, drawn_at = watching.figures(store, run_id, report.report_at) if live else (report.report(store, run_id), None)
     if r is None:
-        st.error(f"There is no run {run_id} here. It may have been deleted; the list below has those that are.")
+        st.error(f"There is no run {plain(run_id)} here. It may have been deleted; the list below has those that are.")
         return None
     if not live:
         bundles.origin(store, r.run)
@@ -63,7 +63,7 @@ def _notes(r: Report, *, live: bool) -> None:
     """Draw what must be known before the figures: failures, the result in a sentence unless it still moves, doubts."""
     failures(r.failures, lambda position: report.label(r.run, position))
     if not live and r.cells and (sentence := results_sentences.headline(r)):
-        st.markdown(f"##### {sentence}")
+        st.markdown(f"##### {plain(sentence)}")
     for claim in results_sentences.false_claims(r):
         st.error(claim, icon=":material/error:")
     for sentence in results_sentences.apart(r):
@@ -244,7 +244,7 @@ def _more(store: Store, r: Report) -> None:
             st.markdown(snippet.heading(cell.record))
             st.code(snippet.code(cell.record, cell.size, cell.batch), language="python")
         except EarbenchError as e:
-            st.caption(f"There is no code to show any more. {e}")
+            st.caption(f"There is no code to show any more. {plain(str(e))}")
     with st.expander("Device and circumstances"):
         _circumstances(r)
     downloads(store, r)
@@ -260,13 +260,13 @@ def _tuning(r: Report, rows: Sequence[Row]) -> None:
         for v in r.variants
         if v.artefact and "tuning" in v.artefact.details
     ):
-        st.caption(summary)
+        st.caption(plain(summary))
 
 
 def ending(run: Run | Evaluation) -> None:
     """Draw the message with which a run or an evaluation ended."""
     if run.message and run.state in _STATES:
-        _STATES[run.state](run.message)
+        _STATES[run.state](plain(run.message))
 
 
 def downloads(store: Store, r: Report) -> None:
@@ -327,7 +327,7 @@ def _coverage_table(rows: Sequence[Row]) -> None:
 def _circumstances(r: Report) -> None:
     device, spec = r.run.device, r.run.spec
     temperatures = [c.temperature_c for c in r.cells if c.temperature_c is not None]
-    facts: dict[str, Any] = {
+    facts: dict[str, str] = {
         "Device": f"{device.name}{' (virtual machine)' if device.virtual else ''}",
         "Processor": f"{device.cpu}, {device.cores} cores; {' '.join(device.isa)}",
         "Memory": f"{device.ram_bytes / 1e9:.1f} GB",
@@ -353,7 +353,8 @@ def _circumstances(r: Report) -> None:
         if c.group.ended and not c.is_baseline:
             key = f"{report.label(r.run, c.position)}, {r.run.spec.axis.show(c.size)}, batch {c.batch}"
             facts[key] = f"{c.group.ended} after {len({v.round for v in c.group.visits})} rounds"
-    st.table(pd.DataFrame({"": facts.keys(), " ": facts.values()}).set_index(""))
+    # A table draws Markdown, unlike a data frame.
+    st.table(pd.DataFrame({"": map(plain, facts), " ": map(plain, facts.values())}).set_index(""))
 
 
 def failures(causes: Sequence[Failure], label: Callable[[int], str], whole: str = "The run") -> None:
@@ -364,7 +365,7 @@ def failures(causes: Sequence[Failure], label: Callable[[int], str], whole: str 
     for (stage, kind, message), fs in by_cause.items():
         names = ", ".join(label(f.variant) if f.variant is not None else whole for f in fs)
         where = {"build": "while it was built", "open": "while it was opened", "run": ""}.get(stage, f"at {stage}")
-        st.error(f"**{names}** failed {where} ({kind}). {message}", icon=":material/error:")
+        st.error(f"**{plain(names)}** failed {plain(f'{where} ({kind}). {message}')}", icon=":material/error:")
         if kind != "unavailable" and any(f.log for f in fs):
             with st.expander("The last lines that its process printed"):
                 st.code("\n\n".join(f.log for f in fs if f.log), language=None)

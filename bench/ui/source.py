@@ -21,6 +21,7 @@ from bench.sound import audio
 from bench.sound.audio import AudioError, Sound
 from bench.ui import microphone, spectrogram
 from bench.ui.guard import is_local_name
+from bench.ui.markdown import plain
 
 SOURCES = {
     "clip": ":material/library_music: A bundled clip",
@@ -151,7 +152,9 @@ def _show(chosen: Chosen) -> None:
     spectrogram.draw(chosen.key, sound)
     st.audio(_wav(chosen.key, sound), format="audio/wav")
     channels = {1: "mono", 2: "stereo"}.get(sound.source_channels, f"{sound.source_channels} channels")
-    st.caption(f"{chosen.name} · {sound.duration_s:.1f} s · came at {sound.source_rate_hz / 1000:g} kHz, {channels}")
+    st.caption(
+        f"{plain(chosen.name)} · {sound.duration_s:.1f} s · came at {sound.source_rate_hz / 1000:g} kHz, {channels}"
+    )
     for remark in sound.remarks:
         st.warning(remark, icon=":material/graphic_eq:")
 

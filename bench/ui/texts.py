@@ -14,6 +14,7 @@ from bench.results import transcripts
 from bench.results.charts import style
 from bench.results.transcripts import Score
 from bench.ui import diff
+from bench.ui.markdown import plain
 
 ABREAST = 3  # columns; with more, each is too narrow to read
 
@@ -39,7 +40,7 @@ def compared(t: Transcript) -> str:
     if not first or len(t.texts) < 2:
         return "Type in the spoken text to mark and count errors."
     name = label(first.variant.spelled)
-    return f"Words that differ from **{name}** are marked; type in the spoken text to count errors."
+    return f"Words that differ from **{plain(name)}** are marked; type in the spoken text to count errors."
 
 
 def heading(mode: str, model: str = "") -> str:
@@ -59,7 +60,7 @@ def label(mode: str) -> str:
 
 def _text(text: VariantText, base: str | None, shade: bool) -> None:
     if text.error or not text.transcription or base is None:
-        st.error(text.error or "There is no text.", icon=":material/error:")
+        st.error(plain(text.error) or "There is no text.", icon=":material/error:")
     elif shade:
         st.html(diff.by_confidence(text.transcription.words))
     else:

@@ -34,7 +34,7 @@ def variants(jobs: Jobs) -> list[Variant]:
         return []
     if checkpoint.source == "random":
         st.info(
-            f"{checkpoint.name} has random weights, so its text is meaningless: it shows size and latency only.",
+            f"{plain(checkpoint.name)} has random weights, so its text is meaningless: it shows size and latency only.",
             icon=":material/casino:",
         )
     if not chosen:
@@ -114,7 +114,7 @@ def result(jobs: Jobs, chosen: Chosen | None) -> None:
         return
     st.subheader("Transcriptions")
     model = ", ".join(dict.fromkeys(x.variant.model for x in t.texts))
-    st.caption(f"{t.source} · {t.length_s:.1f} s · {model}")
+    st.caption(f"{plain(t.source)} · {t.length_s:.1f} s · {plain(model)}")
     if not chosen or chosen.key != last.recording.key:
         st.caption(":material/info: This is of another recording: press Transcribe for the one above.")
     shade = st.toggle(

@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from bench import modes
 from bench.cli import app, console
+from bench.core import paths
 from bench.core.bundle import to_text
 from bench.core.errors import EarbenchError
-from bench.core.lease import Refused
+from bench.core.lease import NAME, Lease, Refused
 from bench.core.records import Artefact, Failure, Opening, Pass, Reading, Visit
 from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
@@ -37,6 +38,7 @@ _COLUMNS = """
     speedup_low speedup_high rtf size_bytes size_ratio load_s peak_rss_bytes
 """
 COLUMNS = _COLUMNS.split()
+SPEC = RunSpec.grid([BASE], [FP32, INT8], [1, 5], placements=[Placement("cpu", 2)])
 FOUND = {
     **dict.fromkeys(modes.modes(), Availability("available")),
     "torch-bf16": Availability("emulated", "emulated: slow"),
@@ -52,7 +54,8 @@ def measure(store: Store, run_id: str) -> None:
         artefact = Artefact("d", "seed 0", size * 10**6, 1.0, None, False)
         store.set_variant(run_id, position, artefact=artefact, opening=Opening(3.0, 0.5, 10, 20))
     for length_s in run.spec.sizes:
-        group = store.start_group(run_id, run.spec.variants[0].model, Placement("cpu", 2), 1, length_s, [0, 1])
+        baseline = run.spec.variants[0]
+        group = store.start_group(run_id, baseline.model, baseline.placement, 1, length_s, [0, 1])
         for number in (0, 1):
             for position, s in enumerate((0.1 * length_s, 0.05 * length_s)):
                 cold = (Pass("cold", 1.0),) if number == 0 else ()
@@ -159,6 +162,46 @@ def test_runs_newest_first_an_id_a_line(manager: FakeJobs) -> None:
     assert "1, 5 s" in lines[0] and f"{FP32}, {INT8}" in lines[0]
 
 
+# --- looking takes no lease
+
+
+def test_looking_takes_no_lease_and_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(paths.database())
+    live, done = (store.create_run(SPEC, host.device()) for _ in range(2))
+    measure(store, done)
+    store.set_state(live, "running")
+    revision = store.revision()
+
+    def taken(*_: object) -> None:
+        raise AssertionError("the lease was taken")
+
+    monkeypatch.setattr(Lease, "try_take", taken)
+    for command in (["models"], ["modes"], ["runs"], ["runs", "--ids"], ["doctor"], ["export", done]):
+        assert bench(*command).exit_code == 0
+    assert bench("export", done, "--bundle", folder / "run.json").exit_code == 0
+    assert store.revision() == revision
+    states = {line.split()[0]: line.split()[-1] for line in bench("runs").stdout.splitlines() if BASE in line}
+    assert states == {live: "interrupted", done: "done"}, "no process works on it"
+
+
+def test_looking_while_another_process_measures() -> None:
+    store = Store(paths.database())
+    run_id = store.create_run(SPEC, host.device())
+    with Lease(paths.data_folder() / NAME).take(f"run {run_id}"):
+        assert "preparing" in bench("runs").stdout
+        assert "has held it since" in bench("doctor").stdout and f"for run {run_id}." in bench("doctor").stdout
+    assert re.search(r"^in use +no$", bench("doctor").stdout, re.MULTILINE)
+
+
+def test_what_a_crash_left_is_exported_as_interrupted(folder: Path) -> None:
+    store = Store(paths.database())
+    run_id = store.create_run(SPEC, host.device())
+    measure(store, run_id)
+    store.set_state(run_id, "running")
+    assert bench("export", run_id, "--bundle", folder / "run.json").exit_code == 0
+    assert json.loads((folder / "run.json").read_text())["run"]["state"] == "interrupted"
+
+
 # --- export
 
 
@@ -239,7 +282,8 @@ def test_a_database_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch)
     def broken() -> None:
         raise StoreError("x.db can't be opened [/now].")
 
-    monkeypatch.setattr(console, "jobs", broken)
+    for name in ("jobs", "store"):
+        monkeypatch.setattr(console, name, broken)
     for command in (["runs"], ["runs", "--ids"], ["export", "x"], ["run"], ["run", "--resume", "x"]):
         assert refused(*command) == "Error: x.db can't be opened [/now].\n"
 
@@ -256,8 +300,9 @@ def test_every_error_of_earbenchs_is_a_sentence(monkeypatch: pytest.MonkeyPatch,
     def refusing() -> None:
         raise error
 
-    monkeypatch.setattr(console, "jobs", refusing)
-    assert refused("runs") == "Error: It hung [/now].\n"
+    for name, command in (("jobs", ["run"]), ("store", ["runs"])):
+        monkeypatch.setattr(console, name, refusing)
+        assert refused(*command) == "Error: It hung [/now].\n"
 
 
 def test_a_port_that_there_is_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import bundles as made
 import pytest
 
 from bench.core.bundle import BundleError
+from bench.core.records import Prediction
 from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device import host
@@ -55,6 +57,18 @@ def test_tables_charts_and_files_are_the_same_elsewhere_twice(store: Store, othe
         assert imported.added == added and imported.record.id == run_id
         assert shown(other, run_id) == shown(store, run_id)
     assert imported.sentence.endswith(f"{run_id} of bøard (0123456789ab) was here already; nothing changed.")
+
+
+def test_what_could_not_be_imported_is_not_exported(store: Store) -> None:
+    spec = replace(made.SPEC, variants=(made.FP32, replace(made.INT8, model="a\nb")))
+    run_id = store.create_run(spec, made.BOARD)
+    store.set_state(run_id, "failed")
+    with pytest.raises(BundleError, match=r"no Earbench would import it: \$.*model holds control characters.* --raw"):
+        bundles.text(store, run_id)
+    run_id = made.evaluation(store)
+    store.add_predictions(run_id, 1.0, [Prediction(0, 0, 0.1, {"texts": []})])
+    with pytest.raises(BundleError, match=r"import it: \$\.predictions\[0\]\.output is no transcription"):
+        bundles.text(store, run_id)
 
 
 def test_the_reference_is_the_same_elsewhere_twice(tmp_path: Path, other: Store) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +14,16 @@ from streamlit.testing.v1 import AppTest
 from test_pages import FOUND, opened, texts
 
 from bench.core.bundle import to_text
+from bench.core.bundle_reader import read
+from bench.core.lease import NAME, Lease
+from bench.core.markdown import plain
+from bench.core.records import Failure
 from bench.core.store import Store
 from bench.device.host import device
 from bench.jobs import manager
+from bench.jobs.job import NOUNS, Kind
 from bench.modes import probe
+from bench.results import bundles
 from bench.ui import bundles as ui_bundles
 
 RESULTS, ACCURACY = "pages/2_Results.py", "pages/4_Accuracy.py"
@@ -135,11 +143,99 @@ def test_a_bundle_is_among_the_downloads_of_what_has_ended(store: Store) -> None
     assert live and ui_bundles.download(store, live) == ()
 
 
-def test_nothing_is_imported_beside_a_measurement(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["benchmark", "evaluation", "transcription"])
+def test_nothing_is_imported_beside_a_job(store: Store, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
     made.finished_run(store)
-    monkeypatch.setattr(manager.Jobs, "live", property(lambda _: LIVE))
+    monkeypatch.setattr(manager.Jobs, "live", property(lambda _: live(kind)))
     at = opened(RESULTS)
-    assert at.get("file_uploader")[0].proto.disabled and "nothing is imported" in texts(at)
+    assert at.get("file_uploader")[0].proto.disabled
+    assert f"{NOUNS[kind]} is under way. Nothing is imported beside it" in texts(at)
 
 
-LIVE = SimpleNamespace(id="x", kind="benchmark", noun="A benchmark", progress=manager.Progress("measuring"))
+def test_a_job_that_began_after_the_page_was_drawn_bars_the_import(
+    store: Store, board: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.finished_run(store)
+    text = to_text(board.bundle(made.finished_run(board)))
+    at = opened(RESULTS)
+    monkeypatch.setattr(manager.Jobs, "live", property(lambda _: live("transcription")))
+    uploaded(at, ("run.json", text))
+    assert "A transcription is under way. Nothing was imported: it would disturb the times." in texts(at)
+    monkeypatch.undo()
+
+
+def test_another_process_that_holds_the_device_bars_the_import(store: Store, board: Store, tmp_path: Path) -> None:
+    text = to_text(board.bundle(made.finished_run(board)))
+    at = opened(RESULTS)
+    with Lease(tmp_path / NAME).take("run 7"):
+        uploaded(at, ("run.json", text))
+        assert store.runs() == [] and at.get("file_uploader")[0].proto.disabled
+        assert "has held it since" in at.error[0].value and "for run 7. Nothing was imported" in at.error[0].value
+    at = uploaded(opened(RESULTS), ("run.json", text))
+    assert len(store.runs()) == 1 and not at.get("file_uploader")[0].proto.disabled
+
+
+def live(kind: Kind) -> SimpleNamespace:
+    return SimpleNamespace(id="x", kind=kind, noun=NOUNS[kind], progress=manager.Progress("measuring"))
+
+
+# --- names that are Markdown
+
+EVIL = "[click](https://evil) **x** ![](https://evil/x.png)"
+HOSTILE = replace(made.BOARD, name=EVIL, cpu=EVIL, os=EVIL)
+
+
+def drawn_markdown(at: AppTest) -> list[str]:
+    """Every text of a page in which Markdown has a meaning."""
+    kinds = ("markdown", "caption", "info", "error", "warning", "success", "title", "subheader")
+    texts_drawn = [str(x.value) for kind in kinds for x in at.get(kind) if hasattr(x, "value")]
+    labels = [x.proto.label for x in at.get("page_link")] + [x.label for x in at.get("expander")]
+    tables = [str(cell) for table in at.table for cell in (*table.value.index, *table.value.to_numpy().ravel())]
+    return [*texts_drawn, *labels, *tables, *(x.proto.help for x in at.button)]
+
+
+def assert_shown_as_text(at: AppTest, *beginnings: str) -> None:
+    """Nothing that is drawn links anywhere; these texts, by what they begin with, hold the name."""
+    drawn = [re.sub(r"`[^`]+`", "", text) for text in drawn_markdown(at)]  # code is no Markdown
+    assert not [text for text in drawn if "[click]" in text or "![" in text or "** x" in text]
+    escaped = [text for text in drawn if plain(EVIL) in text]
+    assert not [beginning for beginning in beginnings if not any(text.startswith(beginning) for text in escaped)], (
+        escaped
+    )
+
+
+def test_names_of_a_run_are_drawn_as_text(store: Store, board: Store) -> None:
+    variants = tuple(replace(v, model=EVIL, mode=f"m{EVIL}{i}") for i, v in enumerate(made.SPEC.variants))
+    run_id = made.finished_run(board, HOSTILE, replace(made.SPEC, variants=variants))
+    with board._write() as db:
+        db.execute("UPDATE measured_group SET model = ?", (EVIL,))
+    board.set_state(run_id, "done", f"Done by {EVIL}")
+    board.add_failure(run_id, Failure(1, f"clip {EVIL}", EVIL, f"It was {EVIL}."))
+    at = uploaded(opened(RESULTS), (f"{EVIL}.json", bundles.text(board, run_id)))
+    assert_shown_as_text(
+        at, f"Run {run_id} of ", ":material/input: Measured on ", "Done by ", "##### On ", "**m", plain(EVIL)
+    )
+    assert_shown_as_text(uploaded(at, (f"{EVIL}.json", "no bundle")), "\\[click")
+    assert_shown_as_text(opened("app.py"), "**On ", "20")
+    assert_shown_as_text(opened(RESULTS, run=EVIL), "There is no run ")
+    assert_shown_as_text(opened(ACCURACY), *())
+
+
+def test_names_of_an_evaluation_are_drawn_as_text(store: Store, board: Store) -> None:
+    variants = (made.FP32, replace(made.INT8, mode=f"m{EVIL}"))
+    run_id = made.evaluation(board, HOSTILE, dataset=f"/{EVIL}", variants=variants)
+    with board._write() as db:
+        db.execute("UPDATE clip SET id = ?", (EVIL,))
+    board.set_state(run_id, "done", f"Done by {EVIL}")
+    store.add_bundle(read(bundles.text(board, run_id).encode(), "x.json"))
+    at = opened(ACCURACY, evaluation=run_id)
+    assert_shown_as_text(
+        at,
+        ":material/input: Measured on ",
+        "##### m",
+        "2 clips of /",
+        "Done by ",
+        "The best mode on ",
+        "These variants were not measured together in a run of ",
+        f"m{plain(EVIL)}",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -86,8 +87,9 @@ def opened(page: str, **query: str) -> AppTest:
 
 
 def texts(at: AppTest) -> str:
+    """What a page shows as text, with names as people read them: what escapes them within Markdown is left out."""
     parts = [*at.markdown, *at.caption, *at.info, *at.error, *at.warning, *at.title, *at.subheader]
-    return "\n".join(str(x.value) for x in parts)
+    return re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", "\n".join(str(x.value) for x in parts))
 
 
 @pytest.mark.parametrize("page", PAGES)
