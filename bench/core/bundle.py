@@ -48,7 +48,7 @@ class Bundle:
 
 
 def to_text(bundle: Bundle) -> str:
-    """A bundle as the text of a file. Raises BundleError if no Earbench could read it again."""
+    """A bundle as the text of a file. Raises BundleError if it is too large, or holds what is no number in JSON."""
     try:
         text = json.dumps(to_plain(bundle), ensure_ascii=False, allow_nan=False)
     except ValueError as e:

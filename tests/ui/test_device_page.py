@@ -87,7 +87,7 @@ def test_what_the_device_is_and_that_nothing_is_built_yet() -> None:
     assert cpu.cpu_name() in said and "Clock governor" in said and "torch" in said
     assert list(table(at, "Here")["Mode"]) == list(FOUND)
     assert "Nothing is built yet" in said and "python -m bench artefacts build" in said
-    assert "USB \\[hw\\:1,0\\] (ALSA), 44.1 kHz, the default" in said
+    assert "USB \\[hw\\:1,0\\] (ALSA), 44.1 kHz, the default" in "".join(m.value for m in at.markdown)
     assert "python -m bench serve --lan" in said
     assert not at.get("download_button") and len(at.get("file_uploader")) == 1
 
