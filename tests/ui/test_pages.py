@@ -18,7 +18,7 @@ from bench.core.records import Artefact, Coverage, Failure, Opening, Part, Pass,
 from bench.core.specs import Placement, RunSpec
 from bench.core.store import Store, StoreError
 from bench.device.host import device
-from bench.jobs import manager
+from bench.jobs import manager, measure
 from bench.modes import probe
 from bench.modes.mode import Option
 from bench.modes.probe import Availability
@@ -165,7 +165,7 @@ def test_a_full_disk_is_a_sentence_on_every_page(store: Store, monkeypatch: pyte
         raise StoreError("earbench.db can't be written (database or disk is full). Free some space there.")
 
     monkeypatch.setattr(store, "set_state", full)
-    assert manager.INTERRUPTED in texts(opened("pages/2_Results.py"))  # known without a write
+    assert measure.INTERRUPTED in texts(opened("pages/2_Results.py"))  # known without a write
     monkeypatch.setattr(store, "create_run", full)
     at = opened("pages/1_Benchmark.py")
     monkeypatch.setattr(store, "interrupt_live", lambda _: [])
