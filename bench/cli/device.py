@@ -51,7 +51,7 @@ def doctor() -> None:
         console.out.print(f"{name:13} {value}")
     with console.sentences():
         store, holder = console.store(), state.lease().holder()
-        console.out.print(f"{'database':13} {len(store.runs())} runs, {len(store.evaluations())} evaluations")
+        console.out.print(f"{'database':13} runs: {len(store.runs())}, evaluations: {len(store.evaluations())}")
         console.out.print(f"{'in use':13} {holder.sentence if holder else 'no'}")
     if device.governor == "powersave":
         console.out.print("The clock governor is “powersave”: latencies will vary. Set “performance” while measuring.")

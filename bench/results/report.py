@@ -15,6 +15,7 @@ from bench.core.records import LIVE_STATES, Failure, Group, Run, RunState, Varia
 from bench.core.stats import SAME, Interval, Summary
 from bench.core.store import Store
 
+BUSY_SHARE = 0.25  # of the visits: more of them beside busy programs, and a run's figures are doubted
 BUSY_RATIO = 0.02  # CPU time of other processes above which a visit is flagged
 
 
@@ -56,6 +57,12 @@ class Report:
     groups: list[Group]
     cells: list[Cell]
     failures: list[Failure]
+
+    @property
+    def busy(self) -> tuple[int, int] | None:
+        """(visits beside busy programs, all visits) if they are too many to rely on the figures, else None."""
+        busy, visits = sum(c.busy_visits for c in self.cells), sum(c.visits for c in self.cells)
+        return (busy, visits) if busy > BUSY_SHARE * visits else None
 
 
 def report(store: Store, run_id: str) -> Report | None:

@@ -98,7 +98,7 @@ def _banner(jobs: Jobs) -> None:
     if job is None:
         st.rerun()
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        doing = "Measuring " if job.progress.round else "Evaluating " if job.progress.clip else ""
+        doing = "Measuring " if job.progress.round else "Evaluating " if job.progress.clip else f"{job.noun}: "
         st.markdown(f":material/timer: {doing}{progress_text(job)}")
         st.page_link(_PAGES[job.kind], label="Watch", icon=":material/arrow_forward:")
 

@@ -68,11 +68,10 @@ def _notes(r: Report, *, live: bool) -> None:
         st.error(claim, icon=":material/error:")
     for sentence in results_sentences.apart(r):
         st.info(sentence, icon=":material/splitscreen:")
-    busy, visits = sum(c.busy_visits for c in r.cells), sum(c.visits for c in r.cells)
-    if busy > visits / 4:
+    if r.busy:
         st.warning(
-            f"Other programs were busy during {busy} of {visits} visits, so these figures are less sure than they "
-            "could be. Close what is not needed and measure again.",
+            f"Other programs were busy during {r.busy[0]} of {r.busy[1]} visits, so these figures are uncertain "
+            "and may be biased. Close what is not needed and measure again.",
             icon=":material/group:",
         )
 

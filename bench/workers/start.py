@@ -55,7 +55,8 @@ def prepare(
     def artefact_of(position: int, variant: Variant) -> Artefact:
         key = (variant.model, variant.mode, variant.settings)
         if key not in built:
-            built[key] = build(variant, pool, limits, stage)
+            step = f"variant {position + 1} of {len(run.spec.variants)}"
+            built[key] = build(variant, pool, limits, lambda text: stage(f"{text} ({step})"))
         artefact, coverage = built[key]
         earlier = variant_records[position].artefact
         if earlier and earlier.digest != artefact.digest:
@@ -80,7 +81,9 @@ def build(variant: Variant, pool: Pool, limits: Limits, stage: Stage) -> tuple[A
     needs_base = base and not cache.at_hand(model, variant.mode, dict(variant.settings))
     if needs_base and not cache.at_hand(model, base, {}):
         # In a separate process, so that its memory is not counted with the variant's.
-        build(Variant(model, base, variant.placement), pool, limits, stage)
+        build(
+            Variant(model, base, variant.placement), pool, limits, lambda text: stage(f"{text}, for {variant.spelled}")
+        )
     worker = pool.start(f"The builder of {label}", variant.placement)
     try:
         reply = worker.ask(

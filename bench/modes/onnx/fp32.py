@@ -19,7 +19,7 @@ class Fp32(engine.OnnxMode):
         name="onnx-fp32",
         label="fp32 (ONNX Runtime)",
         engine="onnx",
-        weights=Precision(32, "nothing: all weights stay 32-bit floating point"),
+        weights=Precision(32, "all weights stay 32-bit floating point"),
         activations=Precision(32, "32-bit floating point"),
         needs=Needs(packages=("onnxruntime",), build_packages=export.PACKAGES),
         cost=Cost(memory_bytes=700_000_000, memory_copies=4.0, disk_copies=1.0),

@@ -62,7 +62,7 @@ def watch(
     del model
     session = onnxruntime.InferenceSession(folder / "watched.onnx", providers=["CPUExecutionProvider"])
     for number, feed in enumerate(feeds, 1):
-        progress(f"watching the network, clip {number} of {len(feeds)}")
+        progress(f"recording activations, clip {number} of {len(feeds)}")
         for name, values in zip(names, session.run(names, dict(feed)), strict=True):
             look(name, values)
 

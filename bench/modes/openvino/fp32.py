@@ -20,7 +20,7 @@ class Fp32(engine.OpenVinoMode):
         name="openvino-fp32",
         label="fp32 (OpenVINO)",
         engine="openvino",
-        weights=Precision(32, "nothing: all weights stay 32-bit floating point"),
+        weights=Precision(32, "all weights stay 32-bit floating point"),
         activations=Precision(32, "32-bit floating point"),
         needs=Needs(packages=("openvino",)),
         cost=Cost(memory_bytes=130_000_000, memory_copies=2.0, disk_copies=1.1),

@@ -130,7 +130,7 @@ def _nncf(graph: Any, feeds: Sequence[Feed], floats: list[str], progress: Progre
     counter = itertools.count(1)
 
     def to_inputs(feed: Feed) -> dict[str, Any]:
-        progress(f"watching the network, clip {next(counter)} of {len(feeds)}")
+        progress(f"recording activations, clip {next(counter)} of {len(feeds)}")
         return dict(feed)
 
     return nncf.quantize(

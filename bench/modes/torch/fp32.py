@@ -19,7 +19,7 @@ class Fp32(engine.TorchMode):
         name="torch-fp32",
         label="fp32, the original (PyTorch)",
         engine="torch",
-        weights=Precision(32, "nothing: all weights stay 32-bit floating point"),
+        weights=Precision(32, "all weights stay 32-bit floating point"),
         activations=Precision(32, "32-bit floating point"),
         needs=Needs(packages=("torch", "transformers", "safetensors")),
         cost=Cost(memory_bytes=450_000_000, memory_copies=2.2, disk_copies=1.0),
