@@ -98,6 +98,7 @@ NOT_RUN: dict[tuple[str, ...], tuple[str, Callable[[Command], None]]] = {
     ("python", "tests/perf/opening.py"): ("it measures for minutes", options_of_script),
     ("python", "tests/perf/engines.py"): ("it measures for minutes", options_of_script),
     ("python", "tests/perf/fidelity.py"): ("it measures for minutes", options_of_script),
+    ("python", "tests/perf/start.py"): ("it measures two checkouts for minutes", options_of_script),
     ("python", "tests/perf/interval.py"): ("it simulates for minutes", options_of_script),
 }
 
