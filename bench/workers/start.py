@@ -55,8 +55,9 @@ def prepare(
     def artefact_of(position: int, variant: Variant) -> Artefact:
         key = (variant.model, variant.mode, variant.settings)
         if key not in built:
-            step = f"variant {position + 1} of {len(run.spec.variants)}"
-            built[key] = build(variant, pool, limits, lambda text: stage(f"{text} ({step})"))
+            count = len(run.spec.variants)
+            step = f" (variant {position + 1} of {count})" if count > 1 else ""
+            built[key] = build(variant, pool, limits, lambda text: stage(text + step))
         artefact, coverage = built[key]
         earlier = variant_records[position].artefact
         if earlier and earlier.digest != artefact.digest:

@@ -216,7 +216,8 @@ def test_what_is_stored(store: Store) -> None:
     speedup = found.cells[1].speedup
     assert speedup and speedup.value == pytest.approx(4) and speedup.rounds == 2  # 0.4 / 0.1
     assert all(isinstance(p, Progress) and 0 <= p.done_ratio <= 1 for p in seen)
-    assert seen[0].stage == f"preparing {FP32} of {BASE}" and seen[1].stage.endswith(": half way")
+    assert seen[0].stage == f"preparing {FP32} of {BASE} (variant 1 of 2)"
+    assert seen[1].stage.endswith(": half way (variant 1 of 2)")
     assert {p.cell for p in seen if p.round == 2} == {f"{FP32}, 1 s", f"{INT8}, 1 s"}
 
 
