@@ -26,6 +26,8 @@ newest_report = report.report(jobs.store, newest.id) if newest else None
 if newest and newest_report:
     headline = sentences.headline(newest_report) or "There is nothing to compare in it: see what was measured."
     st.markdown(f"**{plain(headline)}**")
+    if doubt := sentences.doubt(newest_report):
+        st.warning(doubt, icon=":material/group:")
     st.page_link(
         "pages/2_Results.py",
         label=plain(report.title(newest)),

@@ -26,11 +26,21 @@ def headline(r: Report) -> str | None:
     axis = r.run.spec.axis
     amount = f"{best.size:g} s of audio" if axis.unit == "s" else axis.show(best.size)
     input_phrase = f"on {amount}" + (f" in batches of {best.batch}" if best.batch > 1 else "")
-    doubt = " Other programs were busy meanwhile: measure again before you rely on it." if r.busy else ""
     size_sentence = f"On {r.run.device.name}, {variant.mode} makes {variant.model} {_smaller(best.size_ratio)}"
     if speedup.low is not None and speedup.high is not None and speedup.low <= 1 <= speedup.high:
-        return f"{size_sentence}; whether it is faster than {baseline} {input_phrase} is not clear{interval}.{doubt}"
-    return f"{size_sentence} and {speedup.value:.2f} times as fast{interval} as {baseline} {input_phrase}.{doubt}"
+        return f"{size_sentence}; whether it is faster than {baseline} {input_phrase} is not clear{interval}."
+    return f"{size_sentence} and {speedup.value:.2f} times as fast{interval} as {baseline} {input_phrase}."
+
+
+def doubt(r: Report) -> str:
+    """Why the figures may be wrong, and what to do, as a sentence; "" if nothing speaks against them."""
+    if r.busy is None:
+        return ""
+    busy, visits = r.busy
+    return (
+        f"Other programs were busy during {busy} of {visits} visits, so these figures are uncertain and may be biased. "
+        "Close what is not needed and measure again."
+    )
 
 
 def false_claims(r: Report) -> list[str]:

@@ -68,12 +68,8 @@ def _notes(r: Report, *, live: bool) -> None:
         st.error(claim, icon=":material/error:")
     for sentence in results_sentences.apart(r):
         st.info(sentence, icon=":material/splitscreen:")
-    if r.busy:
-        st.warning(
-            f"Other programs were busy during {r.busy[0]} of {r.busy[1]} visits, so these figures are uncertain "
-            "and may be biased. Close what is not needed and measure again.",
-            icon=":material/group:",
-        )
+    if doubt := results_sentences.doubt(r):
+        st.warning(doubt, icon=":material/group:")
 
 
 def _plots(r: Report, shown: Shown, log: bool, *, live: bool) -> None:

@@ -73,7 +73,7 @@ def test_a_benchmark_announces_its_visits(monkeypatch: pytest.MonkeyPatch) -> No
 
     worker: Any = SimpleNamespace(pid=os.getpid(), ask=ask, resume=lambda: None, pause=lambda: None)
     spec = RunSpec.grid(["demo"], ["torch-fp32"], [1.0], placements=[Placement("cpu", 1)])
-    runner = Runner(SimpleNamespace(id="a", spec=spec), SimpleNamespace(runs=list), Pool())  # type: ignore[arg-type]
+    runner = Runner(SimpleNamespace(id="a", spec=spec), SimpleNamespace(runs=list, imported=dict), Pool())  # type: ignore[arg-type]
     visit = runner._visit(worker, 0, 0, 0, (1, 1.0), slowest_s=0.0)
     assert timing == [True] and not quiet.timing and visit.kept_s == [0.5]
 

@@ -303,3 +303,14 @@ def test_pages_are_thin() -> None:
             "bench.workers.process",
             "bench.core.stats",
         }, page
+
+
+def test_a_result_beside_busy_programs_is_doubted_at_home_and_on_results(store: Store) -> None:
+    run_id = finished_run(store)
+    assert not any("Other programs" in w.value for w in opened("app.py").warning)
+    with sqlite3.connect(store.path) as db:  # 11 of the 40 visits, more than a quarter
+        db.execute("UPDATE visit SET reading = json_set(reading, '$.others_cpu_ratio', 0.5) WHERE id % 4 = 0 OR id = 1")
+        db.execute("UPDATE meta SET revision = revision + 1")
+    doubt = "Other programs were busy during 11 of 40 visits"
+    for page in ("app.py", "pages/2_Results.py"):
+        assert any(doubt in w.value for w in opened(page).warning), (page, run_id)
