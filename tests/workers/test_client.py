@@ -145,7 +145,7 @@ def test_an_idle_worker_gains_no_cpu_time_while_its_neighbour_is_visited(stable:
     for idle, visited in (pair, pair[::-1]):
         idle.ask("visit", LIMIT_S, **SHORT)  # so that all of its threads are there
         idle.pause()
-        wait_for(lambda idle=idle: psutil.Process(idle.pid).status() == psutil.STATUS_STOPPED, "the stop")
+        wait_for(lambda idle=idle: thread_states(idle.pid) == {"T"}, "the stop of every thread")
         visited.resume()
         before, neighbour = cpu_ticks(idle.pid), cpu_ticks(visited.pid)
         for _ in range(3):
@@ -310,6 +310,11 @@ class visiting:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown()
+
+
+def thread_states(pid: int) -> set[str]:
+    """The states of a process's threads, as the kernel's letters; T is stopped."""
+    return {stat.read_text().rsplit(") ", 1)[1][0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")}
 
 
 def cpu_ticks(pid: int) -> int:
