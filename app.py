@@ -2,11 +2,11 @@
 
 import streamlit as st
 
+from bench.core.markdown import plain
 from bench.core.units import size
 from bench.device import cpu, host
 from bench.results import report, sentences
 from bench.ui import page
-from bench.ui.markdown import plain
 
 jobs = page.begin("Home")
 st.title("What do you gain when you quantize?")

@@ -4,11 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.results import bundles as results_bundles
 from bench.results import report
 from bench.ui import bundles, live, page, results
 from bench.ui.button import pressed
-from bench.ui.markdown import plain
 
 jobs = page.begin("Results")
 st.title("Results")

@@ -4,10 +4,10 @@ import pandas as pd
 import streamlit as st
 
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.results import bundles, evaluation, report
 from bench.ui import evaluation_form, live, page
 from bench.ui.button import pressed
-from bench.ui.markdown import plain
 
 jobs = page.begin("Accuracy", banner=False)
 st.title("Accuracy")

@@ -11,6 +11,7 @@ import streamlit as st
 
 from bench.core import scoring
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.core.records import LIVE_STATES
 from bench.core.store import Store
 from bench.results import evaluation, tables
@@ -18,7 +19,6 @@ from bench.results.charts import accuracy
 from bench.results.evaluation import ClipScore, Result, Score
 from bench.sound import audio
 from bench.ui import bundles, diff, results, watching
-from bench.ui.markdown import plain
 
 WORST = 10
 PLAYABLE = (".wav", ".flac", ".mp3", ".ogg")  # formats that every browser plays

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.core.specs import RunSpec
 from bench.device import host
 from bench.families import catalogue
@@ -15,7 +16,6 @@ from bench.results.best import Choice, Goal
 from bench.results.evaluation import Result
 from bench.results.report import Report
 from bench.ui.button import pressed
-from bench.ui.markdown import plain
 
 LENGTH_S = 5.0
 _AMOUNTS: dict[Goal, tuple[str, float, str]] = {

@@ -8,11 +8,11 @@ import streamlit as st
 
 from bench.core.bundle import MAX_BYTES
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.core.records import LIVE_STATES, Evaluation, Run
 from bench.core.store import Store
 from bench.jobs.manager import Jobs
 from bench.results import bundles
-from bench.ui.markdown import plain
 
 
 def upload(jobs: Jobs) -> None:

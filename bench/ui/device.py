@@ -10,12 +10,12 @@ import streamlit as st
 from bench import modes
 from bench.core import paths
 from bench.core.access import protected
+from bench.core.markdown import plain
 from bench.core.units import size
 from bench.device import cpu, host
 from bench.modes.probe import Availability
 from bench.sound import audio
 from bench.ui import menus, microphone
-from bench.ui.markdown import plain
 
 STATES = ("available", "emulated", "unavailable")
 _FIX = "; fix: "  # in a remark, the text after this is a command

@@ -7,12 +7,12 @@ from functools import lru_cache
 import streamlit as st
 
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.core.records import Transcript
 from bench.core.store import Store
 from bench.jobs import recordings
 from bench.results import report, tables, transcripts
 from bench.ui import texts
-from bench.ui.markdown import plain
 
 PAGE = 10
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from bench.artefacts import snippet
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.core.records import LIVE_STATES, Evaluation, Failure, Run
 from bench.core.specs import Placement
 from bench.core.store import Store
@@ -18,7 +19,6 @@ from bench.results.charts import signals, size, speed, style
 from bench.results.report import Report
 from bench.results.tables import Row
 from bench.ui import bundles, watching
-from bench.ui.markdown import plain
 
 Shown = tuple[str, Placement, int]  # model, placement, batch
 _STATES = {"failed": st.error, "cancelled": st.warning, "interrupted": st.warning, "done": st.info}

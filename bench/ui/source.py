@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from bench.core import paths
+from bench.core.markdown import plain
 from bench.core.specs import SAMPLE_RATE_HZ
 from bench.datasets import dataset
 from bench.datasets.dataset import Clip
@@ -21,7 +22,6 @@ from bench.sound import audio
 from bench.sound.audio import AudioError, Sound
 from bench.ui import microphone, spectrogram
 from bench.ui.guard import is_local_name
-from bench.ui.markdown import plain
 
 SOURCES = {
     "clip": ":material/library_music: A bundled clip",

@@ -8,13 +8,13 @@ import streamlit as st
 
 from bench import modes
 from bench.core import scoring
+from bench.core.markdown import plain
 from bench.core.records import Transcript, VariantText
 from bench.core.scoring import Errors
 from bench.results import transcripts
 from bench.results.charts import style
 from bench.results.transcripts import Score
 from bench.ui import diff
-from bench.ui.markdown import plain
 
 ABREAST = 3  # columns; with more, each is too narrow to read
 

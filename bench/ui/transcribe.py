@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from bench.core.errors import EarbenchError
+from bench.core.markdown import plain
 from bench.core.specs import Variant
 from bench.core.store import StoreError
 from bench.device import kinds
@@ -13,7 +14,6 @@ from bench.jobs.manager import Jobs
 from bench.jobs.transcribing import Recording, Transcribing
 from bench.ui import diff, live, menus, texts
 from bench.ui.button import pressed
-from bench.ui.markdown import plain
 from bench.ui.source import Chosen
 
 POLL_S = 1.0

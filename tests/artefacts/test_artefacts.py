@@ -29,16 +29,16 @@ from bench.artefacts import build as artefacts_build
 from bench.artefacts import cache, transfer
 from bench.artefacts.cache import ArtefactError
 from bench.cli import console
-from bench.core.records import Coverage, Part
+from bench.core.records import Coverage
 from bench.core.specs import Placement, Variant
 from bench.device import cpu, host
-from bench.families import catalogue, wav2vec2
+from bench.families import catalogue
 from bench.families.family import ModelError
-from bench.families.network import Profile
 from bench.jobs import manager
-from bench.modes.mode import Cost, Mode, ModeError, ModeSpec, Needs, Option, Precision
+from bench.modes.mode import ModeError, Needs
 from bench.workers import start
 from bench.workers.client import Pool
+from tests.toys.plain import Plain, the_only_mode
 
 ALL = sorted(modes.modes())
 # Run the README's code in each folder, Earbench out of reach: OUT FOLDER...
@@ -255,10 +255,10 @@ def test_what_was_tampered_with_is_a_sentence_and_leaves_nothing(
     change, sentence = TAMPERED[what]
     deflated = {"compression": zipfile.ZIP_DEFLATED}
     bad = repacked(home.folder / "torch-fp32.zip", tmp_path / "bad.zip", change, **deflated)
-    begun = time.monotonic()
+    begun_s = time.process_time()  # of this process alone: a busy machine doesn't count
     with pytest.raises(ArtefactError) as e:
         transfer.read(bad)
-    assert time.monotonic() - begun < 10
+    assert time.process_time() - begun_s < 1
     assert sentence in str(e.value) and str(e.value).startswith("bad.zip") and str(e.value).endswith(".")
     assert cache.kept() == [] and len(catalogue.catalogue()) == len(catalogue._published())
     assert not cache.home().exists() or not list(cache.home().iterdir()), "nothing half-written stays"
@@ -308,46 +308,10 @@ def test_headers_that_lie_and_links_and_other_methods(home: SimpleNamespace, awa
 # --- the cache, with a mode that needs no engine
 
 
-class Plain(Mode):
-    """A mode that writes a few bytes; it can be opened by what every Python has."""
-
-    SPEC = ModeSpec(
-        name="torch-plain",
-        label="plain",
-        engine="torch",
-        weights=Precision(8, "all"),
-        activations=Precision(32, "float"),
-        needs=Needs(packages=("numpy",)),
-        cost=Cost(0, 0.0, 0.0),
-        stores={"": 8},
-        settings={"bits": Option(8, "how many", 2, 8)},
-        open_code="forward = None",
-    )
-
-    def __init__(self) -> None:
-        self.built = 0
-
-    def build(self, source: Any, family: Any, data: Any, settings: Any, out: Path, progress: Any) -> dict[str, str]:
-        self.built += 1
-        (out / "weights.bin").write_bytes(bytes(1000))
-        return {"bits": str(settings["bits"])}
-
-    def open(self, directory: Path, placement: Any, family: Any, networks: Any) -> Any:
-        return {}
-
-    def coverage(self, opened: Any, profile: Profile, exercise: Any) -> Coverage:
-        return Coverage((Part("all", 8, 32, 1, profile.macs),))
-
-
 @pytest.fixture
 def plain(away: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plain]:
-    mode = Plain()
-    monkeypatch.setattr(modes, "modes", lambda: {mode.name: mode})
-    monkeypatch.setattr(wav2vec2.FAMILY, "load", lambda checkpoint, folder: {})
-    monkeypatch.setattr(host, "versions", lambda packages: dict.fromkeys(packages, "1.0"))
-    manager._jobs.cache_clear()
-    yield mode
-    manager._jobs.cache_clear()
+    with the_only_mode(monkeypatch) as mode:
+        yield mode
 
 
 def prepared(model: object, **settings: Any) -> Any:

@@ -18,61 +18,27 @@ from conftest import LIGHT, own_cache
 from rich.console import Console
 from test_cli import bench
 
-from bench import modes
 from bench.artefacts import build, cache, lookup, recipe, stamps, transfer
 from bench.cli import console
 from bench.core.paths import ROOT
-from bench.core.records import Coverage, Part
 from bench.core.specs import Placement, Variant
 from bench.device import cpu, host
 from bench.families import catalogue, wav2vec2
 from bench.families.family import Checkpoint
-from bench.families.network import Profile
-from bench.jobs import manager
-from bench.modes.mode import Cost, Mode, ModeSpec, Needs, Option, Precision, calibration
+from bench.modes.mode import calibration
 from bench.sound import audio
 from bench.workers import start
 from bench.workers.client import Pool, WorkerError
 from bench.workers.start import Limits
-
-
-class Plain(Mode):
-    """A mode that writes a few bytes and needs no engine."""
-
-    SPEC = ModeSpec(
-        name="torch-plain",
-        label="plain",
-        engine="torch",
-        weights=Precision(8, "all"),
-        activations=Precision(32, "float"),
-        needs=Needs(packages=("numpy",)),
-        cost=Cost(0, 0.0, 0.0),
-        stores={"": 8},
-        settings={"bits": Option(8, "how many", 2, 8)},
-    )
-
-    def build(self, source: Any, family: Any, data: Any, settings: Any, out: Path, progress: Any) -> dict[str, str]:
-        (out / "weights.bin").write_bytes(bytes(1000))
-        return {}
-
-    def open(self, directory: Path, placement: Any, family: Any, networks: Any) -> Any:
-        return {}
-
-    def coverage(self, opened: Any, profile: Profile, exercise: Any) -> Coverage:
-        return Coverage((Part("all", 8, 32, 1, profile.macs),))
+from tests.toys.plain import Plain, the_only_mode
 
 
 @pytest.fixture
 def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plain]:
     """The only mode, on a device with an empty cache."""
-    mode = Plain()
     monkeypatch.setenv("EARBENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(modes, "modes", lambda: {mode.name: mode})
-    monkeypatch.setattr(wav2vec2.FAMILY, "load", lambda checkpoint, folder: {})
-    monkeypatch.setattr(host, "versions", lambda packages: dict.fromkeys(packages, "1.0"))
-    manager._jobs.cache_clear()
-    yield mode
-    manager._jobs.cache_clear()
+    with the_only_mode(monkeypatch) as mode:
+        yield mode
 
 
 @pytest.fixture

@@ -124,13 +124,13 @@ def test_rounds_that_differ_need_more_of_them(now: SimpleNamespace) -> None:
     c = clock(now, CALM, one)
     t = begin(c)
     measure(c, t, now, 10, 2.0, (2.0, 2.2))  # the target is not reached at the first look
-    own = math.log(1.1) / 2 * math.sqrt(10 / 9)
-    assert t.spreads() == {1: pytest.approx(own)}
-    spread = math.sqrt((4 * 0.001**2 + 9 * own**2) / 13)
-    wanted = next(
+    measured_spread = math.log(1.1) / 2 * math.sqrt(10 / 9)
+    assert t.spreads() == {1: pytest.approx(measured_spread)}
+    spread = math.sqrt((4 * 0.001**2 + 9 * measured_spread**2) / 13)
+    last_round = next(
         n for n in range(15, 41, 5) if n == 40 or stats.student_t(n - 1) * spread / math.sqrt(n) <= math.log(1.02)
     )
-    assert 15 < wanted < 40 and c.eta_s() == pytest.approx((wanted - 10) * 2)
+    assert 15 < last_round < 40 and c.eta_s() == pytest.approx((last_round - 10) * 2)
 
 
 def test_time_left_falls_within_a_round_and_never_below_nothing(now: SimpleNamespace) -> None:

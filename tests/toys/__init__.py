@@ -1,1 +1,1 @@
-"""A family and a mode that Earbench does not know: EARBENCH_EXTRA=tests.toys.family,tests.toys.mode brings them."""
+"""Families and modes that Earbench lacks; EARBENCH_EXTRA=tests.toys.family,tests.toys.mode brings two of them."""
